@@ -1,0 +1,185 @@
+//! The message broker: declare, consume, publish.
+//!
+//! One trait, two implementations under one suite (`conformance`): RabbitMQ and in-process.
+//! Everything is batch-shaped. An implementation reconnects by itself, for ever: consumers and
+//! publishers live through outages, and what was in flight is delivered or reported again.
+//!
+//! Deliberately absent: retries of publishes (the outbox's job) and any delay (the database's).
+
+pub mod conformance;
+pub mod memory;
+pub mod pace;
+pub mod rabbitmq;
+
+use async_trait::async_trait;
+
+use crate::error::Class;
+use crate::message::{Destination, Message};
+use crate::store::BoxedError;
+
+/// Deliveries of one message after which the broker gives up and dead-letters it.
+pub const DELIVERY_LIMIT: u32 = 50;
+
+/// A message broker.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// Creates what is missing, idempotently; an existing queue that differs is an error that
+    /// says what differs.
+    async fn declare(&self, topology: &Topology) -> Result<(), BrokerError>;
+
+    /// Starts to take messages from a queue, at most `prefetch` unacknowledged ones at a time.
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError>;
+
+    /// Publishes and waits for the broker's word on each message, in the order given. While the
+    /// connection is down it waits for it, within a bound.
+    async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Published>;
+
+    /// Whether messages can flow right now.
+    fn health(&self) -> Health;
+}
+
+/// The receiving end of a queue: deliveries in, acknowledgements out. Dropping it gives unacked
+/// messages back to the queue.
+pub struct Consumer {
+    /// What was delivered.
+    pub deliveries: Box<dyn Deliveries>,
+    /// How to acknowledge; clones may go to other tasks.
+    pub acks: std::sync::Arc<dyn Acks>,
+}
+
+/// A stream of batches.
+#[async_trait]
+pub trait Deliveries: Send {
+    /// Waits for at least one delivery and takes what is waiting, at most `most`. Cancel-safe:
+    /// dropping the future loses no delivery. Empty when the consumer has ended for good.
+    async fn next_batch(&mut self, most: usize) -> Vec<Delivery>;
+}
+
+/// Acknowledges deliveries. Never blocks; tags of a lost connection are ignored (the broker has
+/// given those messages back already).
+pub trait Acks: Send + Sync {
+    /// The messages are handled.
+    fn ack(&self, tags: &[DeliveryTag]);
+
+    /// The messages are not handled: deliver them again, to anyone.
+    fn requeue(&self, tags: &[DeliveryTag]);
+}
+
+/// Names a delivery to the consumer it came from. Tags of one consumer ascend in delivery order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryTag {
+    /// Counts the consumer's connections.
+    pub epoch: u64,
+    /// The broker's tag on that connection.
+    pub tag: u64,
+}
+
+/// A message that was delivered and waits for its acknowledgement.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// What to acknowledge.
+    pub tag: DeliveryTag,
+    /// The message.
+    pub message: Message,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
+}
+
+/// A message to publish.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Where to.
+    pub destination: Destination,
+    /// What.
+    pub message: Message,
+    /// Whether it matters that a queue takes it: if none does, it is [`Published::Unroutable`].
+    /// Commands and replies are; events are not (nobody may be listening).
+    pub mandatory: bool,
+}
+
+/// The broker's word on a published message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    /// The broker has it, safely.
+    Confirmed,
+    /// No queue takes it; the broker has dropped it.
+    Unroutable,
+    /// Unknown or refused: it may or may not have arrived. Publish again later.
+    Failed(String),
+}
+
+/// Queues, exchanges and bindings that must exist.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// Durable quorum queues.
+    pub queues: Vec<Queue>,
+    /// Durable topic exchanges.
+    pub topic_exchanges: Vec<String>,
+    /// Bindings of queues to exchanges.
+    pub bindings: Vec<Binding>,
+}
+
+/// A queue to declare.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Where messages go that were delivered too often; such queues have a delivery limit.
+    pub dead_letter_to: Option<String>,
+}
+
+/// A binding to declare.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The topic exchange.
+    pub exchange: String,
+    /// The queue.
+    pub queue: String,
+    /// The pattern, with `*` and `#`.
+    pub routing_key: String,
+}
+
+/// Whether messages can flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Yes.
+    Up,
+    /// The broker has blocked publishers (memory or disk alarm); the reason it gave.
+    Blocked(String),
+    /// Not connected; the last error.
+    Down(String),
+}
+
+/// Why the broker could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// No connection, or it broke.
+    #[error("the message broker can't be used right now: {0}")]
+    Unavailable(#[source] BoxedError),
+    /// A queue or exchange exists with other properties.
+    #[error(
+        "{what} exists with other properties: {difference}. Delete it, or point Backstitch at another virtual host"
+    )]
+    Clash {
+        /// Which one.
+        what: String,
+        /// What the broker said.
+        difference: String,
+    },
+    /// The queue to consume from is not there.
+    #[error("queue `{0}` does not exist")]
+    NoQueue(String),
+    /// Bad URL, refused login, unknown virtual host.
+    #[error("can't connect to the message broker: {0}")]
+    Connect(String),
+}
+
+impl BrokerError {
+    /// How to react.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Unavailable(_) => Class::Retry,
+            Self::Clash { .. } | Self::NoQueue(_) | Self::Connect(_) => Class::Bug,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! A saga definition: from YAML to a tree that is proven sound.
+//!
+//! Everything that can be wrong with a file is found here, all at once, with line and column, so
+//! that the core may rely on the tree: names are unique, expressions compile, every reservation
+//! can be undone. Pure: no I/O, no clock.
+//!
+//! The tree is an arena in preorder ([`Definition::nodes`]); node 0 is the root sequence. Modifiers
+//! become nodes or fields: `for_each` wraps its block in a [`NodeKind::ForEach`], `when` stays on
+//! the block itself and so is evaluated for each item.
+
+pub mod expression;
+mod parse;
+mod problem;
+mod soundness;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies, Template};
+pub use parse::parse;
+pub use problem::{Problem, Problems};
+
+use crate::message::Destination;
+
+/// Largest definition file, in bytes.
+pub const SOURCE_BYTES_MAX: usize = 1024 * 1024;
+/// Most blocks in a definition.
+pub const NODES_MAX: usize = 1_000;
+/// Deepest nesting of blocks.
+pub const DEPTH_MAX: usize = 16;
+/// Most items of one `for_each`, unless the definition says less.
+pub const FOR_EACH_ITEMS_MAX: usize = 10_000;
+/// Longest business key, in bytes.
+pub const KEY_BYTES_MAX: usize = 255;
+/// How long a participant has to answer when the step does not say.
+pub const STEP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Shortest and longest `timeout` of a step.
+pub const STEP_TIMEOUT_RANGE: (Duration, Duration) = (
+    Duration::from_millis(10),
+    Duration::from_secs(30 * 24 * 3600),
+);
+/// Attempts of a confirm or compensate after which a person is asked.
+pub const SUSPEND_AFTER_DEFAULT: u32 = 20;
+
+/// A definition that was checked.
+#[derive(Debug)]
+pub struct Definition {
+    /// The saga's name, as starters use it.
+    pub name: String,
+    /// Its version; running sagas keep theirs.
+    pub version: u32,
+    /// For people.
+    pub description: Option<String>,
+    /// SHA-256 of `source`.
+    pub hash: [u8; 32],
+    /// The YAML it came from.
+    pub source: String,
+    /// Computes the business key from the input.
+    pub key: Template,
+    /// What inputs must look like.
+    pub input: Option<InputSchema>,
+    /// Past it, and before the pivot, the saga compensates.
+    pub timeout: Option<Duration>,
+    /// The blocks, in preorder; 0 is the root sequence.
+    pub nodes: Vec<Node>,
+    /// Computed when the saga completes.
+    pub output: Option<Template>,
+    /// Steps by name.
+    pub steps: BTreeMap<String, NodeId>,
+}
+
+impl Definition {
+    /// The root sequence.
+    pub const ROOT: NodeId = NodeId(0);
+
+    /// A block.
+    ///
+    /// # Panics
+    /// For an id of another definition.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[usize::from(id.0)]
+    }
+
+    /// A step by its name.
+    pub fn step(&self, name: &str) -> Option<&Step> {
+        match &self.node(*self.steps.get(name)?).kind {
+            NodeKind::Step(step) => Some(step),
+            _ => None,
+        }
+    }
+}
+
+/// A compiled JSON Schema.
+pub struct InputSchema {
+    /// The schema as written.
+    pub schema: Value,
+    pub(in crate::definition) validator: jsonschema::Validator,
+}
+
+impl std::fmt::Debug for InputSchema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("InputSchema").field(&self.schema).finish()
+    }
+}
+
+/// A block's number in [`Definition::nodes`].
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct NodeId(pub u16);
+
+/// A block.
+#[derive(Debug)]
+pub struct Node {
+    /// Its number.
+    pub id: NodeId,
+    /// The block around it; `None` for the root.
+    pub parent: Option<NodeId>,
+    /// Its place among the parent's children.
+    pub position: usize,
+    /// Whether it runs at all; for a `for_each` body, asked for each item.
+    pub when: Option<Expression>,
+    /// Line in the file, from 1.
+    pub line: usize,
+    /// What it is.
+    pub kind: NodeKind,
+}
+
+/// What a block is.
+#[derive(Debug)]
+pub enum NodeKind {
+    /// One after the other.
+    Sequence(Vec<NodeId>),
+    /// All at once.
+    Parallel(Vec<NodeId>),
+    /// The body once an item, all at once.
+    ForEach {
+        /// Computes the list.
+        items: Expression,
+        /// The block that is repeated.
+        body: NodeId,
+    },
+    /// Commands to a participant.
+    Step(Step),
+}
+
+/// A step: the commands of one unit of work.
+#[derive(Debug)]
+pub struct Step {
+    /// Unique in the definition.
+    pub name: String,
+    /// The commands' payload.
+    pub with: Option<Template>,
+    /// What the forward pass sends: `None` for a confirm-only step.
+    pub forward: Option<Forward>,
+    /// Sent after the pivot.
+    pub confirm: Option<Call>,
+    /// Sent in roll-back. Always there if `forward` is, unless the step is `read_only`.
+    pub compensate: Option<Call>,
+    /// How long to wait for each answer.
+    pub timeout: Duration,
+    /// How `failed` answers and time-outs are retried.
+    pub retry: Retry,
+    /// Attempts of a confirm or compensate after which the saga is suspended.
+    pub suspend_after: u32,
+}
+
+/// What a step's forward command is.
+#[derive(Debug)]
+pub enum Forward {
+    /// Hold, to be confirmed or compensated.
+    Reserve(Call),
+    /// Do at once, to be compensated.
+    Action(Call),
+}
+
+impl Forward {
+    /// The command.
+    pub fn call(&self) -> &Call {
+        match self {
+            Self::Reserve(call) | Self::Action(call) => call,
+        }
+    }
+
+    /// Which phase it is.
+    pub fn phase(&self) -> crate::id::Phase {
+        match self {
+            Self::Reserve(_) => crate::id::Phase::Reserve,
+            Self::Action(_) => crate::id::Phase::Action,
+        }
+    }
+}
+
+/// A command and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The command's name, such as `inventory.reserve`.
+    pub command: String,
+    /// The participant's queue, or what `to:` says.
+    pub to: Destination,
+}
+
+/// How often and how fast to try again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Retry {
+    /// Attempts in all, the first included. Bounds `reserve` and `action`; `confirm` and
+    /// `compensate` go on until `suspend_after`.
+    pub attempts: u32,
+    /// Wait before the second attempt.
+    pub first: Duration,
+    /// Each wait is this many times the one before.
+    pub factor: f64,
+    /// Longest wait.
+    pub max: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            first: Duration::from_millis(200),
+            factor: 2.0,
+            max: Duration::from_secs(10),
+        }
+    }
+}

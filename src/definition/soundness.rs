@@ -1,0 +1,1 @@
+//! Rules beyond the grammar.

@@ -1,0 +1,127 @@
+//! What an error means to the one who meets it: how to react, and where to read on.
+//!
+//! Each layer has its own error enum with its sources kept; every one of them can say which
+//! [`Class`] it is. What an operator sees carries a [`Code`] with a section in `docs/errors.md`.
+
+use std::fmt;
+
+/// How the engine reacts to an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The world is at fault (connection lost, deadlock): do the same again, paced.
+    Retry,
+    /// This message can never be handled: it becomes a dead letter.
+    Poison,
+    /// We are at fault: stop the node loudly, keep the data.
+    Bug,
+}
+
+/// A stable number for an error that a person may look up, written `BST-0012`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Code(pub u16);
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BST-{:04}", self.0)
+    }
+}
+
+/// Every code in use, with its title. `docs/errors.md` has a section for each.
+pub const CODES: &[(Code, &str)] = &[
+    (code::BODY_NOT_JSON, "the body is not JSON"),
+    (code::BODY_TOO_LARGE, "the body is larger than the limit"),
+    (code::TYPE_MISSING, "the message has no type"),
+    (code::SAGA_UNKNOWN, "no definition has this name"),
+    (
+        code::INPUT_INVALID,
+        "the input breaks the definition's schema",
+    ),
+    (
+        code::KEY_INVALID,
+        "the key can't be computed from the input",
+    ),
+    (
+        code::KEY_CONFLICT,
+        "the key is taken by a saga with another input",
+    ),
+    (
+        code::CORRELATION_MISSING,
+        "the reply has no usable correlation id",
+    ),
+    (
+        code::CORRELATION_FORGED,
+        "the reply's correlation id was not issued by us",
+    ),
+    (
+        code::REPLY_FOR_NO_SAGA,
+        "the reply is for a saga that does not exist",
+    ),
+    (
+        code::REPLY_UNEXPECTED,
+        "the reply is for a step that was never asked",
+    ),
+    (
+        code::OUTCOME_UNKNOWN,
+        "the reply's outcome is none of succeeded, rejected, failed",
+    ),
+    (
+        code::COMMAND_UNKNOWN,
+        "the participant does not handle this command",
+    ),
+    (
+        code::COMMAND_MALFORMED,
+        "the command lacks what the protocol requires",
+    ),
+    (
+        code::PAYLOAD_CHANGED,
+        "the same message id came with another payload",
+    ),
+    (
+        code::CONFIRM_WITHOUT_RESERVE,
+        "confirm came for something never reserved",
+    ),
+    (
+        code::DELIVERIES_EXHAUSTED,
+        "handling the message failed too many times",
+    ),
+];
+
+/// The codes by name.
+pub mod code {
+    use super::Code;
+
+    /// The body is not JSON.
+    pub const BODY_NOT_JSON: Code = Code(10);
+    /// The body is larger than the limit.
+    pub const BODY_TOO_LARGE: Code = Code(11);
+    /// The message has no type.
+    pub const TYPE_MISSING: Code = Code(12);
+    /// No definition has this name.
+    pub const SAGA_UNKNOWN: Code = Code(13);
+    /// The input breaks the definition's schema.
+    pub const INPUT_INVALID: Code = Code(14);
+    /// The key can't be computed from the input.
+    pub const KEY_INVALID: Code = Code(15);
+    /// The key is taken by a saga with another input.
+    pub const KEY_CONFLICT: Code = Code(16);
+    /// The reply has no usable correlation id.
+    pub const CORRELATION_MISSING: Code = Code(20);
+    /// The reply's correlation id was not issued by us.
+    pub const CORRELATION_FORGED: Code = Code(21);
+    /// The reply is for a saga that does not exist.
+    pub const REPLY_FOR_NO_SAGA: Code = Code(22);
+    /// The reply is for a step that was never asked.
+    pub const REPLY_UNEXPECTED: Code = Code(23);
+    /// The reply's outcome is none of succeeded, rejected, failed.
+    pub const OUTCOME_UNKNOWN: Code = Code(24);
+    /// The participant does not handle this command.
+    pub const COMMAND_UNKNOWN: Code = Code(30);
+    /// The command lacks what the protocol requires.
+    pub const COMMAND_MALFORMED: Code = Code(31);
+    /// The same message id came with another payload.
+    pub const PAYLOAD_CHANGED: Code = Code(32);
+    /// Confirm came for something never reserved.
+    pub const CONFIRM_WITHOUT_RESERVE: Code = Code(33);
+    /// Handling the message failed too many times.
+    pub const DELIVERIES_EXHAUSTED: Code = Code(34);
+}

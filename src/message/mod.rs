@@ -1,0 +1,171 @@
+//! The envelope: what a message is, before and after it is bytes on a wire.
+//!
+//! Separate from `broker` because the store keeps messages too (outbox, dead letters), and from
+//! `saga` because the core decides *what* to say, not how it is addressed and signed.
+//! Deliberately absent: any AMQP library type.
+
+pub mod correlation;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::Timestamp;
+
+/// The queue on which sagas are started.
+pub const START_QUEUE: &str = "backstitch.start";
+/// The queue on which participants answer.
+pub const REPLY_QUEUE: &str = "backstitch.replies";
+/// Where the broker puts what could not be handled.
+pub const DEAD_LETTER_QUEUE: &str = "backstitch.dead-letters";
+/// The topic exchange on which life-cycle events are published.
+pub const EVENT_EXCHANGE: &str = "backstitch.events";
+
+/// Largest body of a start or a reply that is handled, in bytes; larger ones are dead letters.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Header that carries a reply's outcome; absent means `succeeded`.
+pub const HEADER_OUTCOME: &str = "outcome";
+/// Header with the reason of a `rejected` or `failed` outcome, or of a refused start.
+pub const HEADER_REASON: &str = "reason";
+/// Header with the saga's name on commands.
+pub const HEADER_SAGA: &str = "saga";
+/// Header with the saga's key on commands.
+pub const HEADER_SAGA_KEY: &str = "saga-key";
+/// Header with the attempt's number on commands, from 1.
+pub const HEADER_ATTEMPT: &str = "attempt";
+/// Header with the time (RFC 3339) after which the orchestrator no longer waits.
+pub const HEADER_DEADLINE: &str = "deadline";
+/// Header with the W3C trace context.
+pub const HEADER_TRACEPARENT: &str = "traceparent";
+
+/// The content type of every body we write.
+pub const CONTENT_TYPE_JSON: &str = "application/json";
+
+/// Header values by name, in name order so that equal messages have equal bytes.
+pub type Headers = BTreeMap<String, Value>;
+
+/// A message without its destination: AMQP 0-9-1 basic properties and a body.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Message {
+    /// Properties, as received or to be sent.
+    pub properties: Properties,
+    /// The body, byte for byte.
+    pub body: Bytes,
+}
+
+/// The AMQP properties that Backstitch reads or writes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Properties {
+    /// AMQP `message_id`: what receivers dedupe by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// AMQP `type`: the command's, event's or saga's name.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "type")]
+    pub kind: Option<String>,
+    /// AMQP `correlation_id`: copied by whoever replies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    /// AMQP `reply_to`: the queue that replies go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<String>,
+    /// AMQP `content_type`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// AMQP `timestamp` (whole seconds on the wire).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<Timestamp>,
+    /// AMQP headers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: Headers,
+}
+
+impl Message {
+    /// The text of a header, if it is there and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.properties.headers.get(name).and_then(Value::as_str)
+    }
+
+    /// Properties and body together, in bytes: what limits and batches count.
+    pub fn size(&self) -> usize {
+        self.body.len()
+    }
+}
+
+/// Where a message is published to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Destination {
+    /// The exchange; empty for the default exchange, which routes to the queue named by the key.
+    #[serde(default)]
+    pub exchange: String,
+    /// The routing key; on the default exchange, the queue's name.
+    pub routing_key: String,
+}
+
+impl Destination {
+    /// A queue, by way of the default exchange.
+    pub fn queue(name: impl Into<String>) -> Self {
+        Self {
+            exchange: String::new(),
+            routing_key: name.into(),
+        }
+    }
+
+    /// An event on the life-cycle exchange.
+    pub fn event(routing_key: impl Into<String>) -> Self {
+        Self {
+            exchange: EVENT_EXCHANGE.to_owned(),
+            routing_key: routing_key.into(),
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.exchange.is_empty() {
+            write!(f, "queue `{}`", self.routing_key)
+        } else {
+            write!(
+                f,
+                "exchange `{}` with routing key `{}`",
+                self.exchange, self.routing_key
+            )
+        }
+    }
+}
+
+/// What a participant answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is done.
+    Succeeded,
+    /// A business no: never retried.
+    Rejected,
+    /// Something went wrong: try again.
+    Failed,
+}
+
+impl Outcome {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// From the wire; `None` (no header) means `succeeded`, so a plain RPC server is a participant.
+    pub fn from_header(text: Option<&str>) -> Option<Self> {
+        match text {
+            None | Some("succeeded") => Some(Self::Succeeded),
+            Some("rejected") => Some(Self::Rejected),
+            Some("failed") => Some(Self::Failed),
+            Some(_) => None,
+        }
+    }
+}

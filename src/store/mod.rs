@@ -1,0 +1,411 @@
+//! Where sagas, their journals, the outbox and dead letters are kept.
+//!
+//! One coarse trait: everything the engine does is a batch, and a batch is one [`Store::load`] and
+//! one [`Store::commit`], each a fixed number of statements whatever the batch's size.
+//! Three implementations pass the same suite (`conformance`): PostgreSQL (production), SQLite
+//! (embedded) and memory (the reference model, and the simulator's store).
+//!
+//! Invariants every implementation keeps:
+//! * a [`SagaWrite`] is stored whole (head, journal entries, outbox rows) or not at all;
+//! * `(saga, seq)` is unique, so two nodes can't both append: the second is a [`Conflict`];
+//! * `(name, key)` is unique among sagas;
+//! * journal entries are never changed.
+//!
+//! Deliberately absent: any knowledge of what a saga *is*. Bodies are bytes.
+
+pub mod conformance;
+pub mod memory;
+pub mod participant;
+pub mod postgres;
+pub mod sqlite;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{Class, Code};
+use crate::id::{SagaId, Timestamp};
+use crate::message::{Destination, Message};
+
+/// SHA-256, as the journal's chain and the input fingerprints use it.
+pub type Hash = [u8; 32];
+
+/// A saga's position in its journal: the `seq` of its newest entry; 0 before the first.
+pub type Revision = u64;
+
+/// Most rows that a query for people returns at once.
+pub const LIST_ROWS_MAX: usize = 1_000;
+
+/// Keeps sagas. See the module's documentation for the invariants.
+#[async_trait]
+pub trait Store: Outbox {
+    /// Loads sagas with the journal after the revision the caller already has, in request order;
+    /// `None` for a saga that does not exist.
+    async fn load(&self, requests: &[LoadRequest]) -> Result<Vec<Option<LoadedSaga>>, StoreError>;
+
+    /// Finds sagas by name and key, in request order.
+    async fn find(&self, keys: &[SagaKey]) -> Result<Vec<Option<KeyMatch>>, StoreError>;
+
+    /// Stores a batch in one transaction. Sagas that conflict are left out whole and named in the
+    /// outcome; the rest of the batch is stored.
+    async fn commit(&self, commit: Commit) -> Result<CommitOutcome, StoreError>;
+
+    /// Sagas whose `wake_at` has come, at most `limit`, earliest first; moves their `wake_at` to
+    /// `until`, so that no other node is given them before then (and any node is, after it).
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<SagaId>, StoreError>;
+
+    /// Stores a definition unless (name, version) is there, and returns what is stored under it.
+    async fn put_definition(&self, row: DefinitionRow) -> Result<DefinitionRow, StoreError>;
+
+    /// All stored definitions.
+    async fn definitions(&self) -> Result<Vec<DefinitionRow>, StoreError>;
+
+    /// The secret that signs correlation ids: the stored one, or `candidate`, stored now.
+    async fn secret(&self, candidate: [u8; 32]) -> Result<[u8; 32], StoreError>;
+
+    /// Sagas for people, newest first.
+    async fn list(&self, filter: &ListFilter) -> Result<Vec<SagaHead>, StoreError>;
+
+    /// Number of sagas by name and status.
+    async fn counts(&self) -> Result<Vec<SagaCount>, StoreError>;
+
+    /// Dead letters for people, newest first.
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
+}
+
+/// Keeps messages until the broker has confirmed them.
+#[async_trait]
+pub trait Outbox: Send + Sync + 'static {
+    /// Outbox rows whose `due_at` has come, at most `limit`, oldest first; moves their `due_at` to
+    /// `until`, so that no other node is given them before then. These are rows whose writer
+    /// crashed between commit and publish, or whose publish failed.
+    async fn sweep_outbox(
+        &self,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<OutboxMessage>, StoreError>;
+
+    /// Removes rows whose messages were confirmed; ids that are gone are ignored.
+    async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError>;
+
+    /// Number of messages in the outbox.
+    async fn outbox_len(&self) -> Result<u64, StoreError>;
+}
+
+/// Which saga to load, and what of it the caller has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadRequest {
+    /// The saga.
+    pub id: SagaId,
+    /// Entries up to this one are not loaded again. 0: load the snapshot (if any) and what follows.
+    pub after: Revision,
+}
+
+/// A saga as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadedSaga {
+    /// Its row.
+    pub head: SagaHead,
+    /// The newest snapshot, when `after` was 0 and one exists.
+    pub snapshot: Option<Snapshot>,
+    /// Journal entries after the snapshot, or after the request's `after`; in order of `seq`.
+    pub entries: Vec<JournalEntry>,
+}
+
+/// A saga's state at a revision, so that a long journal need not be read from its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The journal entry it includes last.
+    pub revision: Revision,
+    /// The state.
+    pub body: Bytes,
+}
+
+/// What identifies a saga for those outside.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SagaKey {
+    /// The definition's name.
+    pub name: String,
+    /// The business key.
+    pub key: String,
+}
+
+/// The saga that holds a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyMatch {
+    /// Its id.
+    pub id: SagaId,
+    /// Fingerprint of the input it started with.
+    pub input_hash: Hash,
+    /// Its status.
+    pub status: Status,
+}
+
+/// Where a saga stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Forward pass.
+    Running,
+    /// Past the pivot: everything reserved is being confirmed.
+    Confirming,
+    /// Being rolled back.
+    Compensating,
+    /// Waits for a person.
+    Suspended,
+    /// Ended: everything reserved was confirmed.
+    Completed,
+    /// Ended: everything that was or may have been done was undone.
+    Compensated,
+}
+
+impl Status {
+    /// All of them, in the order of a saga's life.
+    pub const ALL: [Self; 6] = [
+        Self::Running,
+        Self::Confirming,
+        Self::Compensating,
+        Self::Suspended,
+        Self::Completed,
+        Self::Compensated,
+    ];
+
+    /// The name in the database, on the wire and on the screen.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Confirming => "confirming",
+            Self::Compensating => "compensating",
+            Self::Suspended => "suspended",
+            Self::Completed => "completed",
+            Self::Compensated => "compensated",
+        }
+    }
+
+    /// Whether nothing more will happen.
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Compensated)
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Status {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| format!("`{text}` is not a saga status"))
+    }
+}
+
+/// A saga's row: what people search by, and where its journal ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SagaHead {
+    /// The saga's id.
+    pub id: SagaId,
+    /// The definition's name.
+    pub name: String,
+    /// The definition's version, kept for the saga's whole life.
+    pub version: u32,
+    /// The business key.
+    pub key: String,
+    /// Fingerprint of the input.
+    pub input_hash: Hash,
+    /// Where it stands.
+    pub status: Status,
+    /// Why it is compensating, compensated or suspended.
+    pub reason: Option<String>,
+    /// `seq` of the newest journal entry.
+    pub revision: Revision,
+    /// Hash of the newest journal entry.
+    pub head_hash: Hash,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When the newest entry was written.
+    pub updated_at: Timestamp,
+    /// When it completed or was compensated.
+    pub ended_at: Option<Timestamp>,
+    /// When to look at it even if no message comes. May be earlier than needed, never later:
+    /// leaving an early value in place spares the index an update at every step.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// One link of a saga's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// From 1, without gaps.
+    pub seq: u64,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// SHA-256 over the previous hash and this entry.
+    pub hash: Hash,
+    /// What happened, as JSON.
+    pub body: Bytes,
+}
+
+/// A batch to store.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// Changed and new sagas, at most one write for each saga.
+    pub sagas: Vec<SagaWrite>,
+    /// Messages that belong to no saga (answers to refused starts).
+    pub outbox: Vec<OutboxMessage>,
+    /// Outbox rows whose messages were confirmed since the last commit.
+    pub sent: Vec<Uuid>,
+    /// Messages nobody could handle.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// One saga's part of a batch.
+#[derive(Debug, Clone)]
+pub struct SagaWrite {
+    /// The revision this was decided on; 0 for a new saga.
+    pub expected: Revision,
+    /// The row as it will be.
+    pub head: SagaHead,
+    /// Entries `expected + 1 ..= head.revision`.
+    pub entries: Vec<JournalEntry>,
+    /// A new snapshot, when the journal has grown long enough to pay for it.
+    pub snapshot: Option<Snapshot>,
+    /// Messages to publish once this is committed.
+    pub outbox: Vec<OutboxMessage>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommitOutcome {
+    /// Sagas that were left out because another node was faster, and how.
+    pub conflicts: Vec<(SagaId, Conflict)>,
+}
+
+/// Why a saga's write was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conflict {
+    /// Its revision is no longer the expected one: load, decide again.
+    Revision,
+    /// A saga with the same name and key exists.
+    KeyTaken,
+}
+
+/// A message waiting for the broker's confirm.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutboxMessage {
+    /// The row's id (UUIDv7; not the message's id, which a retry repeats).
+    pub id: Uuid,
+    /// Where to.
+    pub destination: Destination,
+    /// What.
+    pub message: Message,
+    /// When any node may sweep it up.
+    pub due_at: Timestamp,
+}
+
+/// A message nobody could handle, kept until a person decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeadLetter {
+    /// The row's id (UUIDv7). Storing the same id twice stores it once.
+    pub id: Uuid,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// The queue it was taken from.
+    pub queue: String,
+    /// Which error it was.
+    pub code: Code,
+    /// What was wrong and what to do, in a sentence.
+    pub reason: String,
+    /// The message, unchanged.
+    pub message: Message,
+}
+
+/// A definition as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefinitionRow {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// SHA-256 of the source.
+    pub hash: Hash,
+    /// The YAML.
+    pub source: String,
+    /// When it was first loaded.
+    pub stored_at: Timestamp,
+}
+
+/// Which sagas to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListFilter {
+    /// Only of this definition.
+    pub name: Option<String>,
+    /// Only with this status.
+    pub status: Option<Status>,
+    /// Only with this key.
+    pub key: Option<String>,
+    /// Only sagas with a smaller (older) id: the last one of the page before.
+    pub before: Option<SagaId>,
+    /// At most this many; capped at [`LIST_ROWS_MAX`].
+    pub limit: usize,
+}
+
+/// How many sagas of a definition have a status.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SagaCount {
+    /// The definition's name.
+    pub name: String,
+    /// The status.
+    pub status: Status,
+    /// How many.
+    pub count: u64,
+}
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database can't be reached, timed out, or asked to try again (40001, 40P01, 0A000).
+    #[error("the database can't be used right now: {0}")]
+    Unavailable(#[source] BoxedError),
+    /// Another transaction was faster: load, decide and commit again.
+    #[error("another transaction changed the same rows first")]
+    Conflict,
+    /// What is stored can't be read back: a foreign or damaged row.
+    #[error("stored {what} can't be read: {why}")]
+    Corrupt {
+        /// Which row.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The database refused for another reason: a bug, or someone changed the schema.
+    #[error("the database refused: {0}")]
+    Refused(#[source] BoxedError),
+    /// Bad URL, missing file, wrong rights, failed migration.
+    #[error("can't open the database: {0}")]
+    Open(String),
+}
+
+/// The library's own error, kept as the source.
+pub type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
+impl StoreError {
+    /// How to react.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Unavailable(_) | Self::Conflict => Class::Retry,
+            Self::Corrupt { .. } | Self::Refused(_) | Self::Open(_) => Class::Bug,
+        }
+    }
+}
