@@ -1,0 +1,3 @@
+//! One message end to end.
+
+pub mod relay;
