@@ -10,4 +10,5 @@ pub mod error;
 pub mod id;
 pub mod message;
 pub mod metric;
+pub mod saga;
 pub mod store;
