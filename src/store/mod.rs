@@ -17,6 +17,7 @@ pub mod conformance;
 pub mod memory;
 pub mod participant;
 pub mod postgres;
+mod shape;
 pub mod sqlite;
 
 use async_trait::async_trait;
