@@ -22,7 +22,30 @@ pub fn decide(
     input: Input,
     now: Timestamp,
 ) -> Result<Decision, Refusal> {
+    decide_sabotaged(definition, saga, input, now, Sabotage::default())
+}
+
+/// Known bugs, switched on to prove that the simulator catches them; all off otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct Sabotage {
+    /// Roll-back leaves out steps whose outcome nobody knows.
+    pub forget_unknown: bool,
+    /// The engine acknowledges before it commits.
+    pub ack_before_commit: bool,
+}
+
+/// [`decide`] with known bugs.
+#[doc(hidden)]
+pub fn decide_sabotaged(
+    definition: &Definition,
+    saga: &mut Saga,
+    input: Input,
+    now: Timestamp,
+    sabotage: Sabotage,
+) -> Result<Decision, Refusal> {
     let mut turn = Turn {
+        sabotage,
         definition,
         saga,
         now,
@@ -47,6 +70,7 @@ pub fn decide(
 
 /// One decision in the making.
 pub(super) struct Turn<'a> {
+    pub(super) sabotage: Sabotage,
     pub(super) definition: &'a Definition,
     pub(super) saga: &'a mut Saga,
     pub(super) now: Timestamp,

@@ -29,7 +29,7 @@ mod status;
 mod tests;
 mod walk;
 
-pub use decide::decide;
+pub use decide::{Sabotage, decide, decide_sabotaged};
 pub use event::{BlockPath, Decision, Event, Input, Refusal, Reply, Send, Starter};
 pub use state::{BlockState, Pass, Saga, StepState, StepStatus, Waiting, apply};
 pub use status::Status;

@@ -288,6 +288,7 @@ impl Turn<'_> {
             .get(path)
             .map(|state| (state.status, state.waiting));
         match known {
+            Some((StepStatus::Unknown, _)) if self.sabotage.forget_unknown => self.step_done(path),
             Some((StepStatus::Reserved | StepStatus::Unknown, _)) => self.undo(path),
             // It may be at work right now: hear it out.
             Some((StepStatus::Reserving, Waiting::Reply(_))) => {}
