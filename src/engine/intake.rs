@@ -15,7 +15,6 @@ use super::worker::{BATCH_MAX, Node};
 use crate::broker::{Acks, Consumer, Delivery};
 use crate::environment::Shutdown;
 use crate::error::code;
-use crate::id::SagaId;
 use crate::message::correlation::Correlation;
 use crate::message::{Message, Outcome, REPLY_QUEUE, START_QUEUE};
 use crate::saga::{Input, Reply};
@@ -157,7 +156,7 @@ impl Node {
                 }
                 Err(error) => tracing::warn!(%error, "can't ask which sagas are due; trying again"),
             }
-            if full {
+            if full && !self.stop.is_requested() {
                 continue;
             }
             tokio::select! {

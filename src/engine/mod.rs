@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::broker::{Broker, BrokerError, Health, Queue, Topology};
-use crate::definition::{Definition, NodeKind};
+use crate::definition::Definition;
 use crate::environment::{Environment, Shutdown, Task};
 use crate::message::correlation::Secret;
 use crate::message::{DEAD_LETTER_QUEUE, EVENT_EXCHANGE, REPLY_QUEUE, START_QUEUE};
@@ -128,7 +128,7 @@ impl Engine {
             definitions,
             options,
         } = parts;
-        broker.declare(&topology(&definitions)).await?;
+        broker.declare(&topology()).await?;
         let catalogue = Catalogue::open(&*store, definitions, environment.now()).await?;
         let secret = Secret::new(store.secret(fresh_secret(&*environment)).await?);
         let (returned, unroutable) = mpsc::channel(BATCH_MAX);
@@ -249,9 +249,9 @@ fn start_workers(node: &Arc<Node>) -> (Workers, Vec<Task>) {
     (Workers(entrances.into()), tasks)
 }
 
-/// Queues that must exist before the first message: ours, and the participants', so that a
-/// command can wait for a participant that is not up yet.
-fn topology(definitions: &[Definition]) -> Topology {
+/// What this side needs. Participants declare their own queues: a command that no queue takes is
+/// found out and counts as a failed attempt.
+fn topology() -> Topology {
     let own = |name: &str| Queue {
         name: name.to_owned(),
         dead_letter_to: Some(DEAD_LETTER_QUEUE.to_owned()),
@@ -264,11 +264,6 @@ fn topology(definitions: &[Definition]) -> Topology {
         own(START_QUEUE),
         own(REPLY_QUEUE),
     ];
-    let _ = definitions
-        .iter()
-        .flat_map(|definition| &definition.nodes)
-        .map(|node| &node.kind)
-        .filter(|kind| matches!(kind, NodeKind::Step(_)));
     Topology {
         queues,
         topic_exchanges: vec![EVENT_EXCHANGE.to_owned()],
@@ -276,7 +271,7 @@ fn topology(definitions: &[Definition]) -> Topology {
     }
 }
 
-/// 256 bits, of which some are time; used only if the database holds none yet.
+/// Two UUIDv7, so 148 random bits; used only if the database holds none yet.
 fn fresh_secret(environment: &dyn Environment) -> [u8; 32] {
     let mut bytes = [0; 32];
     for half in bytes.chunks_exact_mut(16) {
