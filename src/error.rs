@@ -114,6 +114,10 @@ pub mod code {
     pub const REPLY_UNEXPECTED: Code = Code(23);
     /// The reply's outcome is none of succeeded, rejected, failed.
     pub const OUTCOME_UNKNOWN: Code = Code(24);
+    /// The saga's journal can't be read.
+    pub const JOURNAL_UNREADABLE: Code = Code(25);
+    /// The database refuses to store what follows from the message.
+    pub const STORE_REFUSED: Code = Code(26);
     /// The participant does not handle this command.
     pub const COMMAND_UNKNOWN: Code = Code(30);
     /// The command lacks what the protocol requires.

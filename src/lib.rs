@@ -4,8 +4,11 @@
 
 pub mod broker;
 pub mod definition;
+pub mod engine;
 pub mod environment;
 pub mod error;
 pub mod id;
 pub mod message;
+pub mod metric;
+pub mod saga;
 pub mod store;

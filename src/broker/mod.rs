@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod memory;
 pub mod pace;
 pub mod rabbitmq;
+mod topic;
 
 use async_trait::async_trait;
 
@@ -172,6 +173,9 @@ pub enum BrokerError {
     /// Bad URL, refused login, unknown virtual host.
     #[error("can't connect to the message broker: {0}")]
     Connect(String),
+    /// The broker said no: missing rights, or something named in the request is not there.
+    #[error("the message broker refused: {0}")]
+    Refused(String),
 }
 
 impl BrokerError {
@@ -179,7 +183,9 @@ impl BrokerError {
     pub fn class(&self) -> Class {
         match self {
             Self::Unavailable(_) => Class::Retry,
-            Self::Clash { .. } | Self::NoQueue(_) | Self::Connect(_) => Class::Bug,
+            Self::Clash { .. } | Self::NoQueue(_) | Self::Connect(_) | Self::Refused(_) => {
+                Class::Bug
+            }
         }
     }
 }

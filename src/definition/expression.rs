@@ -1,5 +1,6 @@
 //! Expressions `${ … }`: CEL, compiled at load, evaluated over a saga's data.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::id::Timestamp;
@@ -31,7 +32,7 @@ impl StepReplies for () {
 }
 
 /// What `saga` means in an expression.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SagaFacts {
     /// `saga.id`.
     pub id: String,

@@ -1,0 +1,45 @@
+//! What a batch must look like before any store takes it.
+//!
+//! Separate from the stores so that all of them refuse the same mistakes of a caller, before a
+//! row is touched: the database's constraints would find most of them, but as a failed batch.
+//! Deliberately absent: anything that needs a look at what is stored.
+
+use std::collections::BTreeSet;
+
+use super::{Commit, SagaWrite, StoreError};
+
+/// Refuses a batch that breaks the promises in [`Commit`]'s and [`SagaWrite`]'s documentation.
+pub(super) fn check(commit: &Commit) -> Result<(), StoreError> {
+    let mut seen = BTreeSet::new();
+    for write in &commit.sagas {
+        if !seen.insert(write.head.id) {
+            return Err(refused(write, "is written twice in one batch"));
+        }
+        check_saga(write)?;
+    }
+    Ok(())
+}
+
+fn check_saga(write: &SagaWrite) -> Result<(), StoreError> {
+    let head = &write.head;
+    if head.revision == 0 {
+        return Err(refused(write, "has no journal entry"));
+    }
+    let seqs = write.entries.iter().map(|entry| entry.seq);
+    if head.revision < write.expected || !seqs.eq(write.expected + 1..=head.revision) {
+        return Err(refused(
+            write,
+            "lacks journal entries between the expected and the new revision",
+        ));
+    }
+    match &write.snapshot {
+        Some(snapshot) if snapshot.revision == 0 || snapshot.revision > head.revision => {
+            Err(refused(write, "has a snapshot of another revision"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refused(write: &SagaWrite, why: &str) -> StoreError {
+    StoreError::Refused(format!("saga {} {why}", write.head.id).into())
+}
