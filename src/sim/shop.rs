@@ -16,7 +16,7 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, Outgoing, Published};
 use crate::environment::Environment;
 use crate::message::{Destination, Message, Properties, START_QUEUE};
-use crate::proof::{Expected, Order, OrderItem, Proof, prove};
+use crate::proof::{Expected, Item, Order, Proof, prove};
 use crate::store::memory::MemoryStore;
 
 /// The saga that is simulated: the one we ship.
@@ -40,6 +40,7 @@ impl Shop {
     /// Draws the orders from the seed.
     pub(super) fn draw(scheduler: &Scheduler, orders: usize) -> Self {
         let mut expected = Expected {
+            saga: "place-order".to_owned(),
             stock: (0..ARTICLES).map(|sku| (format!("sku-{sku}"), STOCK_EACH)).collect(),
             balances: (0..CUSTOMERS).map(|name| (format!("cust-{name}"), BALANCE_EACH)).collect(),
             ..Expected::default()
@@ -47,7 +48,7 @@ impl Shop {
         let mut pauses = Vec::new();
         for number in 0..orders {
             let order = scheduler.random(|random| draw_order(random, number));
-            expected.orders.push(order);
+            expected.orders.insert(order.order_id.clone(), order);
             let pause = scheduler.random(|random| random.u64(0..2_000));
             pauses.push(Duration::from_millis(pause));
         }
@@ -73,7 +74,7 @@ impl Shop {
         if !seeded {
             return;
         }
-        for (order, pause) in self.expected.orders.iter().zip(&self.pauses) {
+        for (order, pause) in self.expected.orders.values().zip(&self.pauses) {
             environment.sleep(*pause).await;
             place(&*broker, order).await;
         }
@@ -88,14 +89,14 @@ impl Shop {
 fn draw_order(random: &mut fastrand::Rng, number: usize) -> Order {
     let mut skus: Vec<u64> = (0..ARTICLES).collect();
     random.shuffle(&mut skus);
-    let items: Vec<OrderItem> = skus
+    let items: Vec<Item> = skus
         .into_iter()
         .take(random.usize(1..=3))
-        .map(|sku| OrderItem { sku: format!("sku-{sku}"), quantity: random.u64(1..=4) })
+        .map(|sku| Item { sku: format!("sku-{sku}"), quantity: random.u64(1..=4) })
         .collect();
     let total = PRICE * items.iter().map(|item| item.quantity).sum::<u64>();
     Order {
-        id: format!("order-{number}"),
+        order_id: format!("order-{number}"),
         customer: format!("cust-{}", random.u64(..CUSTOMERS)),
         items,
         total,
@@ -104,17 +105,10 @@ fn draw_order(random: &mut fastrand::Rng, number: usize) -> Order {
 
 /// Publishes until the broker says it has the message, as a careful client does.
 async fn place(broker: &dyn Broker, order: &Order) {
-    let items: Vec<_> = order
-        .items
-        .iter()
-        .map(|item| json!({ "sku": item.sku, "quantity": item.quantity }))
-        .collect();
-    let body = json!({
-        "order_id": order.id, "customer": order.customer, "items": items, "total": order.total,
-    });
+    let body = json!(order);
     let message = Message {
         properties: Properties {
-            message_id: Some(format!("start-{}", order.id)),
+            message_id: Some(format!("start-{}", order.order_id)),
             kind: Some("place-order".to_owned()),
             ..Properties::default()
         },
