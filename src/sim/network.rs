@@ -21,8 +21,8 @@ use crate::store::participant::{
     ParticipantTransaction, ParticipantWrites,
 };
 use crate::store::{
-    Commit, CommitOutcome, DeadLetter, DefinitionRow, KeyMatch, ListFilter, LoadRequest, LoadedSaga,
-    Outbox, OutboxMessage, SagaCount, SagaHead, SagaKey, Store, StoreError,
+    Commit, CommitOutcome, DeadLetter, DefinitionRow, KeyMatch, ListFilter, LoadRequest,
+    LoadedSaga, Outbox, OutboxMessage, SagaCount, SagaHead, SagaKey, Store, StoreError,
 };
 
 /// How likely each fault is, for each message or call.
@@ -92,7 +92,11 @@ impl Faults {
     }
 
     fn available(&self) -> Result<(), StoreError> {
-        if self.strikes(self.rates.unavailable) { Err(broken("no connection")) } else { Ok(()) }
+        if self.strikes(self.rates.unavailable) {
+            Err(broken("no connection"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -261,7 +265,10 @@ impl<S: Store> Store for SimStore<S> {
 impl<S: ParticipantStore> ParticipantStore for SimStore<S> {
     async fn begin(&self) -> Result<Box<dyn ParticipantTransaction>, StoreError> {
         let inner = self.call(self.inner.begin()).await?;
-        Ok(Box::new(SimTransaction { inner, faults: Arc::clone(&self.faults) }))
+        Ok(Box::new(SimTransaction {
+            inner,
+            faults: Arc::clone(&self.faults),
+        }))
     }
 
     async fn aggregates(
