@@ -2,5 +2,7 @@
 //!
 //! What needs PostgreSQL, RabbitMQ or Python takes them from the environment that `./test` sets.
 
+mod fixture;
+mod python_participant;
 mod simulation;
 mod tidy;
