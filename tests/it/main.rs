@@ -2,6 +2,7 @@
 //!
 //! What needs PostgreSQL, RabbitMQ or Python takes them from the environment that `./test` sets.
 
+mod bad_input;
 mod fixture;
 mod python_participant;
 mod simulation;
