@@ -12,3 +12,4 @@ pub mod message;
 pub mod metric;
 pub mod saga;
 pub mod store;
+pub mod view;
