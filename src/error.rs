@@ -81,6 +81,10 @@ pub const CODES: &[(Code, &str)] = &[
         "confirm came for something never reserved",
     ),
     (
+        code::COMPENSATE_AFTER_CONFIRM,
+        "compensate came for something already confirmed",
+    ),
+    (
         code::DELIVERIES_EXHAUSTED,
         "handling the message failed too many times",
     ),
@@ -126,6 +130,8 @@ pub mod code {
     pub const PAYLOAD_CHANGED: Code = Code(32);
     /// Confirm came for something never reserved.
     pub const CONFIRM_WITHOUT_RESERVE: Code = Code(33);
+    /// Compensate came for something already confirmed.
+    pub const COMPENSATE_AFTER_CONFIRM: Code = Code(35);
     /// Handling the message failed too many times.
     pub const DELIVERIES_EXHAUSTED: Code = Code(34);
 }

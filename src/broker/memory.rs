@@ -109,15 +109,11 @@ impl Broker for MemoryBroker {
         }
         state.last_consumer += 1;
         let id = state.last_consumer;
-        let prefetch = match prefetch {
-            0 => usize::MAX, // as in AMQP
-            limited => usize::from(limited),
-        };
         state.consumers.insert(
             id,
             ConsumerState {
                 queue: queue.to_owned(),
-                prefetch,
+                prefetch: usize::from(prefetch.max(1)),
                 last_tag: 0,
                 unacked: BTreeMap::new(),
                 waker: None,

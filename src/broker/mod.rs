@@ -28,7 +28,8 @@ pub trait Broker: Send + Sync + 'static {
     /// says what differs.
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError>;
 
-    /// Starts to take messages from a queue, at most `prefetch` unacknowledged ones at a time.
+    /// Starts to take messages from a queue, at most `prefetch` unacknowledged ones at a time
+    /// (0 counts as 1: there is no unlimited).
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError>;
 
     /// Publishes and waits for the broker's word on each message, in the order given. While the

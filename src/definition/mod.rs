@@ -8,19 +8,30 @@
 //! become nodes or fields: `for_each` wraps its block in a [`NodeKind::ForEach`], `when` stays on
 //! the block itself and so is evaluated for each item.
 
+mod block;
+mod draft;
+mod duration;
 pub mod expression;
+mod fields;
+mod input;
+mod names;
 mod parse;
 mod problem;
 mod soundness;
+mod step;
+mod template;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
-pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies, Template};
-pub use parse::parse;
-pub use problem::{Problem, Problems};
+pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies};
+pub use input::INPUT_PROBLEMS_MAX;
+pub use parse::{parse, parse_all};
+pub use problem::{PROBLEMS_MAX, Problem, Problems, Rule};
+pub use template::Template;
 
 use crate::message::Destination;
 
@@ -37,8 +48,10 @@ pub const KEY_BYTES_MAX: usize = 255;
 /// How long a participant has to answer when the step does not say.
 pub const STEP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Shortest and longest `timeout` of a step.
-pub const STEP_TIMEOUT_RANGE: (Duration, Duration) =
-    (Duration::from_millis(10), Duration::from_hours(30 * 24));
+pub const STEP_TIMEOUT_RANGE: (Duration, Duration) = (
+    Duration::from_millis(10),
+    Duration::from_secs(30 * 24 * 3600),
+);
 /// Attempts of a confirm or compensate after which a person is asked.
 pub const SUSPEND_AFTER_DEFAULT: u32 = 20;
 
@@ -129,7 +142,6 @@ pub struct Node {
 
 /// What a block is.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // a thousand at the most, built once
 pub enum NodeKind {
     /// One after the other.
     Sequence(Vec<NodeId>),
@@ -226,3 +238,6 @@ impl Default for Retry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,9 +14,11 @@
 //! Deliberately absent: any knowledge of what a saga *is*. Bodies are bytes.
 
 pub mod conformance;
+mod loading;
 pub mod memory;
 pub mod participant;
 pub mod postgres;
+mod rows;
 mod shape;
 pub mod sqlite;
 
@@ -35,6 +37,15 @@ pub type Revision = u64;
 
 /// Most rows that a query for people returns at once.
 pub const LIST_ROWS_MAX: usize = 1_000;
+
+/// Longest key of a saga or id of an aggregate, in bytes: what an index of any database takes.
+pub const KEY_BYTES_MAX: usize = 1_000;
+
+/// Whether a text that came from outside can be a saga's key or an aggregate's id. Others are
+/// refused by every store, so a caller asks before it decides anything.
+pub fn is_key(text: &str) -> bool {
+    text.len() <= KEY_BYTES_MAX && !text.contains('\0')
+}
 
 /// Keeps sagas. See the module's documentation for the invariants.
 #[async_trait]

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Commit, SagaWrite, StoreError};
+use super::participant::{AggregateKey, BarrierKey, ParticipantWrites};
+use super::{Commit, SagaWrite, StoreError, is_key};
 
 /// Refuses a batch that breaks the promises in [`Commit`]'s and [`SagaWrite`]'s documentation.
 pub(super) fn check(commit: &Commit) -> Result<(), StoreError> {
@@ -22,6 +23,9 @@ pub(super) fn check(commit: &Commit) -> Result<(), StoreError> {
 
 fn check_saga(write: &SagaWrite) -> Result<(), StoreError> {
     let head = &write.head;
+    if !is_key(&head.key) {
+        return Err(refused(write, "has a key that can't be stored"));
+    }
     if head.revision == 0 {
         return Err(refused(write, "has no journal entry"));
     }
@@ -38,6 +42,28 @@ fn check_saga(write: &SagaWrite) -> Result<(), StoreError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses a participant's batch whose keys can't be stored.
+pub(super) fn check_writes(writes: &ParticipantWrites) -> Result<(), StoreError> {
+    let barriers = writes.barriers.iter().map(|write| &write.row().key);
+    let aggregates = writes.aggregates.iter().map(|write| &write.row().key);
+    let events = writes.events.iter().map(|event| &event.key);
+    if barriers.into_iter().all(is_barrier) && aggregates.chain(events).all(is_aggregate) {
+        Ok(())
+    } else {
+        Err(StoreError::Refused("a key that can't be stored".into()))
+    }
+}
+
+/// Whether such a barrier can exist.
+pub(super) fn is_barrier(key: &BarrierKey) -> bool {
+    is_key(&key.participant) && is_key(&key.step.name)
+}
+
+/// Whether such an aggregate can exist.
+pub(super) fn is_aggregate(key: &AggregateKey) -> bool {
+    is_key(&key.kind) && is_key(&key.id)
 }
 
 fn refused(write: &SagaWrite, why: &str) -> StoreError {

@@ -13,11 +13,11 @@ use async_trait::async_trait;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{MemoryStore, State};
-use crate::store::StoreError;
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, Loaded, ParticipantStore,
     ParticipantTransaction, ParticipantWrites, Write,
 };
+use crate::store::{StoreError, shape};
 
 #[async_trait]
 impl ParticipantStore for MemoryStore {
@@ -93,6 +93,7 @@ impl ParticipantTransaction for MemoryTransaction {
     }
 
     async fn commit(self: Box<Self>, writes: ParticipantWrites) -> Result<(), StoreError> {
+        shape::check_writes(&writes)?;
         let mut state = self.store.state();
         state.check(&writes)?;
         for write in &writes.barriers {
