@@ -17,3 +17,4 @@ pub mod proof;
 pub mod saga;
 pub mod sim;
 pub mod store;
+pub mod view;

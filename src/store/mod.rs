@@ -83,6 +83,15 @@ pub trait Store: Outbox {
     /// Sagas for people, newest first.
     async fn list(&self, filter: &ListFilter) -> Result<Vec<SagaHead>, StoreError>;
 
+    /// A saga's journal entries after `after` in order of `seq`, at most `limit`, for people: all
+    /// of them, also those that a snapshot has made superfluous. Empty if there is no such saga.
+    async fn journal(
+        &self,
+        saga: SagaId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError>;
+
     /// Number of sagas by name and status.
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError>;
 
