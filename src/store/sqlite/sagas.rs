@@ -13,8 +13,9 @@ use super::{SqliteStore, failed};
 use crate::id::{SagaId, Timestamp};
 use crate::store::loading::Loading;
 use crate::store::{
-    Commit, CommitOutcome, DeadLetter, DefinitionRow, KeyMatch, LIST_ROWS_MAX, ListFilter,
-    LoadRequest, LoadedSaga, SagaCount, SagaHead, SagaKey, Store, StoreError, rows, shape,
+    Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX,
+    ListFilter, LoadRequest, LoadedSaga, Revision, SagaCount, SagaHead, SagaKey, Store, StoreError,
+    rows, shape,
 };
 
 /// A query for whole rows of `sagas`.
@@ -56,6 +57,11 @@ const DUE: &str = "SELECT id FROM sagas WHERE wake_at <= ?1 ORDER BY wake_at, id
 /// By primary key.
 const POSTPONE: &str = "
     UPDATE sagas SET wake_at = ?2 WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
+
+/// By primary key.
+const JOURNAL: &str = "
+    SELECT saga_id, seq, at, hash, body FROM journal
+    WHERE saga_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
 
 const INSERT_DEFINITION: &str = "
     INSERT INTO definitions (name, version, hash, source, stored_at)
@@ -210,6 +216,21 @@ impl Store for SqliteStore {
         query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
         let found = query.build_query_as().fetch_all(&self.readers).await;
         rows::all(found.map_err(failed)?, rows::head)
+    }
+
+    async fn journal(
+        &self,
+        saga: SagaId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let query = sqlx::query_as(JOURNAL)
+            .bind(saga.0)
+            .bind(after.cast_signed())
+            .bind(rows::limit(limit));
+        let found = query.fetch_all(&self.readers).await.map_err(failed)?;
+        let entries = rows::all(found, rows::entry)?;
+        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
