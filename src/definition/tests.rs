@@ -37,7 +37,7 @@ fn the_shipped_example_becomes_the_tree_it_describes() {
     let definition = parse(PLACE_ORDER, "sagas/place-order.yaml").unwrap();
     assert_eq!(definition.name, "place-order");
     assert_eq!(definition.version, 1);
-    assert_eq!(definition.timeout, Some(Duration::from_secs(600)));
+    assert_eq!(definition.timeout, Some(Duration::from_mins(10)));
     let shape: Vec<String> = definition
         .nodes
         .iter()
@@ -314,7 +314,7 @@ sagas/bad.yaml:20:12: there is no step `paymnet`; did you mean `payment`?
 fn each_rule_finds_its_problem_where_it_is() {
     let cases = [
         ("", &["1:1 wrong-type"][..]),
-        ("a: [", &["1:5 syntax"]),
+        ("a: [", &["1:4 syntax"]),
         ("just text", &["1:1 wrong-type"]),
         ("saga: a\n---\nsaga: b", &["2:1 syntax"]),
         (
@@ -463,8 +463,8 @@ fn a_wait_longer_than_the_saga_is_refused() {
 fn one_part_of_a_retry_makes_room_for_the_other() {
     let source = with_steps("  - { step: a, confirm: a.b, retry: { first: 1m } }");
     let retry = parse(&source, "x").unwrap().step("a").unwrap().retry;
-    assert_eq!(retry.first, Duration::from_secs(60));
-    assert_eq!(retry.max, Duration::from_secs(60));
+    assert_eq!(retry.first, Duration::from_mins(1));
+    assert_eq!(retry.max, Duration::from_mins(1));
 }
 
 #[test]
