@@ -210,7 +210,7 @@ impl Forward {
 pub struct Call {
     /// The command's name, such as `inventory.reserve`.
     pub command: String,
-    /// The participant's queue, or what `to:` says.
+    /// What `to:` says, else the participant's queue: the command up to its first dot.
     pub to: Destination,
 }
 
