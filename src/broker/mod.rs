@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod memory;
 pub mod pace;
 pub mod rabbitmq;
+mod topic;
 
 use async_trait::async_trait;
 
@@ -27,7 +28,8 @@ pub trait Broker: Send + Sync + 'static {
     /// says what differs.
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError>;
 
-    /// Starts to take messages from a queue, at most `prefetch` unacknowledged ones at a time.
+    /// Starts to take messages from a queue, at most `prefetch` unacknowledged ones at a time
+    /// (0 counts as 1: there is no unlimited).
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError>;
 
     /// Publishes and waits for the broker's word on each message, in the order given. While the
@@ -172,6 +174,9 @@ pub enum BrokerError {
     /// Bad URL, refused login, unknown virtual host.
     #[error("can't connect to the message broker: {0}")]
     Connect(String),
+    /// The broker said no: missing rights, or something named in the request is not there.
+    #[error("the message broker refused: {0}")]
+    Refused(String),
 }
 
 impl BrokerError {
@@ -179,7 +184,9 @@ impl BrokerError {
     pub fn class(&self) -> Class {
         match self {
             Self::Unavailable(_) => Class::Retry,
-            Self::Clash { .. } | Self::NoQueue(_) | Self::Connect(_) => Class::Bug,
+            Self::Clash { .. } | Self::NoQueue(_) | Self::Connect(_) | Self::Refused(_) => {
+                Class::Bug
+            }
         }
     }
 }

@@ -8,19 +8,30 @@
 //! become nodes or fields: `for_each` wraps its block in a [`NodeKind::ForEach`], `when` stays on
 //! the block itself and so is evaluated for each item.
 
+mod block;
+mod draft;
+mod duration;
 pub mod expression;
+mod fields;
+mod input;
+mod names;
 mod parse;
 mod problem;
 mod soundness;
+mod step;
+mod template;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
-pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies, Template};
-pub use parse::parse;
-pub use problem::{Problem, Problems};
+pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies};
+pub use input::INPUT_PROBLEMS_MAX;
+pub use parse::{parse, parse_all};
+pub use problem::{PROBLEMS_MAX, Problem, Problems, Rule};
+pub use template::Template;
 
 use crate::message::Destination;
 
@@ -227,3 +238,6 @@ impl Default for Retry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
 use super::{
     Commit, CommitOutcome, Conflict, DeadLetter, DefinitionRow, JournalEntry, KeyMatch,
-    LIST_ROWS_MAX, ListFilter, LoadRequest, LoadedSaga, Outbox, OutboxMessage, SagaCount, SagaHead,
+    LIST_ROWS_MAX, ListFilter, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount, SagaHead,
     SagaKey, SagaWrite, Snapshot, Store, StoreError, shape,
 };
 use crate::id::{SagaId, Timestamp};
@@ -152,6 +152,23 @@ impl Store for MemoryStore {
             .filter(|head| filter.status.is_none_or(|status| head.status == status))
             .filter(|head| filter.key.as_ref().is_none_or(|key| head.key == *key))
             .take(filter.limit.min(LIST_ROWS_MAX))
+            .cloned()
+            .collect())
+    }
+
+    async fn journal(
+        &self,
+        saga: SagaId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let state = self.state();
+        let journal = state.sagas.get(&saga).map(|record| record.journal.iter());
+        Ok(journal
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.seq > after)
+            .take(limit.min(LIST_ROWS_MAX))
             .cloned()
             .collect())
     }

@@ -1,0 +1,445 @@
+//! Consuming: one task owns a channel, fills an inbox from it and carries acknowledgements to it.
+//!
+//! When the channel or the connection goes, the task subscribes again, for ever; the inbox is
+//! emptied (the server delivers those messages again) and the epoch goes up, so that
+//! acknowledgements for the old channel are recognized and dropped.
+//!
+//! Invariants: the prefetch bounds the inbox and is set before consuming; only this task writes
+//! to the channel; it never acknowledges what nobody acked.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{FutureExt, StreamExt};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, ErrorKind};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+
+use super::acks::AckWindow;
+use super::convert;
+use super::link::{Failure, Link, REQUEST_TIME_MAX, within};
+use super::topology;
+use crate::broker::pace::Pace;
+use crate::broker::{Acks, BrokerError, Consumer, Deliveries, Delivery, DeliveryTag};
+
+/// Longest time that the first subscription waits for the connection.
+pub const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long acked messages wait for an earlier one, so that one acknowledgement covers them all.
+const GAP_WAIT: Duration = Duration::from_millis(50);
+
+/// A channel that lasted this long was a good one: the next subscription comes at once.
+const STABLE_AFTER: Duration = Duration::from_secs(1);
+
+/// Deliveries moved to the inbox at once.
+const MOVE_MAX: usize = 256;
+
+/// Prefetch after a message that the library could not even read: a loss of the connection counts
+/// as a delivery of every message on its way, and innocent ones must not reach the limit.
+const CAREFUL_PREFETCH: u16 = 1;
+/// Deliveries after which such caution ends.
+const CAREFUL_DELIVERIES: u64 = 200;
+
+/// Called when the queue to consume from has gone, to declare what the program had declared.
+pub(super) type Redeclare =
+    Arc<dyn Fn() -> futures_util::future::BoxFuture<'static, ()> + Send + Sync>;
+
+/// Starts a consumer.
+pub(super) async fn consume(
+    link: Arc<Link>,
+    queue: &str,
+    prefetch: u16,
+    redeclare: Redeclare,
+    running: mpsc::Sender<()>,
+) -> Result<Consumer, BrokerError> {
+    let prefetch = prefetch.max(1);
+    let first = subscribe(&link, queue, prefetch).await?;
+    let inbox = Arc::new(Inbox::default());
+    let (commands, received) = mpsc::unbounded_channel();
+    let (alive, gone) = oneshot::channel();
+    let task = Subscription {
+        link,
+        queue: queue.to_owned(),
+        prefetch,
+        inbox: Arc::clone(&inbox),
+        commands: received,
+        gone,
+        redeclare,
+        _running: running,
+    };
+    tokio::spawn(task.run(first));
+    Ok(Consumer {
+        deliveries: Box::new(RabbitDeliveries {
+            inbox,
+            _alive: alive,
+        }),
+        acks: Arc::new(RabbitAcks { commands }),
+    })
+}
+
+struct RabbitDeliveries {
+    inbox: Arc<Inbox>,
+    /// Dropped with this: the task then gives everything back.
+    _alive: oneshot::Sender<()>,
+}
+
+#[async_trait]
+impl Deliveries for RabbitDeliveries {
+    async fn next_batch(&mut self, most: usize) -> Vec<Delivery> {
+        if most == 0 {
+            return Vec::new();
+        }
+        loop {
+            {
+                let mut content = self.inbox.lock();
+                if !content.waiting.is_empty() || content.ended {
+                    let count = most.min(content.waiting.len());
+                    return content.waiting.drain(..count).collect();
+                }
+            }
+            // An arrival between the look and this wait leaves a permit: the wait ends at once.
+            self.inbox.arrived.notified().await;
+        }
+    }
+}
+
+struct RabbitAcks {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Acks for RabbitAcks {
+    fn ack(&self, tags: &[DeliveryTag]) {
+        self.send(Verb::Ack, tags);
+    }
+
+    fn requeue(&self, tags: &[DeliveryTag]) {
+        self.send(Verb::Requeue, tags);
+    }
+}
+
+impl RabbitAcks {
+    fn send(&self, verb: Verb, tags: &[DeliveryTag]) {
+        // Bounded by the prefetch. Fails when the consumer is gone, and its messages with it.
+        let _ = self.commands.send(Command {
+            verb,
+            tags: tags.to_vec(),
+        });
+    }
+}
+
+/// Deliveries between the task and `next_batch`.
+#[derive(Default)]
+struct Inbox {
+    content: Mutex<Content>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Content {
+    waiting: VecDeque<Delivery>,
+    ended: bool,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, deliveries: impl Iterator<Item = Delivery>) {
+        self.lock().waiting.extend(deliveries);
+        self.arrived.notify_one();
+    }
+
+    fn end(&self) {
+        let mut content = self.lock();
+        content.waiting.clear();
+        content.ended = true;
+        self.arrived.notify_one();
+    }
+}
+
+struct Command {
+    verb: Verb,
+    tags: Vec<DeliveryTag>,
+}
+
+#[derive(Clone, Copy)]
+enum Verb {
+    Ack,
+    Requeue,
+}
+
+/// A subscribed channel.
+struct Subscribed {
+    channel: Channel,
+    stream: lapin::Consumer,
+}
+
+/// Why a subscribed channel is no longer served.
+enum Over {
+    /// The receiving end was dropped.
+    Unwanted,
+    /// The channel, the connection or the queue has gone.
+    Broken {
+        /// The library could not read what the server sent.
+        unreadable: bool,
+    },
+}
+
+struct Subscription {
+    link: Arc<Link>,
+    queue: String,
+    prefetch: u16,
+    inbox: Arc<Inbox>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    gone: oneshot::Receiver<()>,
+    redeclare: Redeclare,
+    /// Lets whoever closes the broker wait for the last acknowledgements.
+    _running: mpsc::Sender<()>,
+}
+
+impl Subscription {
+    async fn run(mut self, first: Subscribed) {
+        let mut next = Some((first, u64::MAX));
+        let mut epoch = 0;
+        let mut pace = Pace::new();
+        while let Some((subscribed, deliveries_max)) = next.take() {
+            epoch += 1;
+            let since = Instant::now();
+            let over = self.serve(subscribed, epoch, deliveries_max).await;
+            self.inbox.lock().waiting.clear();
+            let Over::Broken { unreadable } = over else {
+                break;
+            };
+            tracing::debug!(queue = self.queue, unreadable, "subscribing again");
+            let delay = if since.elapsed() < STABLE_AFTER {
+                pace.next_delay()
+            } else {
+                pace.reset();
+                Duration::ZERO
+            };
+            next = self.subscribe_again(unreadable, delay).await;
+        }
+        self.inbox.end();
+    }
+
+    /// Serves one channel until it is over, or `deliveries_max` deliveries are settled.
+    async fn serve(&mut self, subscribed: Subscribed, epoch: u64, deliveries_max: u64) -> Over {
+        let Subscribed {
+            channel,
+            mut stream,
+        } = subscribed;
+        let mut served = Served {
+            channel,
+            epoch,
+            window: AckWindow::default(),
+            delivered: 0,
+        };
+        let mut gap_since: Option<Instant> = None;
+        loop {
+            let gap = async {
+                match gap_since {
+                    Some(since) => tokio::time::sleep_until(since + GAP_WAIT).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let told = tokio::select! {
+                _ = &mut self.gone => {
+                    self.finish(served).await;
+                    return Over::Unwanted;
+                }
+                Some(command) = self.commands.recv() => {
+                    let more = std::iter::from_fn(|| self.commands.try_recv().ok());
+                    let commands: Vec<Command> = std::iter::once(command).chain(more).collect();
+                    served.carry_out(commands).await
+                }
+                item = stream.next() => match self.receive(item, &mut stream, &mut served) {
+                    Ok(()) => Ok(()),
+                    Err(over) => return over,
+                },
+                () = gap => served.acknowledge_waiting().await,
+            };
+            if let Err(failure) = told {
+                tracing::debug!(queue = self.queue, %failure, "acknowledging failed");
+                return Over::Broken { unreadable: false };
+            }
+            if served.delivered >= deliveries_max && served.window.is_empty() {
+                topology::close(&served.channel).await;
+                return Over::Broken { unreadable: false };
+            }
+            gap_since = match (served.window.waiting(), gap_since) {
+                (0, _) => None,
+                (_, since) => since.or_else(|| Some(Instant::now())),
+            };
+        }
+    }
+
+    /// Moves a delivery and those right behind it to the inbox.
+    fn receive(
+        &self,
+        first: Option<lapin::Result<lapin::message::Delivery>>,
+        stream: &mut lapin::Consumer,
+        served: &mut Served,
+    ) -> Result<(), Over> {
+        let mut moved = Vec::new();
+        let mut item = first;
+        let result = loop {
+            match item {
+                Some(Ok(delivery)) => moved.extend(served.delivery(delivery)),
+                Some(Err(error)) => {
+                    let unreadable = matches!(error.kind(), ErrorKind::ParsingError(_));
+                    tracing::debug!(queue = self.queue, %error, "the consumer's channel broke");
+                    break Err(Over::Broken { unreadable });
+                }
+                None => break Err(Over::Broken { unreadable: false }),
+            }
+            if moved.len() == MOVE_MAX {
+                break Ok(());
+            }
+            match stream.next().now_or_never() {
+                Some(next) => item = next,
+                None => break Ok(()),
+            }
+        };
+        if result.is_ok() {
+            self.inbox.push(moved.into_iter());
+        }
+        result
+    }
+
+    /// Tells the server what was acked until now, and gives back the rest.
+    async fn finish(&mut self, mut served: Served) {
+        let commands = std::iter::from_fn(|| self.commands.try_recv().ok()).collect();
+        let told = served.carry_out(commands).await;
+        if told.is_ok() && served.acknowledge_waiting().await.is_ok() {
+            topology::close(&served.channel).await;
+        }
+    }
+
+    /// Subscribes for as long as it takes; `None` when the receiving end is gone.
+    async fn subscribe_again(
+        &mut self,
+        careful: bool,
+        mut delay: Duration,
+    ) -> Option<(Subscribed, u64)> {
+        let (prefetch, deliveries_max) = match careful {
+            true => (CAREFUL_PREFETCH, CAREFUL_DELIVERIES),
+            false => (self.prefetch, u64::MAX),
+        };
+        let mut pace = Pace::new();
+        loop {
+            let attempt = async {
+                sleep(delay).await;
+                let attempt = subscribe(&self.link, &self.queue, prefetch).await;
+                if let Err(error) = &attempt {
+                    tracing::warn!(queue = self.queue, %error, "can't consume; trying again");
+                    if matches!(error, BrokerError::NoQueue(_)) {
+                        (self.redeclare)().await;
+                    }
+                    delay = pace.next_delay();
+                }
+                attempt
+            };
+            tokio::select! {
+                _ = &mut self.gone => return None,
+                attempt = attempt => if let Ok(subscribed) = attempt {
+                    return Some((subscribed, deliveries_max));
+                },
+            }
+        }
+    }
+}
+
+/// A channel being served, and what was delivered on it.
+struct Served {
+    channel: Channel,
+    epoch: u64,
+    window: AckWindow,
+    delivered: u64,
+}
+
+impl Served {
+    fn delivery(&mut self, delivery: lapin::message::Delivery) -> Option<Delivery> {
+        if !self.window.delivered(delivery.delivery_tag) {
+            // Can't be: the server counts without gaps. Left unacked, it comes back in the end.
+            tracing::error!(tag = delivery.delivery_tag, "a delivery is out of line");
+            return None;
+        }
+        self.delivered += 1;
+        Some(Delivery {
+            tag: DeliveryTag {
+                epoch: self.epoch,
+                tag: delivery.delivery_tag,
+            },
+            message: convert::incoming(&delivery.properties, delivery.data),
+            redelivered: delivery.redelivered,
+        })
+    }
+
+    async fn carry_out(&mut self, commands: Vec<Command>) -> Result<(), Failure> {
+        for command in commands {
+            let tags = command.tags.iter().filter(|tag| tag.epoch == self.epoch);
+            for tag in tags {
+                match command.verb {
+                    Verb::Ack => self.window.ack(tag.tag),
+                    Verb::Requeue => {
+                        if self.window.requeue(tag.tag) {
+                            self.give_back(tag.tag).await?;
+                        }
+                    }
+                }
+            }
+        }
+        match self.window.take_watermark() {
+            Some(tag) => self.acknowledge(tag, true).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn acknowledge_waiting(&mut self) -> Result<(), Failure> {
+        for tag in self.window.take_waiting() {
+            self.acknowledge(tag, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn acknowledge(&self, tag: u64, multiple: bool) -> Result<(), Failure> {
+        let acked = self.channel.basic_ack(tag, BasicAckOptions { multiple });
+        within(REQUEST_TIME_MAX, acked).await
+    }
+
+    async fn give_back(&self, tag: u64) -> Result<(), Failure> {
+        let options = BasicNackOptions {
+            multiple: false,
+            requeue: true,
+        };
+        within(REQUEST_TIME_MAX, self.channel.basic_nack(tag, options)).await
+    }
+}
+
+async fn subscribe(link: &Link, queue: &str, prefetch: u16) -> Result<Subscribed, BrokerError> {
+    let live = link
+        .up(Instant::now() + CONNECTION_WAIT_MAX)
+        .await
+        .map_err(|why| BrokerError::Unavailable(why.into()))?;
+    let queue_name = topology::name(queue)?;
+    let channel = live.channel(link).await.map_err(topology::unavailable)?;
+    let limited = channel.basic_qos(prefetch, BasicQosOptions::default());
+    within(REQUEST_TIME_MAX, limited)
+        .await
+        .map_err(topology::unavailable)?;
+    let consumed = channel.basic_consume(
+        queue_name,
+        "".into(), // the server names the consumer
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    );
+    let stream = within(REQUEST_TIME_MAX, consumed)
+        .await
+        .map_err(|failure| topology::not_consumed(queue, failure))?;
+    Ok(Subscribed { channel, stream })
+}

@@ -1,0 +1,399 @@
+//! Messages to AMQP properties and back.
+//!
+//! JSON header values become: text → long string, integers → 64-bit integers (text beyond that
+//! range), other numbers → doubles, `true`/`false` → booleans, `null` → void, arrays and objects
+//! → arrays and tables. Back, every AMQP integer and float becomes a number; decimals become text
+//! (exact), timestamps RFC 3339 text, byte strings text if they are UTF-8 and `0x…` hex otherwise.
+//! So text, integers, booleans, doubles and nestings of them come back as they were sent.
+//!
+//! Invariant: what [`outgoing`] lets through fits its frame and its field lengths. The server
+//! would close the channel, or the connection, over anything else, and take down with it what
+//! others publish.
+
+use std::fmt::Write as _;
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use serde_json::Value;
+
+use crate::broker::Outgoing;
+use crate::id::Timestamp;
+use crate::message::{Headers, Message, Properties};
+
+/// Largest body, in bytes: RabbitMQ's own limit from 4.0 on.
+pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Most bytes of properties and headers: half a frame, for they must fit one.
+pub const PROPERTIES_BYTES_MAX: usize = 64 * 1024;
+
+/// Deepest nesting of a header value; deeper parts become `null`.
+pub const HEADER_DEPTH_MAX: usize = 16;
+
+/// AMQP's mark of a message that shall survive the broker's restart.
+const PERSISTENT: u8 = 2;
+const MICROS_A_SECOND: i64 = 1_000_000;
+
+/// Headers by which RabbitMQ routes copies or keeps its own books. Republished, they would send a
+/// message elsewhere, or make the server take it for one that goes in circles.
+const NEVER_SENT: [&str; 4] = ["CC", "BCC", "x-delivery-count", "x-acquired-count"];
+const NEVER_SENT_PREFIXES: [&str; 3] = ["x-death", "x-first-death-", "x-last-death-"];
+
+/// A message as the library takes it.
+pub(super) struct Prepared {
+    pub(super) exchange: ShortString,
+    pub(super) routing_key: ShortString,
+    pub(super) mandatory: bool,
+    pub(super) properties: BasicProperties,
+    pub(super) body: bytes::Bytes,
+}
+
+/// Prepares a message, or says why AMQP can't carry it.
+pub(super) fn outgoing(outgoing: Outgoing) -> Result<Prepared, String> {
+    let Message { properties, body } = outgoing.message;
+    if body.len() > BODY_BYTES_MAX {
+        return Err(format!(
+            "its body has {} bytes, {BODY_BYTES_MAX} are possible",
+            body.len()
+        ));
+    }
+    Ok(Prepared {
+        exchange: short(outgoing.destination.exchange, "exchange name")?,
+        routing_key: short(outgoing.destination.routing_key, "routing key")?,
+        mandatory: outgoing.mandatory,
+        properties: to_amqp(properties)?,
+        body,
+    })
+}
+
+/// A message as it was delivered.
+pub(super) fn incoming(properties: &BasicProperties, body: Vec<u8>) -> Message {
+    Message {
+        properties: from_amqp(properties),
+        body: body.into(),
+    }
+}
+
+fn to_amqp(properties: Properties) -> Result<BasicProperties, String> {
+    let mut amqp = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    if let Some(text) = properties.message_id {
+        amqp = amqp.with_message_id(short(text, "message id")?);
+    }
+    if let Some(text) = properties.kind {
+        amqp = amqp.with_type(short(text, "type")?);
+    }
+    if let Some(text) = properties.correlation_id {
+        amqp = amqp.with_correlation_id(short(text, "correlation id")?);
+    }
+    if let Some(text) = properties.reply_to {
+        amqp = amqp.with_reply_to(short(text, "reply-to")?);
+    }
+    if let Some(text) = properties.content_type {
+        amqp = amqp.with_content_type(short(text, "content type")?);
+    }
+    let seconds = properties
+        .timestamp
+        .map(|t| t.as_micros() / MICROS_A_SECOND);
+    if let Some(seconds) = seconds.and_then(|seconds| u64::try_from(seconds).ok()) {
+        amqp = amqp.with_timestamp(seconds);
+    }
+    let headers = table(properties.headers)?;
+    if !headers.inner().is_empty() {
+        amqp = amqp.with_headers(headers);
+    }
+    Ok(amqp)
+}
+
+fn table(headers: Headers) -> Result<FieldTable, String> {
+    let mut table = FieldTable::default();
+    let mut bytes = 0;
+    for (name, value) in headers {
+        if is_never_sent(&name) {
+            continue;
+        }
+        bytes += name.len() + encoded_bytes(&value, HEADER_DEPTH_MAX);
+        if bytes > PROPERTIES_BYTES_MAX {
+            return Err(format!(
+                "its headers have more than the {PROPERTIES_BYTES_MAX} bytes that are possible"
+            ));
+        }
+        table.insert(
+            short(name, "header name")?,
+            to_field(value, HEADER_DEPTH_MAX)?,
+        );
+    }
+    Ok(table)
+}
+
+fn is_never_sent(name: &str) -> bool {
+    let mut prefixes = NEVER_SENT_PREFIXES.iter();
+    NEVER_SENT.contains(&name) || prefixes.any(|prefix| name.starts_with(prefix))
+}
+
+/// At least as much as the value takes on the wire.
+fn encoded_bytes(value: &Value, depth: usize) -> usize {
+    const FIXED: usize = 24;
+    if depth == 0 {
+        return FIXED;
+    }
+    FIXED
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(|v| encoded_bytes(v, depth - 1)).sum(),
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(name, v)| name.len() + encoded_bytes(v, depth - 1))
+                .sum(),
+            _ => 0,
+        }
+}
+
+fn to_field(value: Value, depth: usize) -> Result<AMQPValue, String> {
+    if depth == 0 {
+        return Ok(AMQPValue::Void);
+    }
+    Ok(match value {
+        Value::Null => AMQPValue::Void,
+        Value::Bool(flag) => AMQPValue::Boolean(flag),
+        Value::String(text) => AMQPValue::LongString(text.into()),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => AMQPValue::LongLongInt(integer),
+            (None, Some(float)) if number.is_f64() => AMQPValue::Double(float),
+            _ => AMQPValue::LongString(number.to_string().into()),
+        },
+        Value::Array(items) => {
+            let fields: Result<Vec<AMQPValue>, String> =
+                items.into_iter().map(|v| to_field(v, depth - 1)).collect();
+            AMQPValue::FieldArray(fields?.into())
+        }
+        Value::Object(fields) => {
+            let mut table = FieldTable::default();
+            for (name, value) in fields {
+                table.insert(short(name, "header name")?, to_field(value, depth - 1)?);
+            }
+            AMQPValue::FieldTable(table)
+        }
+    })
+}
+
+fn from_amqp(amqp: &BasicProperties) -> Properties {
+    let text = |field: &Option<ShortString>| field.as_ref().map(|text| text.as_str().to_owned());
+    let headers = amqp.headers().as_ref().map(|table| {
+        let fields = table.inner().iter();
+        fields
+            .map(|(name, value)| {
+                (
+                    name.as_str().to_owned(),
+                    from_field(value, HEADER_DEPTH_MAX),
+                )
+            })
+            .collect()
+    });
+    Properties {
+        message_id: text(amqp.message_id()),
+        kind: text(amqp.kind()),
+        correlation_id: text(amqp.correlation_id()),
+        reply_to: text(amqp.reply_to()),
+        content_type: text(amqp.content_type()),
+        timestamp: amqp.timestamp().and_then(timestamp),
+        headers: headers.unwrap_or_default(),
+    }
+}
+
+fn from_field(value: &AMQPValue, depth: usize) -> Value {
+    if depth == 0 {
+        return Value::Null;
+    }
+    match value {
+        AMQPValue::Boolean(flag) => Value::from(*flag),
+        AMQPValue::ShortShortInt(integer) => Value::from(*integer),
+        AMQPValue::ShortShortUInt(integer) => Value::from(*integer),
+        AMQPValue::ShortInt(integer) => Value::from(*integer),
+        AMQPValue::ShortUInt(integer) => Value::from(*integer),
+        AMQPValue::LongInt(integer) => Value::from(*integer),
+        AMQPValue::LongUInt(integer) => Value::from(*integer),
+        AMQPValue::LongLongInt(integer) => Value::from(*integer),
+        AMQPValue::Float(float) => Value::from(*float),
+        AMQPValue::Double(float) => Value::from(*float),
+        AMQPValue::DecimalValue(decimal) => Value::from(exact(decimal.value, decimal.scale)),
+        AMQPValue::ShortString(text) => Value::from(text.as_str()),
+        AMQPValue::LongString(text) => Value::from(bytes_text(LongString::as_bytes(text))),
+        AMQPValue::ByteArray(bytes) => Value::from(bytes_text(bytes.as_slice())),
+        AMQPValue::Timestamp(seconds) => match timestamp(*seconds) {
+            Some(timestamp) => Value::from(timestamp.to_string()),
+            None => Value::from(*seconds),
+        },
+        AMQPValue::FieldArray(items) => {
+            let items = items.as_slice().iter();
+            items.map(|item| from_field(item, depth - 1)).collect()
+        }
+        AMQPValue::FieldTable(table) => table
+            .inner()
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), from_field(value, depth - 1)))
+            .collect(),
+        AMQPValue::Void => Value::Null,
+    }
+}
+
+fn timestamp(seconds: u64) -> Option<Timestamp> {
+    let micros = i64::try_from(seconds).ok()?.checked_mul(MICROS_A_SECOND)?;
+    Some(Timestamp::from_micros(micros))
+}
+
+fn bytes_text(bytes: &[u8]) -> String {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return text.to_owned();
+    }
+    bytes.iter().fold(String::from("0x"), |mut hex, byte| {
+        // Writing to a string can't fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// `value` / 10^`scale`, without rounding.
+fn exact(value: u32, scale: u8) -> String {
+    let digits = format!("{value:0>width$}", width = usize::from(scale) + 1);
+    match digits.split_at(digits.len() - usize::from(scale)) {
+        (whole, "") => whole.to_owned(),
+        (whole, part) => format!("{whole}.{part}"),
+    }
+}
+
+fn short(text: String, what: &str) -> Result<ShortString, String> {
+    let bytes = text.len();
+    ShortString::try_new(text)
+        .map_err(|_| format!("its {what} has {bytes} bytes, 255 are possible"))
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::types::{ByteArray, DecimalValue};
+    use serde_json::json;
+
+    use super::*;
+    use crate::message::Destination;
+
+    fn with_headers(headers: Value) -> Outgoing {
+        let mut message = Message::default();
+        message.properties.headers = serde_json::from_value(headers).unwrap();
+        Outgoing {
+            destination: Destination::queue("q"),
+            message,
+            mandatory: true,
+        }
+    }
+
+    #[test]
+    fn properties_and_headers_come_back_as_they_were_sent() {
+        let mut sent = with_headers(json!({
+            "text": "ü", "empty": "", "integer": -7, "big": i64::MAX, "float": 1.5, "yes": true,
+            "nothing": null, "list": [1, "two", [3]], "table": { "a": { "b": 1 } },
+        }));
+        let properties = &mut sent.message.properties;
+        properties.message_id = Some("m".into());
+        properties.kind = Some("orders.open".into());
+        properties.correlation_id = Some("c".into());
+        properties.reply_to = Some("r".into());
+        properties.content_type = Some("application/json".into());
+        properties.timestamp = Some(Timestamp::from_micros(1_700_000_000_000_000));
+        let prepared = outgoing(sent.clone()).ok().unwrap();
+        assert_eq!(*prepared.properties.delivery_mode(), Some(2));
+        let back = incoming(&prepared.properties, prepared.body.to_vec());
+        assert_eq!(back, sent.message);
+    }
+
+    #[test]
+    fn foreign_header_types_become_sensible_json() {
+        for (value, expected) in [
+            (AMQPValue::ShortShortUInt(255), json!(255)),
+            (AMQPValue::LongInt(-1), json!(-1)),
+            (AMQPValue::Float(0.5), json!(0.5)),
+            (AMQPValue::Double(f64::NAN), json!(null)),
+            (AMQPValue::Timestamp(0), json!("1970-01-01T00:00:00Z")),
+            (AMQPValue::Timestamp(u64::MAX), json!(u64::MAX)),
+            (
+                AMQPValue::ByteArray(ByteArray::from(b"ok".to_vec())),
+                json!("ok"),
+            ),
+            (
+                AMQPValue::LongString(vec![0xff, 0x00].into()),
+                json!("0xff00"),
+            ),
+            (
+                AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 5 }),
+                json!("0.05"),
+            ),
+            (
+                AMQPValue::DecimalValue(DecimalValue {
+                    scale: 0,
+                    value: 12,
+                }),
+                json!("12"),
+            ),
+            (
+                AMQPValue::DecimalValue(DecimalValue {
+                    scale: 200,
+                    value: 1,
+                }),
+                json!(format!("0.{}1", "0".repeat(199))),
+            ),
+            (AMQPValue::Void, json!(null)),
+        ] {
+            assert_eq!(from_field(&value, HEADER_DEPTH_MAX), expected);
+        }
+    }
+
+    #[test]
+    fn what_would_break_the_channel_is_refused_with_the_reason() {
+        let long = "x".repeat(256);
+        let mut long_key = with_headers(json!({}));
+        long_key.destination.routing_key.clone_from(&long);
+        let mut long_id = with_headers(json!({}));
+        long_id.message.properties.message_id = Some(long.clone());
+        let mut long_body = with_headers(json!({}));
+        long_body.message.body = vec![0; BODY_BYTES_MAX + 1].into();
+        for (message, word) in [
+            (long_key, "routing key"),
+            (long_id, "message id"),
+            (long_body, "body"),
+            (with_headers(json!({ &long: 1 })), "header name"),
+            (with_headers(json!({ "t": { &long: 1 } })), "header name"),
+            (
+                with_headers(json!({ "a": "x".repeat(PROPERTIES_BYTES_MAX) })),
+                "headers",
+            ),
+            (
+                with_headers(json!({ "a": vec![0; PROPERTIES_BYTES_MAX / 8] })),
+                "headers",
+            ),
+        ] {
+            let reason = outgoing(message).err().unwrap();
+            assert!(reason.contains(word), "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_servers_own_headers_are_not_sent_again() {
+        let sent = with_headers(json!({
+            "x-death": [], "x-first-death-queue": "q", "x-last-death-reason": "r",
+            "x-delivery-count": 3, "CC": "elsewhere", "BCC": ["elsewhere"], "mine": 1,
+        }));
+        let prepared = outgoing(sent).ok().unwrap();
+        let back = incoming(&prepared.properties, Vec::new());
+        assert_eq!(
+            back.properties.headers,
+            Headers::from([("mine".to_owned(), json!(1))])
+        );
+    }
+
+    #[test]
+    fn nesting_beyond_the_limit_is_cut_and_never_overflows() {
+        let mut deep = AMQPValue::Void;
+        for _ in 0..1_000 {
+            deep = AMQPValue::FieldArray(vec![deep].into());
+        }
+        let json = from_field(&deep, HEADER_DEPTH_MAX);
+        assert_eq!(json.to_string().matches('[').count(), HEADER_DEPTH_MAX);
+    }
+}

@@ -1,0 +1,305 @@
+//! One connection that is always there again: supervised, rebuilt for ever, watched for blocking.
+//!
+//! Separate from those who use it (publisher, consumers, declarations) because only one may
+//! decide that a connection is gone and replace it. They ask for the connection of the moment,
+//! open channels of their own on it, and report when it fails them.
+//! Deliberately absent: the library's own recovery, under which pending confirms hang for as long
+//! as the outage lasts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ConnectionProperties, Event};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
+
+use super::address;
+use crate::broker::pace::Pace;
+use crate::broker::{BrokerError, Health};
+
+/// Longest time that a connection attempt may take.
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// Longest time that the server may take over one request (open a channel, declare, consume).
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How often a connection's own state is looked at; the library does not report every loss.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+
+/// A connection that lasted this long was a good one: the next attempt comes soon again.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// Reports that wait to be looked at; more say nothing new.
+const REPORTS_MAX: usize = 16;
+
+/// A supervised connection.
+pub(super) struct Link {
+    states: watch::Receiver<State>,
+    reports: mpsc::Sender<Report>,
+    supervisor: AbortHandle,
+}
+
+/// A connection of the moment.
+#[derive(Clone)]
+pub(super) struct Live {
+    connection: Arc<Connection>,
+    epoch: u64,
+}
+
+#[derive(Clone)]
+enum State {
+    Up(Live),
+    Blocked(Live, String),
+    Down(String),
+}
+
+/// Somebody found a connection unusable.
+struct Report {
+    epoch: u64,
+    why: String,
+}
+
+impl Link {
+    /// Connects, trying again for `patience` while the server can't be reached, and keeps the
+    /// connection up from then on.
+    pub(super) async fn connect(
+        uri: AMQPUri,
+        name: String,
+        patience: Duration,
+    ) -> Result<Self, BrokerError> {
+        let give_up_at = Instant::now() + patience;
+        let mut pace = Pace::new();
+        let first = loop {
+            let error = match open(&uri, &name).await {
+                Ok(connection) => break connection,
+                Err(error) => error,
+            };
+            if let Failure::Library(error) = &error
+                && let Some(refusal) = address::refusal(&uri, error)
+            {
+                return Err(BrokerError::Connect(refusal));
+            }
+            let delay = pace.next_delay();
+            if Instant::now() + delay >= give_up_at {
+                let place = address::public(&uri);
+                return Err(BrokerError::Connect(format!("{place}: {error}")));
+            }
+            sleep(delay).await;
+        };
+        let (states, watched) = watch::channel(State::Down("not connected yet".to_owned()));
+        let (reports, reported) = mpsc::channel(REPORTS_MAX);
+        // The state must be right when `connect` returns, before the supervisor has run.
+        let live = Live {
+            connection: Arc::new(first),
+            epoch: 1,
+        };
+        states.send_replace(State::Up(live.clone()));
+        let supervisor = Supervisor {
+            uri,
+            name,
+            states,
+            reports: reported,
+        };
+        Ok(Self {
+            states: watched,
+            reports,
+            supervisor: tokio::spawn(supervisor.run(live)).abort_handle(),
+        })
+    }
+
+    /// The connection, waiting for it until `deadline`; else why there is none.
+    pub(super) async fn up(&self, deadline: Instant) -> Result<Live, String> {
+        self.wait(deadline, |state| match state {
+            State::Up(live) | State::Blocked(live, _) => Ok(live.clone()),
+            State::Down(why) => Err(why.clone()),
+        })
+        .await
+    }
+
+    /// The same, but only a connection on which the server takes messages.
+    pub(super) async fn flowing(&self, deadline: Instant) -> Result<Live, String> {
+        self.wait(deadline, |state| match state {
+            State::Up(live) => Ok(live.clone()),
+            State::Blocked(_, why) => Err(format!("the broker has blocked publishers: {why}")),
+            State::Down(why) => Err(why.clone()),
+        })
+        .await
+    }
+
+    async fn wait(
+        &self,
+        deadline: Instant,
+        mut pick: impl FnMut(&State) -> Result<Live, String>,
+    ) -> Result<Live, String> {
+        let mut states = self.states.clone();
+        let mut why = String::new();
+        let picked = async {
+            loop {
+                match pick(&states.borrow_and_update()) {
+                    Ok(live) => return Ok(live),
+                    Err(reason) => why = reason,
+                }
+                if states.changed().await.is_err() {
+                    return Err("the connection was given up".to_owned());
+                }
+            }
+        };
+        match timeout_at(deadline, picked).await {
+            Ok(result) => result,
+            Err(_) => Err(why),
+        }
+    }
+
+    /// Says that a connection is unusable: it will be replaced, unless it was already.
+    pub(super) fn report(&self, live: &Live, why: impl Into<String>) {
+        // A full queue already holds a report about this connection or a newer one.
+        let _ = self.reports.try_send(Report {
+            epoch: live.epoch,
+            why: why.into(),
+        });
+    }
+
+    pub(super) fn health(&self) -> Health {
+        match &*self.states.borrow() {
+            State::Up(_) => Health::Up,
+            State::Blocked(_, why) => Health::Blocked(why.clone()),
+            State::Down(why) => Health::Down(why.clone()),
+        }
+    }
+
+    /// Closes the connection, politely if it answers.
+    pub(super) async fn close(&self) {
+        self.supervisor.abort();
+        let state = self.states.borrow().clone();
+        if let State::Up(live) | State::Blocked(live, _) = state {
+            let closed = live.connection.close(200, "OK".into());
+            // Whether it worked or not, there is nothing left to do.
+            let _ = timeout(REQUEST_TIME_MAX, closed).await;
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // The connection closes itself when the last channel and the supervisor are gone.
+        self.supervisor.abort();
+    }
+}
+
+impl Live {
+    /// Whether both are the same connection.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.epoch == other.epoch
+    }
+
+    /// A channel of the caller's own.
+    pub(super) async fn channel(&self, link: &Link) -> Result<Channel, Failure> {
+        let channel = within(REQUEST_TIME_MAX, self.connection.create_channel()).await;
+        if let Err(failure) = &channel {
+            link.report(self, format!("no channel could be opened: {failure}"));
+        }
+        channel
+    }
+}
+
+/// Why a request to the server failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The library, or the server through it.
+    #[error("{0}")]
+    Library(#[from] lapin::Error),
+    /// No answer.
+    #[error("no answer within {0:?}")]
+    TimeOut(Duration),
+}
+
+/// Waits for the library, but not for ever.
+pub(super) async fn within<T>(
+    time_max: Duration,
+    request: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, Failure> {
+    match timeout(time_max, request).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Failure::TimeOut(time_max)),
+    }
+}
+
+async fn open(uri: &AMQPUri, name: &str) -> Result<Connection, Failure> {
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    within(
+        CONNECT_TIME_MAX,
+        Connection::connect_uri(uri.clone(), properties),
+    )
+    .await
+}
+
+struct Supervisor {
+    uri: AMQPUri,
+    name: String,
+    states: watch::Sender<State>,
+    reports: mpsc::Receiver<Report>,
+}
+
+impl Supervisor {
+    async fn run(mut self, first: Live) {
+        let mut epoch = first.epoch;
+        let mut next = Some(first);
+        let mut pace = Pace::new();
+        loop {
+            let opened = match next.take() {
+                Some(live) => Ok(live),
+                None => open(&self.uri, &self.name).await.map(|connection| Live {
+                    connection: Arc::new(connection),
+                    epoch,
+                }),
+            };
+            let why = match opened {
+                Ok(live) => {
+                    tracing::debug!(connection = self.name, epoch, "connected to the broker");
+                    let since = Instant::now();
+                    let why = self.watch(live).await;
+                    if since.elapsed() >= STABLE_AFTER {
+                        pace.reset();
+                    }
+                    why
+                }
+                Err(failure) => failure.to_string(),
+            };
+            tracing::warn!(connection = self.name, why, "no connection to the broker");
+            self.states.send_replace(State::Down(why));
+            epoch += 1;
+            sleep(pace.next_delay()).await;
+        }
+    }
+
+    /// Publishes the connection's state until it is lost; returns why.
+    async fn watch(&mut self, live: Live) -> String {
+        let mut events = live.connection.events_listener();
+        self.states.send_replace(State::Up(live.clone()));
+        let mut checks = interval(CHECK_EVERY);
+        loop {
+            tokio::select! {
+                Some(event) = events.next() => match event {
+                    Event::ConnectionBlocked(why) => {
+                        tracing::warn!(connection = self.name, why, "the broker has blocked publishers");
+                        self.states.send_replace(State::Blocked(live.clone(), why));
+                    }
+                    Event::ConnectionUnblocked => {
+                        tracing::info!(connection = self.name, "the broker takes messages again");
+                        self.states.send_replace(State::Up(live.clone()));
+                    }
+                    _ => {}
+                },
+                Some(report) = self.reports.recv() => if report.epoch == live.epoch {
+                    return report.why;
+                },
+                _ = checks.tick() => if !live.connection.status().connected() {
+                    return "the connection was lost".to_owned();
+                },
+            }
+        }
+    }
+}
