@@ -16,7 +16,7 @@ CREATE TABLE definitions (
 
 -- The key that signs correlation ids; one row.
 CREATE TABLE secrets (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     bytes bytea NOT NULL
 );
 

@@ -113,9 +113,9 @@ pub async fn a_dead_letter_is_stored_once_and_listed_newest_first(store: &dyn Co
     nameless.message.properties = crate::message::Properties::default();
     put_letters(store, vec![dead_letter(1), nameless.clone()]).await;
     let mut again = dead_letter(1);
-    again.reason = "another\u{0}".to_owned();
+    again.reason = "another\u{0}".into();
     let mut odd = dead_letter(2);
-    odd.reason = "\u{0}odd".to_owned();
+    odd.reason = "\u{0}odd".into();
     put_letters(store, vec![again, odd]).await;
     let found = store.dead_letters(usize::MAX).await.unwrap();
     assert_eq!(found.len(), 3);

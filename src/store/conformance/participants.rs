@@ -52,7 +52,7 @@ pub async fn what_exists_is_loaded_in_key_order(store: &dyn Complete) {
 
     let mut barriers: Vec<_> = rows.iter().rev().map(|row| row.key.clone()).collect();
     let mut other = barriers[0].clone();
-    other.participant = "payments".to_owned();
+    other.participant = "payments".into();
     barriers.extend([other, barrier(1, step(3)).key, rows[0].key.clone()]);
     let ids = ["zz", "\u{1F9F5}", "a", "B", "a", "a\0b"];
     let loaded = load(store, &barriers, &ids.map(article)).await;
@@ -267,7 +267,7 @@ pub async fn events_come_in_order_and_are_numbered_once(store: &dyn Complete) {
 /// Of one kind only.
 pub async fn aggregates_are_paged_by_id(store: &dyn Complete) {
     let mut other = stock("b", 1);
-    other.key.kind = "payments".to_owned();
+    other.key.kind = "payments".into();
     let rows = vec![
         stock("c", 1),
         stock("", 1),

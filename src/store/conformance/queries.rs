@@ -96,7 +96,7 @@ pub async fn a_saga_is_claimed_by_one_of_concurrent_nodes(store: &dyn Complete) 
 pub async fn a_definition_is_stored_once(store: &dyn Complete) {
     let first = sample::definition("b", 1);
     let mut other = first.clone();
-    other.source = "saga: changed".to_owned();
+    other.source = "saga: changed".into();
     other.hash = [9; 32];
     assert_eq!(store.put_definition(first.clone()).await.unwrap(), first);
     assert_eq!(store.put_definition(other).await.unwrap(), first);
@@ -120,9 +120,9 @@ pub async fn the_first_secret_stays(store: &dyn Complete) {
 pub async fn list_is_newest_first_and_filtered(store: &dyn Complete) {
     let mut sagas: Vec<_> = (1..=6).map(|n| new_saga(n, &format!("k{n}"), 1)).collect();
     sagas[1].head.status = Status::Completed;
-    sagas[2].head.name = "other".to_owned();
+    sagas[2].head.name = "other".into();
     sagas[4].head.status = Status::Completed;
-    sagas[5].head.key = "k1 again".to_owned();
+    sagas[5].head.key = "k1 again".into();
     store_all(store, sagas).await;
     let all = || ListFilter {
         limit: 9,
@@ -203,7 +203,7 @@ pub async fn counts_are_by_name_and_status(store: &dyn Complete) {
     assert_eq!(store.counts().await.unwrap(), []);
     let mut sagas: Vec<_> = (1..=5).map(|n| new_saga(n, &n.to_string(), 1)).collect();
     sagas[0].head.status = Status::Completed;
-    sagas[1].head.name = "a".to_owned();
+    sagas[1].head.name = "a".into();
     sagas[2].head.status = Status::Compensating;
     store_all(store, sagas).await;
     let count = |name: &str, status, count| SagaCount {

@@ -125,9 +125,9 @@ pub async fn a_change_is_seen_by_the_next_load(store: &dyn Complete) {
 pub async fn a_saga_keeps_what_it_started_with(store: &dyn Complete) {
     let first = new_saga(1, "a", 1);
     let mut second = next(&first, 1);
-    second.head.name = "other".to_owned();
+    second.head.name = "other".into();
     second.head.version = 99;
-    second.head.key = "other".to_owned();
+    second.head.key = "other".into();
     second.head.input_hash = [1; 32];
     second.head.started_at = sample::at(99);
     let expected = next(&first, 1).head;
@@ -197,7 +197,7 @@ pub async fn what_was_decided_on_another_revision_conflicts(store: &dyn Complete
 /// Of one definition; in one batch the first has it.
 pub async fn a_key_belongs_to_one_saga(store: &dyn Complete) {
     let mut elsewhere = new_saga(3, "a", 1);
-    elsewhere.head.name = "other".to_owned();
+    elsewhere.head.name = "other".into();
     let sagas = vec![new_saga(2, "a", 1), elsewhere, new_saga(1, "a", 1)];
     let outcome = store.commit(batch(sagas)).await.unwrap();
     assert_eq!(outcome.conflicts, [(saga(1), Conflict::KeyTaken)]);
@@ -243,7 +243,7 @@ pub async fn batches_over_the_same_sagas_do_not_lock_each_other_out(store: &dyn 
         writes
             .extend((0..5).map(|n| new_saga(100 + 10 * node as u128 + n, &format!("new {n}"), 1)));
         writes.rotate_left(node * 4);
-        if node % 2 == 0 {
+        if node.is_multiple_of(2) {
             writes.reverse();
         }
         until_stored(move || store.commit(batch(writes.clone())))

@@ -353,8 +353,8 @@ mod tests {
         async fn close(self) {}
     }
 
-    async fn open() -> MemoryStore {
-        MemoryStore::new()
+    fn open() -> std::future::Ready<MemoryStore> {
+        std::future::ready(MemoryStore::new())
     }
 
     crate::store_conformance!(open);

@@ -40,7 +40,7 @@ const INSERT_SAGAS: &str = "
 /// By primary key.
 const SELECT_IDS: &str = "SELECT id FROM sagas WHERE id = ANY ($1)";
 
-/// By primary key; within the page (HOT) unless status or wake_at changes.
+/// By primary key; within the page (HOT) unless `status` or `wake_at` changes.
 const UPDATE_SAGAS: &str = "
     UPDATE sagas SET
         status = new.status, reason = new.reason, revision = new.revision,

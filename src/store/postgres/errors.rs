@@ -113,9 +113,9 @@ mod tests {
     #[test]
     fn connections_older_than_the_meeting_are_stale_and_younger_ones_are_not() {
         let stale = StalePlans::default();
-        assert!(!stale.has_met(Duration::from_secs(3600)));
+        assert!(!stale.has_met(Duration::from_hours(1)));
         stale.meet();
-        assert!(stale.has_met(Duration::from_secs(3600)));
+        assert!(stale.has_met(Duration::from_hours(1)));
         assert!(!stale.has_met(Duration::ZERO));
     }
 }
