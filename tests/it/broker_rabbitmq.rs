@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backstitch::broker::conformance::{Bundle, bodies, check_all, next_batch, tags, take_acked, to};
+use backstitch::broker::conformance::{
+    Bundle, bodies, check_all, next_batch, tags, take_acked, to,
+};
 use backstitch::broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 use backstitch::broker::{Broker, BrokerError, Health, Published, Queue, Topology};
 use tokio::io::copy_bidirectional;
@@ -151,11 +153,20 @@ async fn a_classic_queue_in_the_way_is_a_clash_that_says_so() {
 #[tokio::test]
 async fn refusals_are_told_at_once_and_without_the_password() {
     let server = server();
-    let (credentials, place) = server.trim_start_matches("amqp://").split_once('@').unwrap();
+    let (credentials, place) = server
+        .trim_start_matches("amqp://")
+        .split_once('@')
+        .unwrap();
     let (host, _) = place.split_once('/').unwrap_or((place, ""));
     for (url, word) in [
-        (format!("amqp://guest:secret-password@{host}/%2f"), "password"),
-        (format!("amqp://{credentials}@{host}/no-such-vhost"), "virtual host"),
+        (
+            format!("amqp://guest:secret-password@{host}/%2f"),
+            "password",
+        ),
+        (
+            format!("amqp://{credentials}@{host}/no-such-vhost"),
+            "virtual host",
+        ),
         ("amqp://user:secret-password@".to_owned(), "URL"),
     ] {
         let since = Instant::now();
@@ -171,11 +182,17 @@ async fn refusals_are_told_at_once_and_without_the_password() {
 #[tokio::test]
 async fn a_server_that_is_not_there_is_an_error_when_patience_ends() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("amqp://u:secret-password@{}/%2f", nobody.local_addr().unwrap());
+    let url = format!(
+        "amqp://u:secret-password@{}/%2f",
+        nobody.local_addr().unwrap()
+    );
     drop(nobody);
     let patience = Duration::from_millis(500);
     let error = try_connect(&url, patience).await.err().unwrap().to_string();
-    assert!(error.contains("refused") && !error.contains("secret"), "{error}");
+    assert!(
+        error.contains("refused") && !error.contains("secret"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -280,7 +297,9 @@ async fn wait_for_health(broker: &dyn Broker, wanted: impl Fn(&Health) -> bool) 
 /// A queue as other programs declare them.
 async fn declare_classic(name: &str) {
     let properties = lapin::ConnectionProperties::default();
-    let connection = lapin::Connection::connect(&server(), properties).await.unwrap();
+    let connection = lapin::Connection::connect(&server(), properties)
+        .await
+        .unwrap();
     let channel = connection.create_channel().await.unwrap();
     let options = lapin::options::QueueDeclareOptions {
         durable: true,
@@ -309,7 +328,9 @@ struct Control {
 
 impl Proxy {
     async fn start(server: &str) -> Self {
-        let (_, after) = server.split_once('@').expect("the URL has user and password");
+        let (_, after) = server
+            .split_once('@')
+            .expect("the URL has user and password");
         let target = after.split('/').next().unwrap_or(after).to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
