@@ -64,6 +64,11 @@ pub const CODES: &[(Code, &str)] = &[
         code::OUTCOME_UNKNOWN,
         "the reply's outcome is none of succeeded, rejected, failed",
     ),
+    (code::JOURNAL_UNREADABLE, "the saga's journal can't be read"),
+    (
+        code::STORE_REFUSED,
+        "the database refuses what follows from the message",
+    ),
     (
         code::COMMAND_UNKNOWN,
         "the participant does not handle this command",
@@ -79,6 +84,10 @@ pub const CODES: &[(Code, &str)] = &[
     (
         code::CONFIRM_WITHOUT_RESERVE,
         "confirm came for something never reserved",
+    ),
+    (
+        code::COMPENSATE_AFTER_CONFIRM,
+        "compensate came for something already confirmed",
     ),
     (
         code::DELIVERIES_EXHAUSTED,
@@ -114,6 +123,10 @@ pub mod code {
     pub const REPLY_UNEXPECTED: Code = Code(23);
     /// The reply's outcome is none of succeeded, rejected, failed.
     pub const OUTCOME_UNKNOWN: Code = Code(24);
+    /// The saga's journal can't be read.
+    pub const JOURNAL_UNREADABLE: Code = Code(25);
+    /// The database refuses to store what follows from the message.
+    pub const STORE_REFUSED: Code = Code(26);
     /// The participant does not handle this command.
     pub const COMMAND_UNKNOWN: Code = Code(30);
     /// The command lacks what the protocol requires.
@@ -122,6 +135,8 @@ pub mod code {
     pub const PAYLOAD_CHANGED: Code = Code(32);
     /// Confirm came for something never reserved.
     pub const CONFIRM_WITHOUT_RESERVE: Code = Code(33);
+    /// Compensate came for something already confirmed.
+    pub const COMPENSATE_AFTER_CONFIRM: Code = Code(35);
     /// Handling the message failed too many times.
     pub const DELIVERIES_EXHAUSTED: Code = Code(34);
 }

@@ -1,11 +1,20 @@
 //! Backstitch: a saga orchestrator for teams whose services talk over RabbitMQ.
 //!
-//! The modules stand in the order a message takes; each may use only those above it.
+//! The modules stand in the order a message takes, and each may use only those that come before
+//! it in `docs/ARCHITECTURE.md`.
 
+pub mod aggregates;
 pub mod broker;
 pub mod definition;
+pub mod engine;
 pub mod environment;
 pub mod error;
 pub mod id;
 pub mod message;
+pub mod metric;
+pub mod participant;
+pub mod proof;
+pub mod saga;
+pub mod sim;
 pub mod store;
+pub mod view;

@@ -1,8 +1,39 @@
 //! Expressions `${ … }`: CEL, compiled at load, evaluated over a saga's data.
+//!
+//! Most expressions only name a value (`input.order_id`); those never reach CEL and are read
+//! straight from the JSON. The others are compiled within bounds that hold for the worst source a
+//! stranger can write ([`references`]), and evaluated within bounds on the data ([`convert`]), so
+//! that neither can hang or kill a node.
+//!
+//! Numbers: whole JSON numbers are CEL `int` (beyond its range `uint`), others `double`; CEL never
+//! mixes them silently, so `${ input.total * 1.2 }` needs `double(input.total)`. Back in JSON
+//! an `int` has no decimal point and a `double` always has one.
+//!
+//! Deliberately absent: clock, randomness, I/O, regular expressions that come from data, and CEL's
+//! timestamps: a point in time is RFC 3339 text, which compares in time's order.
 
+mod convert;
+mod path;
+pub(in crate::definition) use self::path::kind;
+pub(in crate::definition) mod references;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock};
+
+use cel::common::ast::IdedExpr;
 use serde_json::Value;
 
+use self::path::Path;
+use self::references::References;
+use super::problem::shortened;
 use crate::id::Timestamp;
+
+/// Longest source of an expression, in bytes.
+pub const EXPRESSION_BYTES_MAX: usize = 1024;
+/// Deepest nesting of brackets in an expression.
+const BRACKETS_DEEP_MAX: usize = 32;
+/// Longest reason in an error, in characters.
+const WHY_CHARS_MAX: usize = 300;
 
 /// What expressions may refer to.
 pub struct Scope<'a> {
@@ -31,7 +62,7 @@ impl StepReplies for () {
 }
 
 /// What `saga` means in an expression.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SagaFacts {
     /// `saga.id`.
     pub id: String,
@@ -41,16 +72,34 @@ pub struct SagaFacts {
     pub started_at: Timestamp,
 }
 
+impl SagaFacts {
+    /// The fields of `saga`.
+    pub(in crate::definition) const FIELDS: [&'static str; 3] = ["id", "key", "started_at"];
+
+    fn field(&self, name: &str) -> Option<String> {
+        match name {
+            "id" => Some(self.id.clone()),
+            "key" => Some(self.key.clone()),
+            "started_at" => Some(self.started_at.to_string()),
+            _ => None,
+        }
+    }
+}
+
 /// One compiled expression.
 #[derive(Debug)]
 pub struct Expression {
     /// As written, without `${` and `}`.
     pub source: String,
+    references: References,
+    compiled: Compiled,
 }
 
-/// A YAML value with expressions in its strings.
 #[derive(Debug)]
-pub struct Template;
+enum Compiled {
+    Path(Path),
+    Cel(Box<IdedExpr>),
+}
 
 /// An expression could not be evaluated on this data.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,16 +111,142 @@ pub struct EvaluationError {
     pub why: String,
 }
 
+/// CEL's standard functions; building them is the dear part of an evaluation, so it is done once.
+static CEL: LazyLock<Arc<cel::Env>> =
+    LazyLock::new(|| Arc::new(cel::Env::stdlib().with_optional_support(false)));
+
 impl Expression {
+    /// Compiles the text between `${` and `}`, or says why it can't be.
+    ///
+    /// Expects a stack of several MiB: the parser recurses for each operator.
+    pub(in crate::definition) fn compile(source: &str) -> Result<Self, String> {
+        let source = source.trim();
+        check_source(source)?;
+        let (compiled, references) = if let Some(path) = Path::parse(source) {
+            let references = path.references()?;
+            (Compiled::Path(path), references)
+        } else {
+            let program = parse(source)?;
+            let references = References::of(&program)?;
+            (Compiled::Cel(Box::new(program)), references)
+        };
+        Ok(Self {
+            source: source.to_owned(),
+            references,
+            compiled,
+        })
+    }
+
+    /// Stands for one that could not be compiled, in a tree that is never run.
+    pub(in crate::definition) fn placeholder() -> Self {
+        Self {
+            source: String::new(),
+            references: References::default(),
+            compiled: Compiled::Path(Path::input()),
+        }
+    }
+
+    /// What it refers to.
+    pub(in crate::definition) fn references(&self) -> &References {
+        &self.references
+    }
+
     /// Evaluates to a JSON value.
-    pub fn evaluate(&self, _scope: &Scope<'_>) -> Result<Value, EvaluationError> {
-        unimplemented!()
+    pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, EvaluationError> {
+        let result = match &self.compiled {
+            Compiled::Path(path) => path.evaluate(scope),
+            Compiled::Cel(program) => execute(program, &self.references, scope),
+        };
+        result.map_err(|why| EvaluationError {
+            expression: self.source.clone(),
+            why: shortened(&why, WHY_CHARS_MAX),
+        })
     }
 }
 
-impl Template {
-    /// Renders to a JSON value; a string that is one expression keeps the expression's type.
-    pub fn render(&self, _scope: &Scope<'_>) -> Result<Value, EvaluationError> {
-        unimplemented!()
+/// Bounds that hold before the parser sees the source: it recurses for each bracket.
+fn check_source(source: &str) -> Result<(), String> {
+    if source.is_empty() {
+        return Err("it is empty; write what to compute, as in `${ input.order_id }`".to_owned());
+    }
+    if source.len() > EXPRESSION_BYTES_MAX {
+        return Err(format!(
+            "it is longer than {EXPRESSION_BYTES_MAX} bytes; let a participant compute this"
+        ));
+    }
+    let mut depth = 0_usize;
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > BRACKETS_DEEP_MAX {
+            return Err(format!(
+                "its brackets are nested deeper than {BRACKETS_DEEP_MAX}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn parse(source: &str) -> Result<IdedExpr, String> {
+    // The generated parser panics on some malformed sources.
+    match catch_unwind(|| CEL.parser().parse(source)) {
+        Ok(Ok(program)) => Ok(program),
+        Ok(Err(errors)) => {
+            let first = errors.errors.first().map_or_else(
+                || "it is not CEL".to_owned(),
+                |error| {
+                    let what = error.msg.trim_start_matches("Syntax error: ");
+                    let column = error.pos.1.max(0) + 1;
+                    format!("{} (at its character {column})", shortened(what, 160))
+                },
+            );
+            Err(first)
+        }
+        Err(_) => Err("it is not CEL".to_owned()),
     }
 }
+
+fn execute(
+    program: &IdedExpr,
+    references: &References,
+    scope: &Scope<'_>,
+) -> Result<Value, String> {
+    let replies: Vec<(&str, Value)> = references
+        .steps
+        .iter()
+        .filter_map(|step| Some((step.as_str(), scope.steps.reply(step)?)))
+        .collect();
+    let mut context = cel::Context::with_env(Arc::clone(&CEL));
+    convert::bind(&mut context, references, scope, &replies)?;
+    // CEL's interpreter still has a few panics of its own; none may end a node.
+    let result = catch_unwind(AssertUnwindSafe(|| cel::Value::resolve(program, &context)));
+    match result {
+        Ok(Ok(value)) => convert::to_json(&value),
+        Ok(Err(error)) => Err(explain(&error, references, &replies)),
+        Err(_) => Err("CEL failed on this data".to_owned()),
+    }
+}
+
+/// CEL only knows that a key is missing; if it is a step's name, say that.
+fn explain(
+    error: &cel::ExecutionError,
+    references: &References,
+    replies: &[(&str, Value)],
+) -> String {
+    match error {
+        cel::ExecutionError::NoSuchKey(key)
+            if references.steps.contains(key.as_str())
+                && !replies.iter().any(|(step, _)| *step == key.as_str()) =>
+        {
+            path::no_reply(key)
+        }
+        cel::ExecutionError::NoSuchKey(key) => format!("there is no `{key}`"),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,19 +8,30 @@
 //! become nodes or fields: `for_each` wraps its block in a [`NodeKind::ForEach`], `when` stays on
 //! the block itself and so is evaluated for each item.
 
+mod block;
+mod draft;
+mod duration;
 pub mod expression;
+mod fields;
+mod input;
+mod names;
 mod parse;
 mod problem;
 mod soundness;
+mod step;
+mod template;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
-pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies, Template};
-pub use parse::parse;
-pub use problem::{Problem, Problems};
+pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies};
+pub use input::INPUT_PROBLEMS_MAX;
+pub use parse::{parse, parse_all};
+pub use problem::{PROBLEMS_MAX, Problem, Problems, Rule};
+pub use template::Template;
 
 use crate::message::Destination;
 
@@ -37,10 +48,8 @@ pub const KEY_BYTES_MAX: usize = 255;
 /// How long a participant has to answer when the step does not say.
 pub const STEP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Shortest and longest `timeout` of a step.
-pub const STEP_TIMEOUT_RANGE: (Duration, Duration) = (
-    Duration::from_millis(10),
-    Duration::from_secs(30 * 24 * 3600),
-);
+pub const STEP_TIMEOUT_RANGE: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_hours(30 * 24));
 /// Attempts of a confirm or compensate after which a person is asked.
 pub const SUSPEND_AFTER_DEFAULT: u32 = 20;
 
@@ -131,6 +140,8 @@ pub struct Node {
 
 /// What a block is.
 #[derive(Debug)]
+// Nearly all blocks are steps, so there is little to save by boxing them.
+#[allow(clippy::large_enum_variant)]
 pub enum NodeKind {
     /// One after the other.
     Sequence(Vec<NodeId>),
@@ -199,7 +210,7 @@ impl Forward {
 pub struct Call {
     /// The command's name, such as `inventory.reserve`.
     pub command: String,
-    /// The participant's queue, or what `to:` says.
+    /// What `to:` says, else the participant's queue: the command up to its first dot.
     pub to: Destination,
 }
 
@@ -227,3 +238,6 @@ impl Default for Retry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

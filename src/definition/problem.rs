@@ -1,10 +1,26 @@
 //! What is wrong with a definition, and where.
-/// All that is wrong with one file.
-#[derive(Debug, thiserror::Error)]
-#[error("{} problem(s)", .0.len())]
+//!
+//! Everything found in a file is collected in [`Findings`] while the file is walked, and leaves as
+//! one [`Problems`]: readers fix a file once, not once a problem. Each problem carries the line it
+//! points at, so it can be shown without the file at hand. Text from the file is made printable
+//! here, once, so that no caller can be tricked into writing escape codes to a terminal.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// Most problems that are reported for one file.
+pub const PROBLEMS_MAX: usize = 100;
+/// Longest piece of a source line that is shown, in characters.
+const EXCERPT_CHARS_MAX: usize = 160;
+
+/// All that is wrong with one file, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(transparent)]
 pub struct Problems(pub Vec<Problem>);
+
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// The file.
     pub file: String,
@@ -12,6 +28,259 @@ pub struct Problem {
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
+    /// Which rule is broken.
+    pub code: Rule,
     /// What is wrong and what to do.
     pub message: String,
+    /// The line it points at; of a long one, the part around the column.
+    pub excerpt: String,
+    /// Where `column` is within `excerpt`, from 0, in characters.
+    #[serde(skip)]
+    pub caret: usize,
+}
+
+macro_rules! rules {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
+        /// The rules a definition keeps; their texts never change their meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Rule { $($(#[$doc])* $variant,)* }
+
+        impl Rule {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The stable text, such as `unknown-field`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+rules! {
+    /// The file is not YAML that we read.
+    Syntax = "syntax",
+    /// The file or something in it is larger or deeper than allowed.
+    TooLarge = "too-large",
+    /// A value is of another type than its field.
+    WrongType = "wrong-type",
+    /// There is no field of this name here.
+    UnknownField = "unknown-field",
+    /// A field that must be there is not.
+    MissingField = "missing-field",
+    /// A field is there twice.
+    DuplicateField = "duplicate-field",
+    /// A name, command or destination has a form that is not allowed.
+    BadName = "bad-name",
+    /// Two steps have the same name.
+    DuplicateStep = "duplicate-step",
+    /// Two files have the same saga name and version.
+    DuplicateDefinition = "duplicate-definition",
+    /// Not a duration.
+    BadDuration = "bad-duration",
+    /// A number or duration is outside what is allowed.
+    OutOfRange = "out-of-range",
+    /// Fields that exclude or need one another.
+    Contradiction = "contradiction",
+    /// A reservation or action that nothing undoes.
+    NotUndoable = "not-undoable",
+    /// An expression does not compile or exceeds its bounds.
+    BadExpression = "bad-expression",
+    /// An expression names something that does not exist where it stands.
+    UnknownReference = "unknown-reference",
+    /// An expression uses the reply of a step that can't have run before it.
+    NotYetRun = "not-yet-run",
+    /// An expression uses the reply of a step that may have been skipped.
+    MayBeSkipped = "may-be-skipped",
+    /// Not a JSON Schema.
+    BadSchema = "bad-schema",
+    /// We failed, not the file.
+    Internal = "internal",
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Serialize for Rule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file, line, column, ..
+        } = self;
+        write!(f, "{file}:{line}:{column}: {}", self.message)
+    }
+}
+
+impl fmt::Display for Problems {
+    /// Each problem with its source line and a caret under the place.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            let number = problem.line.to_string();
+            let margin = " ".repeat(number.len());
+            writeln!(f, "{problem}")?;
+            if problem.excerpt.is_empty() {
+                continue;
+            }
+            writeln!(f, "{margin} |")?;
+            writeln!(f, "{number} | {}", problem.excerpt)?;
+            writeln!(f, "{margin} | {}^", " ".repeat(problem.caret))?;
+        }
+        Ok(())
+    }
+}
+
+/// A place in a file; line and column from 1, the column in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::definition) struct Position {
+    pub line: usize,
+    pub column: usize,
+}
+
+impl Position {
+    /// Where a file begins: for what concerns all of it.
+    pub const START: Self = Self { line: 1, column: 1 };
+}
+
+/// The problems found so far in one file.
+pub(in crate::definition) struct Findings<'a> {
+    file: &'a str,
+    lines: Vec<&'a str>,
+    problems: Vec<Problem>,
+    left_out: usize,
+}
+
+impl<'a> Findings<'a> {
+    pub fn new(file: &'a str, source: &'a str) -> Self {
+        Self {
+            file,
+            lines: source.lines().collect(),
+            problems: Vec::new(),
+            left_out: 0,
+        }
+    }
+
+    /// Notes a problem.
+    pub fn add(&mut self, at: Position, code: Rule, message: impl AsRef<str>) {
+        if self.problems.len() >= PROBLEMS_MAX {
+            self.left_out += 1;
+            return;
+        }
+        let (excerpt, caret) = self.excerpt(at);
+        self.problems.push(Problem {
+            file: printable(self.file),
+            line: at.line,
+            column: at.column,
+            code,
+            message: printable(message.as_ref()),
+            excerpt,
+            caret,
+        });
+    }
+
+    /// How many problems there are so far.
+    pub fn len(&self) -> usize {
+        self.problems.len() + self.left_out
+    }
+
+    /// Whether nothing is wrong so far.
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// Where in the file `piece` begins, given that it is part of the scalar at `at`; that scalar's
+    /// own position if it was escaped or folded, so that the piece is not found as such.
+    pub fn locate(&self, at: Position, piece: &str) -> Position {
+        let found = self.lines.get(at.line - 1).and_then(|line| {
+            let (start, _) = line.char_indices().nth(at.column - 1)?;
+            let offset = line[start..].find(piece)?;
+            Some(at.column + line[start..start + offset].chars().count())
+        });
+        Position {
+            line: at.line,
+            column: found.unwrap_or(at.column),
+        }
+    }
+
+    /// All problems in the order of the file.
+    pub fn finish(mut self) -> Problems {
+        self.problems
+            .sort_by_key(|problem| (problem.line, problem.column));
+        if self.left_out > 0
+            && let Some(last) = self.problems.last_mut()
+        {
+            let more = format!(" (and {} more problems after this one)", self.left_out);
+            last.message.push_str(&more);
+        }
+        Problems(self.problems)
+    }
+
+    /// The line at `at`, shortened to what surrounds the column, and the caret's place in it.
+    fn excerpt(&self, at: Position) -> (String, usize) {
+        let Some(line) = self.lines.get(at.line - 1) else {
+            return (String::new(), 0);
+        };
+        let caret = at.column.saturating_sub(1);
+        let skipped = caret.saturating_sub(EXCERPT_CHARS_MAX / 2);
+        let shown: String = line
+            .chars()
+            .skip(skipped)
+            .take(EXCERPT_CHARS_MAX)
+            .map(|c| match c {
+                '\t' => ' ',
+                c if c.is_control() => char::REPLACEMENT_CHARACTER,
+                c => c,
+            })
+            .collect();
+        (shown, caret - skipped)
+    }
+}
+
+/// `text` without characters that steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\t' => ' ',
+            c if c.is_control() => char::REPLACEMENT_CHARACTER,
+            c => c,
+        })
+        .collect()
+}
+
+/// At most `chars_max` characters of `text`, with an ellipsis if there were more.
+pub(in crate::definition) fn shortened(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+/// `, did you mean …?` if one of `known` is close to `written`.
+pub(in crate::definition) fn did_you_mean<'k>(
+    written: &str,
+    known: impl IntoIterator<Item = &'k str>,
+) -> String {
+    // Comparing is quadratic, and nothing long is a slip of the pen.
+    if written.len() > crate::id::NAME_BYTES_MAX {
+        return String::new();
+    }
+    let folded = written.to_lowercase();
+    let tolerance = (written.chars().count() / 3).max(1);
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&folded, name), name))
+        .filter(|(distance, _)| *distance <= tolerance)
+        .min()
+        .map(|(_, name)| format!("; did you mean `{name}`?"))
+        .unwrap_or_default()
 }

@@ -13,29 +13,40 @@
 //!
 //! Deliberately absent: any knowledge of what a saga *is*. Bodies are bytes.
 
+#[doc(hidden)]
 pub mod conformance;
+mod loading;
 pub mod memory;
 pub mod participant;
 pub mod postgres;
+mod rows;
+mod shape;
 pub mod sqlite;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Class, Code};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
-
-/// SHA-256, as the journal's chain and the input fingerprints use it.
-pub type Hash = [u8; 32];
+pub use crate::saga::Status;
+pub use crate::saga::journal::{Hash, JournalEntry};
 
 /// A saga's position in its journal: the `seq` of its newest entry; 0 before the first.
 pub type Revision = u64;
 
 /// Most rows that a query for people returns at once.
 pub const LIST_ROWS_MAX: usize = 1_000;
+
+/// Longest key of a saga or id of an aggregate, in bytes: what an index of any database takes.
+pub const KEY_BYTES_MAX: usize = 1_000;
+
+/// Whether a text that came from outside can be a saga's key or an aggregate's id. Others are
+/// refused by every store, so a caller asks before it decides anything.
+pub fn is_key(text: &str) -> bool {
+    text.len() <= KEY_BYTES_MAX && !text.contains('\0')
+}
 
 /// Keeps sagas. See the module's documentation for the invariants.
 #[async_trait]
@@ -71,6 +82,15 @@ pub trait Store: Outbox {
 
     /// Sagas for people, newest first.
     async fn list(&self, filter: &ListFilter) -> Result<Vec<SagaHead>, StoreError>;
+
+    /// A saga's journal entries after `after` in order of `seq`, at most `limit`, for people: all
+    /// of them, also those that a snapshot has made superfluous. Empty if there is no such saga.
+    async fn journal(
+        &self,
+        saga: SagaId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError>;
 
     /// Number of sagas by name and status.
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError>;
@@ -148,70 +168,6 @@ pub struct KeyMatch {
     pub status: Status,
 }
 
-/// Where a saga stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// Forward pass.
-    Running,
-    /// Past the pivot: everything reserved is being confirmed.
-    Confirming,
-    /// Being rolled back.
-    Compensating,
-    /// Waits for a person.
-    Suspended,
-    /// Ended: everything reserved was confirmed.
-    Completed,
-    /// Ended: everything that was or may have been done was undone.
-    Compensated,
-}
-
-impl Status {
-    /// All of them, in the order of a saga's life.
-    pub const ALL: [Self; 6] = [
-        Self::Running,
-        Self::Confirming,
-        Self::Compensating,
-        Self::Suspended,
-        Self::Completed,
-        Self::Compensated,
-    ];
-
-    /// The name in the database, on the wire and on the screen.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Confirming => "confirming",
-            Self::Compensating => "compensating",
-            Self::Suspended => "suspended",
-            Self::Completed => "completed",
-            Self::Compensated => "compensated",
-        }
-    }
-
-    /// Whether nothing more will happen.
-    pub fn is_ended(self) -> bool {
-        matches!(self, Self::Completed | Self::Compensated)
-    }
-}
-
-impl std::fmt::Display for Status {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl std::str::FromStr for Status {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|status| status.as_str() == text)
-            .ok_or_else(|| format!("`{text}` is not a saga status"))
-    }
-}
-
 /// A saga's row: what people search by, and where its journal ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SagaHead {
@@ -244,19 +200,6 @@ pub struct SagaHead {
     pub wake_at: Option<Timestamp>,
 }
 
-/// One link of a saga's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JournalEntry {
-    /// From 1, without gaps.
-    pub seq: u64,
-    /// When it was decided.
-    pub at: Timestamp,
-    /// SHA-256 over the previous hash and this entry.
-    pub hash: Hash,
-    /// What happened, as JSON.
-    pub body: Bytes,
-}
-
 /// A batch to store.
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
@@ -268,6 +211,16 @@ pub struct Commit {
     pub sent: Vec<Uuid>,
     /// Messages nobody could handle.
     pub dead_letters: Vec<DeadLetter>,
+}
+
+impl Commit {
+    /// Whether there is nothing to store.
+    pub fn is_empty(&self) -> bool {
+        self.sagas.is_empty()
+            && self.outbox.is_empty()
+            && self.sent.is_empty()
+            && self.dead_letters.is_empty()
+    }
 }
 
 /// One saga's part of a batch.

@@ -1,0 +1,200 @@
+//! The tree while it is being built: blocks, names and where each expression stands.
+//!
+//! The walk over the file adds to a draft and goes on after every problem, putting something
+//! harmless where a part could not be read, so that one slip does not hide the others. A draft with
+//! problems never becomes a definition.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::expression::Expression;
+use super::expression::references::References;
+use super::problem::{Findings, Position, Rule};
+use super::template::{Piece, Shape, Template, Token, tokens};
+use super::yaml::{Content, Yaml};
+use super::{NODES_MAX, Node, NodeId, NodeKind};
+
+/// A definition in the making.
+pub(super) struct Draft<'a> {
+    pub findings: Findings<'a>,
+    pub nodes: Vec<Node>,
+    pub steps: BTreeMap<String, NodeId>,
+    pub uses: Vec<Use>,
+    /// The `timeout` of the whole, if it has one.
+    pub saga_timeout: Option<Duration>,
+    /// Whether it was noted that there are too many blocks.
+    pub is_full: bool,
+}
+
+/// An expression and where it stands.
+pub(super) struct Use {
+    pub place: Place,
+    pub at: Position,
+    pub references: References,
+}
+
+/// Where an expression stands, which decides what it may refer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The saga's key.
+    Key,
+    /// A step's payload.
+    With(NodeId),
+    /// Whether a block runs.
+    When(NodeId),
+    /// The list of a `for_each`.
+    ForEach(NodeId),
+    /// The saga's output.
+    Output,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(findings: Findings<'a>) -> Self {
+        Self {
+            findings,
+            nodes: Vec::new(),
+            steps: BTreeMap::new(),
+            uses: Vec::new(),
+            saga_timeout: None,
+            is_full: false,
+        }
+    }
+
+    /// Adds a block; `None` if there are too many.
+    pub fn add_node(
+        &mut self,
+        parent: Option<NodeId>,
+        position: usize,
+        at: Position,
+        kind: NodeKind,
+    ) -> Option<NodeId> {
+        let id = u16::try_from(self.nodes.len())
+            .ok()
+            .filter(|id| usize::from(*id) < NODES_MAX)
+            .map(NodeId)?;
+        self.nodes.push(Node {
+            id,
+            parent,
+            position,
+            when: None,
+            line: at.line,
+            kind,
+        });
+        Some(id)
+    }
+
+    /// A value with expressions in its strings.
+    pub fn template(&mut self, yaml: &Yaml, place: Place) -> Template {
+        Template(self.shape(yaml, place))
+    }
+
+    fn shape(&mut self, yaml: &Yaml, place: Place) -> Shape {
+        let shape = match &yaml.content {
+            Content::Text(text) => self.text(yaml, text, place),
+            Content::List(items) => {
+                Shape::List(items.iter().map(|item| self.shape(item, place)).collect())
+            }
+            Content::Map(entries) => Shape::Map(
+                entries
+                    .iter()
+                    .map(|entry| (entry.key.clone(), self.shape(&entry.value, place)))
+                    .collect(),
+            ),
+            _ => Shape::Constant(yaml.to_json()),
+        };
+        constant(shape)
+    }
+
+    fn text(&mut self, yaml: &Yaml, text: &str, place: Place) -> Shape {
+        let tokens = match tokens(text) {
+            Ok(tokens) => tokens,
+            Err(why) => {
+                self.findings.add(yaml.at, Rule::BadExpression, why);
+                return Shape::Constant(yaml.to_json());
+            }
+        };
+        if let [Token::Expression(source)] = tokens.as_slice() {
+            return self
+                .compile(yaml, source, place)
+                .map_or_else(|| Shape::Constant(yaml.to_json()), Shape::Expression);
+        }
+        let pieces = tokens
+            .into_iter()
+            .filter_map(|token| match token {
+                Token::Literal(literal) => Some(Piece::Literal(literal)),
+                Token::Expression(source) => {
+                    self.compile(yaml, source, place).map(Piece::Expression)
+                }
+            })
+            .collect();
+        Shape::Text(pieces)
+    }
+
+    /// A field that is one expression and nothing else.
+    pub fn expression(&mut self, yaml: &Yaml, name: &str, place: Place) -> Option<Expression> {
+        let tokens = yaml.text().map(tokens);
+        if let Some(Ok([Token::Expression(source)])) = tokens.as_ref().map(|t| t.as_deref()) {
+            return self.compile(yaml, source, place);
+        }
+        let why = match tokens {
+            Some(Err(why)) => why,
+            _ => format!(
+                "`{name}` must be one expression, as in `{name}: ${{ input.items }}`, not {}",
+                yaml.kind()
+            ),
+        };
+        self.findings.add(yaml.at, Rule::BadExpression, why);
+        None
+    }
+
+    fn compile(&mut self, yaml: &Yaml, source: &str, place: Place) -> Option<Expression> {
+        let at = self.findings.locate(yaml.at, source.trim());
+        match Expression::compile(source) {
+            Ok(expression) => {
+                self.uses.push(Use {
+                    place,
+                    at,
+                    references: expression.references().clone(),
+                });
+                Some(expression)
+            }
+            Err(why) => {
+                let shown = super::problem::shortened(source.trim(), 60);
+                self.findings.add(
+                    at,
+                    Rule::BadExpression,
+                    format!("bad expression `{shown}`: {why}"),
+                );
+                None
+            }
+        }
+    }
+}
+
+/// Folds a shape without expressions into a value.
+fn constant(shape: Shape) -> Shape {
+    let is_constant = |shape: &Shape| matches!(shape, Shape::Constant(_));
+    let value = |shape| match shape {
+        Shape::Constant(value) => value,
+        _ => serde_json::Value::Null,
+    };
+    match shape {
+        Shape::Text(pieces) => match <[Piece; 1]>::try_from(pieces) {
+            Ok([Piece::Literal(text)]) => Shape::Constant(text.into()),
+            Ok([piece]) => Shape::Text(vec![piece]),
+            Err(pieces) => Shape::Text(pieces),
+        },
+        Shape::List(items) if items.iter().all(is_constant) => {
+            Shape::Constant(items.into_iter().map(value).collect())
+        }
+        Shape::Map(fields) if fields.iter().all(|(_, shape)| is_constant(shape)) => {
+            Shape::Constant(
+                fields
+                    .into_iter()
+                    .map(|(name, shape)| (name, value(shape)))
+                    .collect(),
+            )
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,181 @@
+//! JSON to CEL and back, within bounds on the data.
+//!
+//! Only what an expression uses is converted, and text is borrowed. Bounds apply to expressions
+//! that loop: without a loop the work is proportional to the data and the source, and both are
+//! bounded already.
+
+use std::collections::HashMap;
+
+use cel::Context;
+use cel::common::types::{
+    CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt,
+};
+use cel::common::value::Val;
+use cel::objects::Key;
+use serde_json::{Map, Number, Value};
+
+use super::Scope;
+use super::path::{no_item, no_saga, whole_saga};
+use super::references::{Extent, References};
+
+/// Longest list or largest object in the data of an expression that loops.
+const LOOP_ITEMS_MAX: usize = 1_000;
+/// Longest list times longest text in the data of an expression that loops: what one `+` in a loop
+/// may build.
+const LOOP_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+type Boxed<'v> = Box<dyn Val + 'v>;
+
+/// Makes known to CEL what the expression refers to.
+pub(super) fn bind<'v>(
+    context: &mut Context<'_, 'v>,
+    references: &References,
+    scope: &Scope<'v>,
+    replies: &'v [(&'v str, Value)],
+) -> Result<(), String> {
+    let mut size = Size::default();
+    if references.input.is_used() {
+        let input = part(scope.input, &references.input, &mut size);
+        context.add_variable_as_val("input", input);
+    }
+    if references.item.is_used() {
+        let item = scope.item.ok_or_else(no_item)?;
+        context.add_variable_as_val("item", part(item, &references.item, &mut size));
+    }
+    if references.saga.is_used() {
+        let facts = scope.saga.ok_or_else(no_saga)?;
+        let fields = whole_saga(facts);
+        context.add_variable_as_val("saga", owned(&fields));
+    }
+    if !references.steps.is_empty() {
+        let steps: HashMap<CelMapKey<'v>, Boxed<'v>> = replies
+            .iter()
+            .map(|(step, reply)| (CelMapKey::from(*step), to_cel(reply, &mut size)))
+            .collect();
+        context.add_variable_as_val("steps", Box::new(CelMap::from(steps)));
+    }
+    if references.loops {
+        size.check()?;
+    }
+    Ok(())
+}
+
+/// How large the converted data is, in what makes loops dear.
+#[derive(Default)]
+struct Size {
+    items: usize,
+    text: usize,
+}
+
+impl Size {
+    fn check(&self) -> Result<(), String> {
+        if self.items > LOOP_ITEMS_MAX {
+            return Err(format!(
+                "the data has a list of {} items; an expression that loops takes lists of at most {LOOP_ITEMS_MAX}",
+                self.items
+            ));
+        }
+        if self.items.saturating_mul(self.text) > LOOP_BYTES_MAX {
+            return Err(format!(
+                "the data is too large for an expression that loops: {} items and a text of {} bytes",
+                self.items, self.text
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn part<'v>(value: &'v Value, extent: &Extent, size: &mut Size) -> Boxed<'v> {
+    match (extent, value) {
+        (Extent::Fields(names), Value::Object(fields)) => {
+            let used: HashMap<CelMapKey<'v>, Boxed<'v>> = fields
+                .iter()
+                .filter(|(name, _)| names.contains(*name))
+                .map(|(name, value)| (CelMapKey::from(name.as_str()), to_cel(value, size)))
+                .collect();
+            Box::new(CelMap::from(used))
+        }
+        _ => to_cel(value, size),
+    }
+}
+
+fn to_cel<'v>(value: &'v Value, size: &mut Size) -> Boxed<'v> {
+    match value {
+        Value::Null => Box::new(CelNull),
+        Value::Bool(value) => Box::new(CelBool::from(*value)),
+        Value::Number(number) => to_cel_number(number),
+        Value::String(text) => {
+            size.text = size.text.max(text.len());
+            Box::new(CelString::from(text.as_str()))
+        }
+        Value::Array(items) => {
+            size.items = size.items.max(items.len());
+            let items: Vec<Boxed<'v>> = items.iter().map(|item| to_cel(item, size)).collect();
+            Box::new(CelList::from(items))
+        }
+        Value::Object(fields) => {
+            size.items = size.items.max(fields.len());
+            let fields: HashMap<CelMapKey<'v>, Boxed<'v>> = fields
+                .iter()
+                .map(|(name, value)| (CelMapKey::from(name.as_str()), to_cel(value, size)))
+                .collect();
+            Box::new(CelMap::from(fields))
+        }
+    }
+}
+
+fn to_cel_number(number: &Number) -> Box<dyn Val> {
+    if let Some(int) = number.as_i64() {
+        Box::new(CelInt::from(int))
+    } else if let Some(uint) = number.as_u64() {
+        Box::new(CelUInt::from(uint))
+    } else {
+        // Without arbitrary precision, what is neither is an f64.
+        Box::new(CelDouble::from(number.as_f64().unwrap_or(f64::NAN)))
+    }
+}
+
+/// An object of texts, copied.
+fn owned(object: &Value) -> Box<dyn Val> {
+    let fields: HashMap<CelMapKey<'static>, Box<dyn Val>> = object
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, value)| {
+            let text: Box<dyn Val> = Box::new(CelString::from(value.as_str()?.to_owned()));
+            Some((CelMapKey::from(name.clone()), text))
+        })
+        .collect();
+    Box::new(CelMap::from(fields))
+}
+
+/// What CEL computed, as JSON.
+pub(super) fn to_json(value: &cel::Value) -> Result<Value, String> {
+    match value {
+        cel::Value::Null => Ok(Value::Null),
+        cel::Value::Bool(value) => Ok(Value::Bool(*value)),
+        cel::Value::Int(value) => Ok(Value::from(*value)),
+        cel::Value::UInt(value) => Ok(Value::from(*value)),
+        cel::Value::Float(value) => Number::from_f64(*value)
+            .map(Value::Number)
+            .ok_or_else(|| format!("the result is {value}, which JSON can't say")),
+        cel::Value::String(text) => Ok(Value::String(text.to_string())),
+        cel::Value::List(items) => items.iter().map(to_json).collect(),
+        cel::Value::Map(map) => {
+            let mut fields = Map::new();
+            for (key, value) in map.map.iter() {
+                let Key::String(name) = key else {
+                    return Err(format!(
+                        "the result has the field name {key:?}, which is not text"
+                    ));
+                };
+                fields.insert(name.to_string(), to_json(value)?);
+            }
+            Ok(Value::Object(fields))
+        }
+        other => Err(format!(
+            "the result is of type {}, which JSON can't say",
+            other.type_of()
+        )),
+    }
+}

@@ -1,0 +1,322 @@
+//! What an expression refers to, and whether it is small enough to be let in.
+//!
+//! One walk over the compiled tree does both. It counts nodes *after* CEL's macros are expanded,
+//! bounds the depth (evaluation recurses), allows loops in one another only through their lists,
+//! and knows every function by name, so that a slip is found at load and not in the middle of a
+//! saga.
+
+use std::collections::BTreeSet;
+
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators,
+};
+
+use super::SagaFacts;
+use crate::definition::problem::did_you_mean;
+
+/// Most nodes of an expression.
+const NODES_MAX: usize = 256;
+/// Deepest nesting of operations.
+const DEPTH_MAX: usize = 64;
+/// Longest pattern for `matches`, in bytes.
+const PATTERN_BYTES_MAX: usize = 100;
+
+/// The names an expression may start from.
+pub(super) const ROOTS: [&str; 4] = ["input", "steps", "item", "saga"];
+/// What may be called.
+const FUNCTIONS: [&str; 12] = [
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "string",
+    "int",
+    "uint",
+    "double",
+    "bool",
+    "type",
+    "dyn",
+];
+/// What expands to a loop or a test, for suggestions.
+const MACROS: [&str; 6] = ["has", "all", "exists", "exists_one", "map", "filter"];
+/// Names of types, to compare `type(x)` with.
+const TYPES: [&str; 9] = [
+    "int",
+    "uint",
+    "double",
+    "bool",
+    "string",
+    "bytes",
+    "list",
+    "map",
+    "null_type",
+];
+
+/// What an expression refers to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::definition) struct References {
+    /// What of `input`.
+    pub input: Extent,
+    /// What of `item`.
+    pub item: Extent,
+    /// What of `saga`.
+    pub saga: Extent,
+    /// The steps whose replies it may read.
+    pub steps: BTreeSet<String>,
+    /// Those of them that it asks about first, by `has(steps.x)` or `"x" in steps`.
+    pub tested: BTreeSet<String>,
+    /// Whether it loops.
+    pub loops: bool,
+}
+
+/// How much of a root is used; only that is converted for CEL.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::definition) enum Extent {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// These fields.
+    Fields(BTreeSet<String>),
+    /// Everything.
+    Whole,
+}
+
+impl Extent {
+    /// Whether it is used at all.
+    pub fn is_used(&self) -> bool {
+        *self != Self::Nothing
+    }
+
+    fn add(&mut self, field: Option<&str>) {
+        match (&mut *self, field) {
+            (Self::Whole, _) => {}
+            (_, None) => *self = Self::Whole,
+            (Self::Nothing, Some(field)) => *self = Self::Fields([field.to_owned()].into()),
+            (Self::Fields(fields), Some(field)) => {
+                fields.insert(field.to_owned());
+            }
+        }
+    }
+}
+
+impl References {
+    /// Walks a compiled expression; an error if it is too large or uses an unknown name.
+    pub fn of(program: &IdedExpr) -> Result<Self, String> {
+        let mut walk = Walk::default();
+        walk.expression(program, 0)?;
+        Ok(walk.references)
+    }
+
+    /// Notes the use of a root, or of one of its fields.
+    pub fn add(&mut self, root: &str, field: Option<&str>) -> Result<(), String> {
+        match (root, field) {
+            ("input", _) => self.input.add(field),
+            ("item", _) => self.item.add(field),
+            ("saga", Some(field)) if !SagaFacts::FIELDS.contains(&field) => {
+                return Err(format!(
+                    "`saga` has no field `{field}`; it has id, key and started_at{}",
+                    did_you_mean(field, SagaFacts::FIELDS)
+                ));
+            }
+            ("saga", _) => self.saga.add(field),
+            (_, Some(step)) => {
+                self.steps.insert(step.to_owned());
+            }
+            (_, None) => {
+                return Err(
+                    "`steps` can't be used as a whole; name the step, as in `steps.payment` or `steps[\"send-receipt\"]`"
+                        .to_owned(),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The walk's state.
+#[derive(Default)]
+struct Walk {
+    references: References,
+    nodes: usize,
+    /// Variables of the loops around.
+    variables: Vec<String>,
+    /// Whether the walk is inside what a loop repeats.
+    repeated: bool,
+}
+
+impl Walk {
+    fn expression(&mut self, node: &IdedExpr, depth: usize) -> Result<(), String> {
+        self.nodes += 1;
+        if self.nodes > NODES_MAX || depth > DEPTH_MAX {
+            return Err(format!(
+                "it is too large: at most {NODES_MAX} operations, nested {DEPTH_MAX} deep; let a participant compute this"
+            ));
+        }
+        let depth = depth + 1;
+        match &node.expr {
+            Expr::Literal(_) => Ok(()),
+            Expr::Ident(name) => self.name(name),
+            Expr::Select(select) => self.selection(select, depth),
+            Expr::Call(call) => self.call(call, depth),
+            Expr::List(list) => self.all(&list.elements, depth),
+            Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => {
+                    self.expression(&entry.key, depth)?;
+                    self.expression(&entry.value, depth)
+                }
+                EntryExpr::StructField(_) => Err(no_structs()),
+            }),
+            Expr::Comprehension(comprehension) => self.comprehension(comprehension, depth),
+            Expr::Struct(_) | Expr::Unspecified => Err(no_structs()),
+        }
+    }
+
+    fn all(&mut self, nodes: &[IdedExpr], depth: usize) -> Result<(), String> {
+        nodes
+            .iter()
+            .try_for_each(|node| self.expression(node, depth))
+    }
+
+    fn name(&mut self, name: &str) -> Result<(), String> {
+        if self.variables.iter().any(|variable| variable == name) || TYPES.contains(&name) {
+            Ok(())
+        } else if ROOTS.contains(&name) {
+            self.references.add(name, None)
+        } else {
+            Err(format!(
+                "there is no `{name}`; expressions know input, steps, item and saga{}",
+                did_you_mean(name, ROOTS)
+            ))
+        }
+    }
+
+    fn selection(&mut self, select: &SelectExpr, depth: usize) -> Result<(), String> {
+        match root(&select.operand) {
+            Some(name) => {
+                if name == "steps" && select.test {
+                    self.references.tested.insert(select.field.clone());
+                }
+                self.references.add(name, Some(&select.field))
+            }
+            None => self.expression(&select.operand, depth),
+        }
+    }
+
+    fn call(&mut self, call: &CallExpr, depth: usize) -> Result<(), String> {
+        if call.target.is_none()
+            && let [left, right] = call.args.as_slice()
+        {
+            match (call.func_name.as_str(), root(left), text(right)) {
+                (operators::INDEX, Some(root), Some(field)) => {
+                    return self.references.add(root, Some(field));
+                }
+                (operators::IN, _, _) if root(right) == Some("steps") => {
+                    let Some(step) = text(left) else {
+                        return self.references.add("steps", None);
+                    };
+                    self.references.tested.insert(step.to_owned());
+                    return self.references.add("steps", Some(step));
+                }
+                _ => {}
+            }
+        }
+        self.function(call)?;
+        if let Some(target) = &call.target {
+            self.expression(target, depth)?;
+        }
+        self.all(&call.args, depth)
+    }
+
+    fn function(&self, call: &CallExpr) -> Result<(), String> {
+        let name = call.func_name.as_str();
+        let is_operator = !name.starts_with(|c: char| c.is_ascii_alphabetic());
+        if is_operator {
+            return Ok(());
+        }
+        if !FUNCTIONS.contains(&name) {
+            let known = FUNCTIONS.into_iter().chain(MACROS);
+            return Err(if MACROS.contains(&name) {
+                format!("`{name}` is not called like that")
+            } else {
+                format!("there is no function `{name}`{}", did_you_mean(name, known))
+            });
+        }
+        if name == "matches" {
+            self.pattern(call)?;
+        }
+        Ok(())
+    }
+
+    /// A pattern is compiled at each evaluation: it must be known, small, and outside loops.
+    fn pattern(&self, call: &CallExpr) -> Result<(), String> {
+        let pattern =
+            call.args.last().and_then(text).ok_or(
+                "the pattern of `matches` must be written out as text, not come from data",
+            )?;
+        if self.repeated {
+            return Err("`matches` can't be used inside a loop".to_owned());
+        }
+        if pattern.len() > PATTERN_BYTES_MAX {
+            return Err(format!(
+                "the pattern of `matches` is longer than {PATTERN_BYTES_MAX} bytes"
+            ));
+        }
+        Ok(())
+    }
+
+    fn comprehension(
+        &mut self,
+        comprehension: &ComprehensionExpr,
+        depth: usize,
+    ) -> Result<(), String> {
+        if self.repeated {
+            return Err(
+                "loops (map, filter, all, exists) can't be nested in one another".to_owned(),
+            );
+        }
+        if ROOTS.contains(&comprehension.iter_var.as_str()) {
+            return Err(format!(
+                "a loop's variable can't be called `{}`; choose another name",
+                comprehension.iter_var
+            ));
+        }
+        self.references.loops = true;
+        self.expression(&comprehension.iter_range, depth)?;
+        self.expression(&comprehension.accu_init, depth)?;
+        let outer = self.variables.len();
+        self.variables.push(comprehension.iter_var.clone());
+        self.variables.extend(comprehension.iter_var2.clone());
+        self.variables.push(comprehension.accu_var.clone());
+        self.repeated = true;
+        let inner = [
+            &comprehension.loop_cond,
+            &comprehension.loop_step,
+            &comprehension.result,
+        ]
+        .into_iter()
+        .try_for_each(|node| self.expression(node, depth));
+        self.repeated = false;
+        self.variables.truncate(outer);
+        inner
+    }
+}
+
+/// The root a node names. Loops can't shadow them, so the name is enough.
+fn root(node: &IdedExpr) -> Option<&'static str> {
+    match &node.expr {
+        Expr::Ident(name) => ROOTS.into_iter().find(|root| root == name),
+        _ => None,
+    }
+}
+
+fn text(node: &IdedExpr) -> Option<&str> {
+    match &node.expr {
+        Expr::Literal(LiteralValue::String(text)) => Some(text.inner()),
+        _ => None,
+    }
+}
+
+fn no_structs() -> String {
+    "it is not an expression; for an object write `{\"name\": value}`".to_owned()
+}

@@ -1,0 +1,80 @@
+//! What a definition says about one start: whether its input is right, and what its key is.
+
+use serde_json::Value;
+
+use super::expression::{EvaluationError, Scope};
+use super::problem::shortened;
+use super::{Definition, KEY_BYTES_MAX};
+
+/// Most problems of an input that are reported.
+pub const INPUT_PROBLEMS_MAX: usize = 10;
+/// Longest report of one problem, in characters: it may quote the input.
+const REPORT_CHARS_MAX: usize = 300;
+
+impl Definition {
+    /// Checks an input against the schema; else says where it is wrong (a JSON pointer) and how.
+    pub fn check_input(&self, input: &Value) -> Result<(), Vec<String>> {
+        let Some(schema) = &self.input else {
+            return Ok(());
+        };
+        let wrong: Vec<String> = schema
+            .validator
+            .iter_errors(input)
+            .take(INPUT_PROBLEMS_MAX)
+            .map(|error| {
+                let pointer = error.instance_path().to_string();
+                let place = if pointer.is_empty() {
+                    "the input"
+                } else {
+                    &pointer
+                };
+                // Masked: the report goes to logs and dead letters, the input may be personal.
+                shortened(&format!("{place}: {}", error.masked()), REPORT_CHARS_MAX)
+            })
+            .collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    /// The business key of a saga with this input: text or a whole number.
+    pub fn key_of(&self, input: &Value) -> Result<String, EvaluationError> {
+        let scope = Scope {
+            input,
+            steps: &(),
+            item: None,
+            saga: None,
+        };
+        let refuse = |why: String| EvaluationError {
+            expression: self.key.written(),
+            why,
+        };
+        let key = match self.key.render(&scope)? {
+            Value::String(text) => text,
+            Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
+            Value::Number(number) => {
+                return Err(refuse(format!(
+                    "the key is {number}; it must be text or a whole number"
+                )));
+            }
+            other => {
+                return Err(refuse(format!(
+                    "the key is {}; it must be text or a whole number",
+                    super::expression::kind(&other)
+                )));
+            }
+        };
+        if key.is_empty() {
+            return Err(refuse("the key is empty".to_owned()));
+        }
+        if key.len() > KEY_BYTES_MAX {
+            return Err(refuse(format!(
+                "the key is {} bytes long; at most {KEY_BYTES_MAX} are allowed",
+                key.len()
+            )));
+        }
+        // It becomes a header and a column; neither takes all control characters.
+        if key.chars().any(char::is_control) {
+            return Err(refuse("the key has control characters".to_owned()));
+        }
+        Ok(key)
+    }
+}

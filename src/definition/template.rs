@@ -1,0 +1,240 @@
+//! YAML values with expressions in their strings: a step's `with`, the key, the output.
+//!
+//! A string that is exactly one `${ … }` keeps the expression's type; one with text around it
+//! becomes text; `$${` stands for a literal `${`. What has no expression in it is kept as a
+//! ready-made value.
+
+use serde_json::{Map, Value};
+
+use super::expression::{EvaluationError, Expression, Scope};
+
+/// A YAML value with expressions in its strings.
+#[derive(Debug)]
+pub struct Template(pub(super) Shape);
+
+#[derive(Debug)]
+pub(super) enum Shape {
+    Constant(Value),
+    Expression(Expression),
+    Text(Vec<Piece>),
+    List(Vec<Shape>),
+    Map(Vec<(String, Shape)>),
+}
+
+#[derive(Debug)]
+pub(super) enum Piece {
+    Literal(String),
+    Expression(Expression),
+}
+
+impl Template {
+    /// Renders to a JSON value; a string that is one expression keeps the expression's type.
+    pub fn render(&self, scope: &Scope<'_>) -> Result<Value, EvaluationError> {
+        self.0.render(scope)
+    }
+
+    /// Its text if it is one string, for messages about it.
+    pub(super) fn written(&self) -> String {
+        match &self.0 {
+            Shape::Expression(expression) => expression.source.clone(),
+            Shape::Text(pieces) => pieces
+                .iter()
+                .map(|piece| match piece {
+                    Piece::Literal(text) => text.clone(),
+                    Piece::Expression(expression) => format!("${{ {} }}", expression.source),
+                })
+                .collect(),
+            Shape::Constant(value) => value.to_string(),
+            Shape::List(_) | Shape::Map(_) => String::new(),
+        }
+    }
+}
+
+impl Shape {
+    fn render(&self, scope: &Scope<'_>) -> Result<Value, EvaluationError> {
+        match self {
+            Self::Constant(value) => Ok(value.clone()),
+            Self::Expression(expression) => expression.evaluate(scope),
+            Self::Text(pieces) => {
+                let mut text = String::new();
+                for piece in pieces {
+                    piece.append(&mut text, scope)?;
+                }
+                Ok(Value::String(text))
+            }
+            Self::List(items) => items.iter().map(|item| item.render(scope)).collect(),
+            Self::Map(fields) => {
+                let mut object = Map::with_capacity(fields.len());
+                for (name, value) in fields {
+                    object.insert(name.clone(), value.render(scope)?);
+                }
+                Ok(Value::Object(object))
+            }
+        }
+    }
+}
+
+impl Piece {
+    fn append(&self, text: &mut String, scope: &Scope<'_>) -> Result<(), EvaluationError> {
+        let expression = match self {
+            Self::Literal(literal) => {
+                text.push_str(literal);
+                return Ok(());
+            }
+            Self::Expression(expression) => expression,
+        };
+        match expression.evaluate(scope)? {
+            Value::String(value) => text.push_str(&value),
+            value @ (Value::Bool(_) | Value::Number(_)) => text.push_str(&value.to_string()),
+            other => {
+                return Err(EvaluationError {
+                    expression: expression.source.clone(),
+                    why: format!(
+                        "it is {}, which can't be put into text; text, numbers and booleans can",
+                        super::expression::kind(&other)
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A piece of a string before its expressions are compiled.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Token<'t> {
+    Literal(String),
+    /// The text between `${` and `}`.
+    Expression(&'t str),
+}
+
+/// Splits a string into text and expressions; an error if an expression has no end.
+pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, String> {
+    let mut tokens = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        literal.push_str(&rest[..dollar]);
+        rest = &rest[dollar..];
+        if let Some(after) = rest.strip_prefix("$${") {
+            literal.push_str("${");
+            rest = after;
+        } else if let Some(inside) = rest.strip_prefix("${") {
+            let end = end_of_expression(inside)
+                .ok_or("a `${` has no `}`; write `$${` for a literal `${`")?;
+            if !literal.is_empty() {
+                tokens.push(Token::Literal(std::mem::take(&mut literal)));
+            }
+            tokens.push(Token::Expression(&inside[..end]));
+            rest = &inside[end + 1..];
+        } else {
+            literal.push('$');
+            rest = &rest[1..];
+        }
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() || tokens.is_empty() {
+        tokens.push(Token::Literal(literal));
+    }
+    Ok(tokens)
+}
+
+/// Where the `}` stands that ends an expression: outside its strings, its own braces closed.
+fn end_of_expression(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'{' => depth += 1,
+            b'}' if depth == 0 => return Some(at),
+            b'}' => depth -= 1,
+            b'"' | b'\'' => {
+                at = end_of_string(bytes, at)?;
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// The place after the CEL string literal that starts at `start`: `"…"`, `"""…"""`, `r"…"`.
+fn end_of_string(bytes: &[u8], start: usize) -> Option<usize> {
+    let quote = bytes[start];
+    let triple = [quote; 3];
+    let fence: &[u8] = if bytes[start..].starts_with(&triple) {
+        &triple
+    } else {
+        &triple[..1]
+    };
+    let raw = start > 0
+        && matches!(bytes[start - 1], b'r' | b'R')
+        && !(start > 1
+            && bytes[start - 2].is_ascii_alphanumeric()
+            && !matches!(bytes[start - 2], b'b' | b'B'));
+    let mut at = start + fence.len();
+    while at < bytes.len() {
+        if bytes[at] == b'\\' && !raw {
+            at += 2;
+        } else if bytes[at..].starts_with(fence) {
+            return Some(at + fence.len());
+        } else {
+            at += 1;
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_split_into_text_and_expressions() {
+        let literal = |text: &str| Token::Literal(text.to_owned());
+        let cases: Vec<(&str, Vec<Token<'_>>)> = vec![
+            ("", vec![literal("")]),
+            ("plain $5", vec![literal("plain $5")]),
+            ("${ a }", vec![Token::Expression(" a ")]),
+            (
+                "x ${a}${b} y",
+                vec![
+                    literal("x "),
+                    Token::Expression("a"),
+                    Token::Expression("b"),
+                    literal(" y"),
+                ],
+            ),
+            ("$${ a }", vec![literal("${ a }")]),
+            ("$$${a}", vec![literal("$${a}")]),
+            (
+                r#"${ {"a": "}"}["a"] }"#,
+                vec![Token::Expression(r#" {"a": "}"}["a"] "#)],
+            ),
+            (
+                r#"${ '\'}' + r"\" }"#,
+                vec![Token::Expression(r#" '\'}' + r"\" "#)],
+            ),
+            (
+                "${ '''it's }''' }",
+                vec![Token::Expression(" '''it's }''' ")],
+            ),
+            (
+                "über ${ä} €",
+                vec![literal("über "), Token::Expression("ä"), literal(" €")],
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(tokens(text).as_ref(), Ok(&expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_expression_without_end_is_an_error() {
+        for text in ["${", "${ a", "a ${ {} ", "${ '} ", "${ '\\"] {
+            assert!(tokens(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! A batch in the making: works are decided one after the other, in memory, on loaded sagas.
+//!
+//! No I/O here: the worker loads before and commits after. Works whose saga turns out to conflict
+//! come back unharmed, to be decided again on what is then stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::cache::Open;
+use super::decode::{StartRequest, Undecodable};
+use super::encode::{Encoder, start_answer};
+use super::work::{Job, Origin, StartAnswer, StartError, Work};
+use super::worker::{Node, WARY_BATCHES};
+use crate::error::{Code, code};
+use crate::id::{SagaId, Timestamp};
+use crate::message::{Destination, Message};
+use crate::saga::journal::{Cause, GENESIS, JournalEntry, Record};
+use crate::saga::{Decision, Input, Refusal, Saga, Starter, Status, decide_sabotaged};
+use crate::store::{
+    Commit, DeadLetter, KeyMatch, OutboxMessage, Revision, SagaHead, SagaKey, SagaWrite, Snapshot,
+};
+
+/// Entries after which a snapshot is written, or as many as the saga has steps, if that is more:
+/// so a snapshot's cost is spread over as many decisions as it has parts.
+const SNAPSHOT_ENTRIES: u64 = 128;
+
+/// What is known of a saga that a batch is about.
+pub(super) enum Found {
+    /// It is here.
+    Open(Box<Open>),
+    /// There is none.
+    Missing,
+    /// It is there, but can't be read.
+    Unreadable(String),
+}
+
+/// A saga that this batch changes.
+struct Changed {
+    open: Open,
+    expected: Revision,
+    entries: Vec<JournalEntry>,
+    outbox: Vec<OutboxMessage>,
+    snapshot: Option<Snapshot>,
+    dirty: bool,
+}
+
+/// A work that is decided, and what its caller will hear if the commit succeeds.
+pub(super) struct Decided {
+    pub(super) work: Work,
+    /// The saga whose conflict would undo it.
+    pub(super) saga: Option<SagaId>,
+    pub(super) answer: Option<Result<StartAnswer, StartError>>,
+}
+
+/// Works and what follows from them.
+pub(super) struct Batch<'a> {
+    node: &'a Node,
+    now: Timestamp,
+    found: BTreeMap<SagaId, Found>,
+    keys: BTreeMap<SagaKey, Option<KeyMatch>>,
+    changed: BTreeMap<SagaId, Changed>,
+    starting: BTreeSet<SagaKey>,
+    outbox: Vec<OutboxMessage>,
+    letters: Vec<DeadLetter>,
+    sent: Vec<Uuid>,
+    /// Works that are decided.
+    pub(super) decided: Vec<Decided>,
+    /// Works that must wait for the next batch.
+    pub(super) again: Vec<Work>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(
+        node: &'a Node,
+        found: BTreeMap<SagaId, Found>,
+        keys: BTreeMap<SagaKey, Option<KeyMatch>>,
+    ) -> Self {
+        Self {
+            node,
+            now: node.environment.now(),
+            found,
+            keys,
+            changed: BTreeMap::new(),
+            starting: BTreeSet::new(),
+            outbox: Vec::new(),
+            letters: Vec::new(),
+            sent: Vec::new(),
+            decided: Vec::new(),
+            again: Vec::new(),
+        }
+    }
+
+    /// Decides one work.
+    pub(super) fn decide(&mut self, work: Work) {
+        if let Origin::Outbox(row) = work.origin {
+            self.sent.push(row);
+        }
+        match &work.job {
+            Job::Start { request, key_taken } => {
+                let (request, key_taken) = (request.clone(), *key_taken);
+                self.decide_start(work, request, key_taken);
+            }
+            Job::Tell { saga, input } => {
+                let (saga, input) = (*saga, input.clone());
+                self.tell(work, saga, input);
+            }
+            Job::Bury { letter, starter } => {
+                let (letter, starter) = (letter.clone(), starter.clone());
+                self.bury(letter, starter.as_ref());
+                self.done(work, None, None);
+            }
+        }
+    }
+
+    fn decide_start(&mut self, work: Work, request: StartRequest, key_taken: bool) {
+        let key = SagaKey {
+            name: request.definition.name.clone(),
+            key: request.key.clone(),
+        };
+        if key_taken && let Some(known) = self.keys.get(&key).cloned().flatten() {
+            self.start_again(work, &request, &known);
+            return;
+        }
+        // Two starts of one key in one batch: the second one waits until the first is stored.
+        if !self.starting.insert(key) {
+            self.again.push(work);
+            return;
+        }
+        let id = SagaId(self.node.environment.new_id());
+        let definition = Arc::clone(&request.definition);
+        let saga = Saga::new(id, &definition.name, &request.key, self.now);
+        let head = SagaHead {
+            id,
+            name: definition.name.clone(),
+            version: definition.version,
+            key: request.key,
+            input_hash: request.input_hash,
+            status: Status::Running,
+            reason: None,
+            revision: 0,
+            head_hash: GENESIS,
+            started_at: self.now,
+            updated_at: self.now,
+            ended_at: None,
+            wake_at: None,
+        };
+        self.found.insert(
+            id,
+            Found::Open(Box::new(Open {
+                saga,
+                head,
+                definition,
+                tail: 0,
+                fresh: true,
+            })),
+        );
+        let input = Input::Start {
+            input: request.input,
+            starter: request.starter,
+        };
+        if self.turn(id, input).is_ok() {
+            self.done(work, Some(id), Some(Ok(StartAnswer::Started(id))));
+        }
+    }
+
+    /// A saga with this key exists: the same start again, or somebody's mistake.
+    fn start_again(&mut self, work: Work, request: &StartRequest, known: &KeyMatch) {
+        if known.input_hash == request.input_hash {
+            if let Some(starter) = &request.starter {
+                let body = json!({
+                    "saga_id": known.id,
+                    "saga": request.definition.name,
+                    "key": request.key,
+                    "status": known.status,
+                    "existing": true,
+                });
+                self.answer(starter, "accepted", None, &body);
+            }
+            let answer = StartAnswer::Existing(known.id, known.status);
+            self.done(work, None, Some(Ok(answer)));
+            return;
+        }
+        let error = StartError::KeyConflict { saga: known.id };
+        if let Origin::Delivery { letter, .. } = &work.origin {
+            let letter = DeadLetter {
+                code: code::KEY_CONFLICT,
+                reason: format!("key `{}`: {error}", request.key),
+                ..letter()
+            };
+            self.bury(letter, request.starter.as_ref());
+        }
+        self.done(work, None, Some(Err(error)));
+    }
+
+    fn tell(&mut self, work: Work, id: SagaId, input: Input) {
+        match self.turn(id, input) {
+            Ok(()) | Err(Rejection::Nothing) => self.done(work, Some(id), None),
+            Err(Rejection::Stale) => {
+                self.node.wary.store(WARY_BATCHES, Ordering::Relaxed);
+                self.again.push(work);
+            }
+            Err(Rejection::Wrong(Undecodable { code, reason })) => {
+                if let Origin::Delivery { letter, .. } = &work.origin {
+                    let letter = DeadLetter {
+                        code,
+                        reason,
+                        ..letter()
+                    };
+                    self.bury(letter, None);
+                }
+                self.done(work, Some(id), None);
+            }
+        }
+    }
+
+    /// Decides one input of one saga and keeps what follows.
+    fn turn(&mut self, id: SagaId, input: Input) -> Result<(), Rejection> {
+        let now = self.now;
+        let sabotage = self.node.options.sabotage;
+        let changed = self.changed(id)?;
+        let cause = match &input {
+            Input::Start { .. } => Cause::Start,
+            Input::Reply(_) => Cause::Reply,
+            Input::Wake => Cause::Timer,
+            Input::Resume { .. } => Cause::Operator,
+        };
+        let open = &mut changed.open;
+        let before = open.head.status;
+        let (definition, saga) = (&open.definition, &mut open.saga);
+        match decide_sabotaged(definition, saga, input, now, sabotage) {
+            Ok(decision) => {
+                self.record(id, decision, cause)?;
+                self.count(id, before);
+                Ok(())
+            }
+            Err(Refusal::NeverAsked { .. }) if !changed.open.fresh => Err(Rejection::Stale),
+            Err(Refusal::NeverAsked { step, phase }) => Err(Rejection::wrong(
+                code::REPLY_UNEXPECTED,
+                format!("step `{step}` of saga {id} was never asked to {phase}"),
+            )),
+            Err(Refusal::Settled | Refusal::AlreadyStarted) => {
+                if cause == Cause::Timer {
+                    // Looked early: put the wake-up where it belongs.
+                    let wake_at = changed.open.saga.wake_at();
+                    changed.dirty |= !changed.open.head.status.is_ended();
+                    changed.open.head.wake_at = wake_at;
+                } else {
+                    crate::metric::ignored();
+                }
+                Err(Rejection::Nothing)
+            }
+        }
+    }
+
+    fn changed(&mut self, id: SagaId) -> Result<&mut Changed, Rejection> {
+        if !self.changed.contains_key(&id) {
+            match self.found.remove(&id) {
+                Some(Found::Open(open)) => {
+                    let expected = open.head.revision;
+                    let changed = Changed {
+                        open: *open,
+                        expected,
+                        entries: Vec::new(),
+                        outbox: Vec::new(),
+                        snapshot: None,
+                        dirty: false,
+                    };
+                    self.changed.insert(id, changed);
+                }
+                Some(Found::Unreadable(why)) => {
+                    let reason = format!("saga {id}: {why}");
+                    self.found.insert(id, Found::Unreadable(why));
+                    return Err(Rejection::wrong(code::JOURNAL_UNREADABLE, reason));
+                }
+                Some(Found::Missing) | None => {
+                    let reason = format!("there is no saga {id}; it may have been deleted");
+                    return Err(Rejection::wrong(code::REPLY_FOR_NO_SAGA, reason));
+                }
+            }
+        }
+        self.changed.get_mut(&id).ok_or(Rejection::Nothing)
+    }
+
+    /// Turns a decision into a journal entry, outbox rows and the row's new values.
+    fn record(&mut self, id: SagaId, decision: Decision, cause: Cause) -> Result<(), Rejection> {
+        let (node, now) = (self.node, self.now);
+        let Some(changed) = self.changed.get_mut(&id) else {
+            return Err(Rejection::Nothing);
+        };
+        let Changed {
+            open,
+            entries,
+            outbox,
+            ..
+        } = changed;
+        let seq = open.head.revision + 1;
+        let record = Record {
+            cause,
+            events: decision.events,
+        };
+        let entry = JournalEntry::link(id, &open.head.head_hash, seq, now, &record)
+            .map_err(|error| Rejection::wrong(code::STORE_REFUSED, error.to_string()))?;
+        let head = &mut open.head;
+        head.revision = seq;
+        head.head_hash = entry.hash;
+        head.updated_at = now;
+        head.status = open.saga.status();
+        head.reason = open.saga.status_reason().map(|reason| storable(&reason));
+        head.ended_at = open.saga.ended_at;
+        head.wake_at = next_wake(head.wake_at, decision.wake_at, now);
+        entries.push(entry);
+        let encoder = Encoder {
+            secret: &node.secret,
+            saga: &open.saga,
+            seq,
+            now,
+        };
+        for send in decision.sends {
+            let (destination, message) = encoder.encode(send);
+            outbox.push(node.outbox_row(destination, message, now));
+        }
+        open.tail += 1;
+        if open.tail >= SNAPSHOT_ENTRIES.max(open.saga.steps.len() as u64)
+            && let Ok(body) = serde_json::to_vec(&open.saga)
+        {
+            changed.snapshot = Some(Snapshot {
+                revision: seq,
+                body: body.into(),
+            });
+            changed.open.tail = 0;
+        }
+        changed.dirty = true;
+        Ok(())
+    }
+
+    fn count(&self, id: SagaId, before: Status) {
+        let Some(Changed { open, .. }) = self.changed.get(&id) else {
+            return;
+        };
+        let head = &open.head;
+        tracing::debug!(
+            saga.id = %id, saga.name = %head.name, seq = head.revision, status = %head.status,
+            "decided"
+        );
+        if head.status == before {
+            return;
+        }
+        if head.status == Status::Suspended {
+            let reason = head.reason.as_deref().unwrap_or_default();
+            tracing::warn!(saga.id = %id, saga.name = %head.name, %reason, "saga waits for a person");
+            crate::metric::suspended(&head.name);
+        } else if head.status.is_ended() {
+            let lasted = self.now.since(head.started_at).as_secs_f64();
+            crate::metric::ended(&head.name, head.status.as_str(), lasted);
+        }
+    }
+
+    fn bury(&mut self, letter: DeadLetter, starter: Option<&Starter>) {
+        crate::metric::dead_letter(letter.code);
+        tracing::warn!(
+            queue = %letter.queue, code = %letter.code, reason = %letter.reason, "dead letter"
+        );
+        if let Some(starter) = starter {
+            let body = json!({ "code": letter.code.to_string(), "reason": letter.reason });
+            self.answer(starter, "refused", Some(&letter.reason), &body);
+        }
+        self.letters.push(DeadLetter {
+            reason: storable(&letter.reason),
+            ..letter
+        });
+    }
+
+    fn answer(
+        &mut self,
+        starter: &Starter,
+        kind: &str,
+        reason: Option<&str>,
+        body: &serde_json::Value,
+    ) {
+        let id = self.node.environment.new_id();
+        let (destination, message) = start_answer(starter, id, kind, reason, body, self.now);
+        self.outbox
+            .push(self.node.outbox_row(destination, message, self.now));
+    }
+
+    fn done(
+        &mut self,
+        work: Work,
+        saga: Option<SagaId>,
+        answer: Option<Result<StartAnswer, StartError>>,
+    ) {
+        self.decided.push(Decided { work, saga, answer });
+    }
+
+    /// What to store, what to publish after it, and the sagas as they will then be.
+    pub(super) fn into_parts(self) -> Parts {
+        let mut sagas = Vec::new();
+        let mut open = Vec::new();
+        for changed in self.changed.into_values() {
+            if changed.dirty {
+                sagas.push(SagaWrite {
+                    expected: changed.expected,
+                    head: changed.open.head.clone(),
+                    entries: changed.entries,
+                    snapshot: changed.snapshot,
+                    outbox: changed.outbox,
+                });
+            }
+            open.push(changed.open);
+        }
+        // Loaded but not touched: still good.
+        open.extend(self.found.into_values().filter_map(|found| match found {
+            Found::Open(open) => Some(*open),
+            _ => None,
+        }));
+        let commit = Commit {
+            sagas,
+            outbox: self.outbox,
+            sent: self.sent,
+            dead_letters: self.letters,
+        };
+        Parts {
+            commit,
+            open,
+            decided: self.decided,
+            again: self.again,
+        }
+    }
+}
+
+/// A batch, ready to be stored.
+pub(super) struct Parts {
+    pub(super) commit: Commit,
+    pub(super) open: Vec<Open>,
+    pub(super) decided: Vec<Decided>,
+    pub(super) again: Vec<Work>,
+}
+
+/// Why an input led to nothing.
+enum Rejection {
+    /// Duplicate or late.
+    Nothing,
+    /// Perhaps wrong, perhaps our copy of the saga is behind: load and decide again.
+    Stale,
+    /// Wrong: a dead letter.
+    Wrong(Undecodable),
+}
+
+impl Rejection {
+    fn wrong(code: Code, reason: String) -> Self {
+        Self::Wrong(Undecodable { code, reason })
+    }
+}
+
+impl Node {
+    /// A row for the outbox; due for the sweep after the grace time.
+    pub(super) fn outbox_row(
+        &self,
+        destination: Destination,
+        message: Message,
+        now: Timestamp,
+    ) -> OutboxMessage {
+        let id = self.environment.new_id();
+        let due_at = now.after(self.options.relay.grace);
+        OutboxMessage {
+            id,
+            destination,
+            message,
+            due_at,
+        }
+    }
+}
+
+/// A stored wake-up that comes earlier than needed is left alone: looking once too often is
+/// cheaper than moving an index entry at every step.
+fn next_wake(
+    stored: Option<Timestamp>,
+    needed: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    match (stored, needed) {
+        (Some(stored), Some(needed)) if stored > now && stored <= needed => Some(stored),
+        (_, needed) => needed,
+    }
+}
+
+/// Text columns can't hold NUL.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

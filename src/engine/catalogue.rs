@@ -1,0 +1,145 @@
+//! The definitions a node works with: the newest version of each for new sagas, and every version
+//! that was ever loaded for the sagas that keep it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::definition::{self, Definition, Problems};
+use crate::id::Timestamp;
+use crate::store::{DefinitionRow, Store, StoreError};
+
+/// Definitions by name and version.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    versions: BTreeMap<(String, u32), Arc<Definition>>,
+    newest: BTreeMap<String, Arc<Definition>>,
+}
+
+/// Why the definitions can't be used together with what the database holds.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// The same version was loaded before, with other content.
+    #[error(
+        "saga `{name}` version {version} is already stored with other content (first differing line {line}: stored `{stored}`, loaded `{loaded}`); running sagas rely on it, so raise `version` instead of changing it"
+    )]
+    Changed {
+        /// The definition.
+        name: String,
+        /// Its version.
+        version: u32,
+        /// From 1.
+        line: usize,
+        /// The line as stored.
+        stored: String,
+        /// The line as loaded.
+        loaded: String,
+    },
+    /// A stored definition no longer parses: written by a newer Backstitch.
+    #[error(
+        "stored saga `{name}` version {version} can't be read by this version of Backstitch: {problems}"
+    )]
+    Stored {
+        /// The definition.
+        name: String,
+        /// Its version.
+        version: u32,
+        /// What is wrong.
+        problems: Problems,
+    },
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Catalogue {
+    /// Stores the definitions that are new, and loads those that running sagas may keep.
+    pub async fn open(
+        store: &dyn Store,
+        loaded: Vec<Definition>,
+        now: Timestamp,
+    ) -> Result<Self, CatalogueError> {
+        let mut catalogue = Self::default();
+        for definition in loaded {
+            let row = DefinitionRow {
+                name: definition.name.clone(),
+                version: definition.version,
+                hash: definition.hash,
+                source: definition.source.clone(),
+                stored_at: now,
+            };
+            let stored = store.put_definition(row).await?;
+            if stored.hash != definition.hash {
+                return Err(changed(&stored, &definition));
+            }
+            catalogue.offer(Arc::new(definition));
+        }
+        for row in store.definitions().await? {
+            if catalogue
+                .versions
+                .contains_key(&(row.name.clone(), row.version))
+            {
+                continue;
+            }
+            let (name, version) = (row.name, row.version);
+            let definition =
+                definition::parse(&row.source, "stored definition").map_err(|problems| {
+                    CatalogueError::Stored {
+                        name: name.clone(),
+                        version,
+                        problems,
+                    }
+                })?;
+            catalogue
+                .versions
+                .insert((name, version), Arc::new(definition));
+        }
+        Ok(catalogue)
+    }
+
+    /// Adds a definition; new sagas start with the newest version offered.
+    pub fn offer(&mut self, definition: Arc<Definition>) {
+        let newer = self
+            .newest
+            .get(&definition.name)
+            .is_none_or(|known| known.version < definition.version);
+        if newer {
+            self.newest
+                .insert(definition.name.clone(), Arc::clone(&definition));
+        }
+        self.versions
+            .insert((definition.name.clone(), definition.version), definition);
+    }
+
+    /// What new sagas of this name start with.
+    pub fn newest(&self, name: &str) -> Option<&Arc<Definition>> {
+        self.newest.get(name)
+    }
+
+    /// What a saga keeps.
+    pub fn version(&self, name: &str, version: u32) -> Option<&Arc<Definition>> {
+        self.versions.get(&(name.to_owned(), version))
+    }
+
+    /// Names that can be started, for messages to people.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.newest.keys().map(String::as_str)
+    }
+}
+
+fn changed(stored: &DefinitionRow, loaded: &Definition) -> CatalogueError {
+    let mut left = stored.source.lines();
+    let mut right = loaded.source.lines();
+    for line in 1.. {
+        let (stored_line, loaded_line) = (left.next(), right.next());
+        if stored_line != loaded_line || stored_line.is_none() {
+            return CatalogueError::Changed {
+                name: stored.name.clone(),
+                version: stored.version,
+                line,
+                stored: stored_line.unwrap_or("(end of file)").trim().to_owned(),
+                loaded: loaded_line.unwrap_or("(end of file)").trim().to_owned(),
+            };
+        }
+    }
+    unreachable!("a file has fewer lines than there are numbers")
+}

@@ -1,0 +1,227 @@
+//! Bytes to work: what a delivery asks for, or why nobody can tell.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::catalogue::Catalogue;
+use crate::definition::Definition;
+use crate::error::{Code, code};
+use crate::id::SagaId;
+use crate::message::correlation::{Correlation, CorrelationError, Secret};
+use crate::message::{BODY_BYTES_MAX, HEADER_OUTCOME, HEADER_REASON, Message, Outcome};
+use crate::saga::{Reply, Starter};
+use crate::store::Hash;
+
+/// Longest reason that is kept, in characters; participants have been seen to send stack traces.
+const REASON_CHARS_MAX: usize = 1_000;
+
+/// A start that can be decided: checked against its definition, its key computed.
+#[derive(Debug, Clone)]
+pub struct StartRequest {
+    /// What to run.
+    pub definition: Arc<Definition>,
+    /// The business key.
+    pub key: String,
+    /// The input.
+    pub input: Arc<Value>,
+    /// Its fingerprint: the same key with another one is a conflict.
+    pub input_hash: Hash,
+    /// Who wants to hear of it.
+    pub starter: Option<Starter>,
+}
+
+/// Why a message can't be handled, in words for the one who sent it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {reason}")]
+pub struct Undecodable {
+    /// Which error.
+    pub code: Code,
+    /// What is wrong and what to do.
+    pub reason: String,
+}
+
+impl Undecodable {
+    fn new(code: Code, reason: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Reads a message from the start queue.
+pub fn decode_start(message: &Message, catalogue: &Catalogue) -> Result<StartRequest, Undecodable> {
+    let name = message
+        .properties
+        .kind
+        .as_deref()
+        .filter(|kind| !kind.is_empty())
+        .ok_or_else(|| {
+            Undecodable::new(
+                code::TYPE_MISSING,
+                "a start message's `type` property must be the saga's name, and it is missing",
+            )
+        })?;
+    let input = json_body(message)?;
+    check_start(catalogue, name, input, starter_of(message))
+}
+
+/// Checks a start that came by whatever way.
+pub fn check_start(
+    catalogue: &Catalogue,
+    name: &str,
+    input: Value,
+    starter: Option<Starter>,
+) -> Result<StartRequest, Undecodable> {
+    let definition = catalogue.newest(name).ok_or_else(|| {
+        let known: Vec<&str> = catalogue.names().collect();
+        let name: String = name.chars().take(100).collect();
+        Undecodable::new(
+            code::SAGA_UNKNOWN,
+            format!(
+                "no saga is called `{name}`; this node knows: {}",
+                known.join(", ")
+            ),
+        )
+    })?;
+    definition.check_input(&input).map_err(|wrong| {
+        Undecodable::new(
+            code::INPUT_INVALID,
+            format!(
+                "the input of `{name}` does not fit its schema: {}",
+                wrong.join("; ")
+            ),
+        )
+    })?;
+    let key = definition
+        .key_of(&input)
+        .map_err(|error| Undecodable::new(code::KEY_INVALID, error.to_string()))?;
+    let input_hash = fingerprint(&input);
+    Ok(StartRequest {
+        definition: Arc::clone(definition),
+        key,
+        input: Arc::new(input),
+        input_hash,
+        starter,
+    })
+}
+
+/// Who a start message wants answered.
+pub fn starter_of(message: &Message) -> Option<Starter> {
+    let reply_to = message
+        .properties
+        .reply_to
+        .clone()
+        .filter(|queue| !queue.is_empty())?;
+    Some(Starter {
+        reply_to,
+        correlation_id: message.properties.correlation_id.clone(),
+    })
+}
+
+/// Reads a message from the reply queue.
+pub fn decode_reply(message: &Message, secret: &Secret) -> Result<(SagaId, Reply), Undecodable> {
+    let Some(text) = message.properties.correlation_id.as_deref() else {
+        return Err(Undecodable::new(
+            code::CORRELATION_MISSING,
+            "a reply must copy the command's `correlation_id` property, and it is missing",
+        ));
+    };
+    let correlation = Correlation::verify(text, secret).map_err(|error| {
+        let code = match error {
+            CorrelationError::Malformed(_) => code::CORRELATION_MISSING,
+            CorrelationError::Forged(_) => code::CORRELATION_FORGED,
+        };
+        Undecodable::new(code, error.to_string())
+    })?;
+    let outcome = match message.properties.headers.get(HEADER_OUTCOME) {
+        None => Some(Outcome::Succeeded),
+        Some(value) => value
+            .as_str()
+            .and_then(|text| Outcome::from_header(Some(text))),
+    }
+    .ok_or_else(|| {
+        Undecodable::new(
+            code::OUTCOME_UNKNOWN,
+            "the `outcome` header must be `succeeded`, `rejected` or `failed`",
+        )
+    })?;
+    // A refusal needs no result; many libraries send an empty body or plain text with it.
+    let body = match json_body(message) {
+        Ok(body) => body,
+        Err(_) if outcome != Outcome::Succeeded && message.body.len() <= BODY_BYTES_MAX => {
+            Value::Null
+        }
+        Err(error) => return Err(error),
+    };
+    let reason = message
+        .header(HEADER_REASON)
+        .map(|reason| reason.chars().take(REASON_CHARS_MAX).collect());
+    let Correlation { saga, step, phase } = correlation;
+    Ok((
+        saga,
+        Reply {
+            step,
+            phase,
+            outcome,
+            body: Arc::new(body),
+            reason,
+        },
+    ))
+}
+
+fn json_body(message: &Message) -> Result<Value, Undecodable> {
+    if message.body.len() > BODY_BYTES_MAX {
+        return Err(Undecodable::new(
+            code::BODY_TOO_LARGE,
+            format!(
+                "the body has {} bytes, more than the {BODY_BYTES_MAX} allowed; send a reference instead",
+                message.body.len()
+            ),
+        ));
+    }
+    if message.body.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&message.body).map_err(|error| {
+        Undecodable::new(
+            code::BODY_NOT_JSON,
+            format!("the body is not JSON: {error}"),
+        )
+    })
+}
+
+/// SHA-256 of the input, with object keys in order, so that spelling does not matter.
+fn fingerprint(input: &Value) -> Hash {
+    let mut hasher = Sha256::new();
+    hash_value(&mut hasher, input);
+    hasher.finalize().into()
+}
+
+fn hash_value(hasher: &mut Sha256, value: &Value) {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_unstable_by_key(|(name, _)| *name);
+            hasher.update(b"{");
+            for (name, value) in fields {
+                hasher.update(Value::String(name.clone()).to_string());
+                hasher.update(b":");
+                hash_value(hasher, value);
+                hasher.update(b",");
+            }
+            hasher.update(b"}");
+        }
+        Value::Array(items) => {
+            hasher.update(b"[");
+            for item in items {
+                hash_value(hasher, item);
+                hasher.update(b",");
+            }
+            hasher.update(b"]");
+        }
+        scalar => hasher.update(scalar.to_string()),
+    }
+}

@@ -1,0 +1,164 @@
+//! Decisions to messages: addressed, signed, ready for the outbox.
+
+use bytes::Bytes;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::id::{MessageId, SagaId, Timestamp};
+use crate::message::correlation::{Correlation, Secret};
+use crate::message::{
+    CONTENT_TYPE_JSON, Destination, HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_OUTCOME, HEADER_REASON,
+    HEADER_SAGA, HEADER_SAGA_KEY, HEADER_TRACEPARENT, Headers, Message, Properties, REPLY_QUEUE,
+};
+use crate::saga::{Saga, Send, Starter};
+
+/// What all messages of one decision share.
+pub struct Encoder<'a> {
+    /// Signs correlation ids.
+    pub secret: &'a Secret,
+    /// The saga that speaks.
+    pub saga: &'a Saga,
+    /// The journal entry that says so.
+    pub seq: u64,
+    /// When.
+    pub now: Timestamp,
+}
+
+impl Encoder<'_> {
+    /// The message and where it goes.
+    pub fn encode(&self, send: Send) -> (Destination, Message) {
+        match send {
+            Send::Command {
+                step,
+                phase,
+                attempt,
+                command,
+                to,
+                body,
+                deadline,
+            } => {
+                let id = MessageId::of_command(self.saga.id, &step, phase);
+                let correlation = Correlation {
+                    saga: self.saga.id,
+                    step,
+                    phase,
+                };
+                let headers = Headers::from([
+                    (HEADER_SAGA.to_owned(), Value::from(self.saga.name.as_str())),
+                    (
+                        HEADER_SAGA_KEY.to_owned(),
+                        Value::from(self.saga.facts.key.as_str()),
+                    ),
+                    (HEADER_ATTEMPT.to_owned(), Value::from(attempt)),
+                    (
+                        HEADER_DEADLINE.to_owned(),
+                        Value::from(deadline.to_string()),
+                    ),
+                    (
+                        HEADER_TRACEPARENT.to_owned(),
+                        Value::from(traceparent(self.saga.id, id)),
+                    ),
+                ]);
+                let properties = Properties {
+                    correlation_id: Some(correlation.sign(self.secret)),
+                    reply_to: Some(REPLY_QUEUE.to_owned()),
+                    headers,
+                    ..self.properties(id, &command)
+                };
+                (to, message(properties, &body))
+            }
+            Send::Notice { change, body } => {
+                let id =
+                    MessageId::of_notice(self.saga.id, &format!("event/{change}/{}", self.seq));
+                let properties = self.properties(id, &format!("{}.{change}", self.saga.name));
+                let routing_key = format!("{}.{change}", self.saga.name);
+                (Destination::event(routing_key), message(properties, &body))
+            }
+            Send::Answer {
+                starter,
+                kind,
+                outcome,
+                reason,
+                body,
+            } => {
+                let id = MessageId::of_notice(self.saga.id, &format!("answer/{kind}"));
+                let mut headers = Headers::new();
+                headers.insert(HEADER_OUTCOME.to_owned(), Value::from(outcome.as_str()));
+                if let Some(reason) = reason {
+                    headers.insert(HEADER_REASON.to_owned(), Value::from(reason));
+                }
+                let properties = Properties {
+                    headers,
+                    ..self.properties(id, kind)
+                };
+                answer(&starter, properties, &body)
+            }
+        }
+    }
+
+    fn properties(&self, id: MessageId, kind: &str) -> Properties {
+        Properties {
+            message_id: Some(id.to_string()),
+            kind: Some(kind.to_owned()),
+            content_type: Some(CONTENT_TYPE_JSON.to_owned()),
+            timestamp: Some(self.now),
+            ..Properties::default()
+        }
+    }
+}
+
+/// An answer to a start that made no saga: refused, or there is one already.
+pub fn start_answer(
+    starter: &Starter,
+    id: Uuid,
+    kind: &str,
+    reason: Option<&str>,
+    body: &Value,
+    now: Timestamp,
+) -> (Destination, Message) {
+    let outcome = if reason.is_some() {
+        "rejected"
+    } else {
+        "succeeded"
+    };
+    let mut headers = Headers::new();
+    headers.insert(HEADER_OUTCOME.to_owned(), Value::from(outcome));
+    if let Some(reason) = reason {
+        headers.insert(HEADER_REASON.to_owned(), Value::from(reason));
+    }
+    let properties = Properties {
+        message_id: Some(id.to_string()),
+        kind: Some(kind.to_owned()),
+        content_type: Some(CONTENT_TYPE_JSON.to_owned()),
+        timestamp: Some(now),
+        headers,
+        ..Properties::default()
+    };
+    answer(starter, properties, body)
+}
+
+fn answer(starter: &Starter, properties: Properties, body: &Value) -> (Destination, Message) {
+    let correlation_id = starter.correlation_id.clone();
+    let properties = Properties {
+        correlation_id,
+        ..properties
+    };
+    (
+        Destination::queue(&starter.reply_to),
+        message(properties, body),
+    )
+}
+
+fn message(properties: Properties, body: &Value) -> Message {
+    Message {
+        properties,
+        body: Bytes::from(body.to_string()),
+    }
+}
+
+/// W3C Trace Context: one trace a saga, one span a command, both derived so that every attempt
+/// and every node says the same.
+fn traceparent(saga: SagaId, message: MessageId) -> String {
+    let span = message.0.as_u64_pair().0;
+    format!("00-{}-{span:016x}-01", saga.0.as_simple())
+}

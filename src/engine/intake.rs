@@ -1,0 +1,230 @@
+//! Where work comes from: the start queue, the reply queue, the clock, and commands that no queue
+//! took. Each is decoded here and handed to the worker that looks after its saga.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::decode::{StartRequest, Undecodable, decode_reply, decode_start, starter_of};
+use super::work::{Job, Origin, Work};
+use super::worker::{BATCH_MAX, Node};
+use crate::broker::{Acks, Consumer, Delivery};
+use crate::environment::Shutdown;
+use crate::error::code;
+use crate::message::correlation::Correlation;
+use crate::message::{Message, Outcome, REPLY_QUEUE, START_QUEUE};
+use crate::saga::{Input, Reply};
+use crate::store::{DeadLetter, OutboxMessage};
+
+/// Most sagas woken at once.
+const DUE_MAX: usize = 500;
+
+/// The workers' entrances. A saga always goes to the same one, so that one node's workers never
+/// compete for it.
+#[derive(Clone)]
+pub(super) struct Workers(pub(super) Arc<[mpsc::Sender<Work>]>);
+
+impl Workers {
+    /// Waits while the worker is busy: this is what holds back the queues.
+    pub(super) async fn give(&self, work: Work) {
+        let mut hasher = std::hash::DefaultHasher::new();
+        match &work.job {
+            Job::Tell { saga, .. } => saga.hash(&mut hasher),
+            Job::Start { request, .. } => request.key.hash(&mut hasher),
+            Job::Bury { letter, .. } => letter.id.hash(&mut hasher),
+        }
+        let worker = usize::try_from(hasher.finish() % self.0.len() as u64).unwrap_or(0);
+        // Fails only when the worker is gone, at the very end; the broker gives the message back.
+        let _ = self.0[worker].send(work).await;
+    }
+}
+
+impl Node {
+    /// Takes messages from one queue until the stop; then waits for `drained` before it lets go
+    /// of the consumer, so that what is in work can still be acknowledged.
+    pub(super) async fn receive(
+        self: Arc<Self>,
+        queue: &'static str,
+        consumer: Consumer,
+        workers: Workers,
+        drained: Shutdown,
+    ) {
+        let Consumer {
+            mut deliveries,
+            acks,
+        } = consumer;
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = self.stop.requested() => break,
+                batch = deliveries.next_batch(BATCH_MAX) => batch,
+            };
+            if batch.is_empty() {
+                tracing::error!(queue, "the queue can't be consumed any more");
+                break;
+            }
+            for delivery in batch {
+                workers.give(self.decode(queue, delivery, &acks)).await;
+            }
+        }
+        drop(workers);
+        drained.requested().await;
+    }
+
+    fn decode(&self, queue: &'static str, delivery: Delivery, acks: &Arc<dyn Acks>) -> Work {
+        let Delivery { tag, message, .. } = delivery;
+        let decoded = match queue {
+            START_QUEUE => self.decode_start(&message),
+            _ => decode_reply(&message, &self.secret).map(|(saga, reply)| Job::Tell {
+                saga,
+                input: Input::Reply(reply),
+            }),
+        };
+        let letter = self.letter(queue, message);
+        let job = decoded.unwrap_or_else(|Undecodable { code, reason }| {
+            let letter = DeadLetter {
+                code,
+                reason,
+                ..letter()
+            };
+            let starter = (queue == START_QUEUE)
+                .then(|| starter_of(&letter.message))
+                .flatten();
+            Job::Bury { letter, starter }
+        });
+        Work {
+            job,
+            origin: Origin::Delivery {
+                acks: Arc::clone(acks),
+                tag,
+                letter,
+            },
+        }
+    }
+
+    fn decode_start(&self, message: &Message) -> Result<Job, Undecodable> {
+        let request: StartRequest = decode_start(message, &self.catalogue)?;
+        Ok(Job::Start {
+            request,
+            key_taken: false,
+        })
+    }
+
+    /// How this delivery becomes a dead letter, should it come to that. A message with an id gets
+    /// the same row however often it is delivered.
+    fn letter(
+        &self,
+        queue: &'static str,
+        message: Message,
+    ) -> Arc<dyn Fn() -> DeadLetter + Send + Sync> {
+        let environment = Arc::clone(&self.environment);
+        Arc::new(move || DeadLetter {
+            id: letter_id(queue, &message).unwrap_or_else(|| environment.new_id()),
+            at: environment.now(),
+            queue: queue.to_owned(),
+            code: code::STORE_REFUSED,
+            reason: String::new(),
+            message: message.clone(),
+        })
+    }
+
+    /// Wakes sagas whose time has come.
+    pub(super) async fn watch_the_clock(self: Arc<Self>, workers: Workers) {
+        loop {
+            let now = self.environment.now();
+            let until = now.after(self.options.claim);
+            let mut full = false;
+            match self.store.claim_due(now, until, DUE_MAX).await {
+                Ok(due) => {
+                    full = due.len() == DUE_MAX;
+                    for saga in due {
+                        let job = Job::Tell {
+                            saga,
+                            input: Input::Wake,
+                        };
+                        workers
+                            .give(Work {
+                                job,
+                                origin: Origin::Timer,
+                            })
+                            .await;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "can't ask which sagas are due; trying again"),
+            }
+            if full && !self.stop.is_requested() {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.requested() => return,
+                () = self.environment.sleep(self.options.look_every) => {}
+            }
+        }
+    }
+
+    /// Commands that no queue takes count as failed attempts, so that retry and roll-back apply.
+    pub(super) async fn take_back_unroutable(
+        self: Arc<Self>,
+        mut unroutable: mpsc::Receiver<OutboxMessage>,
+        workers: Workers,
+    ) {
+        loop {
+            let row = tokio::select! {
+                biased;
+                () = self.stop.requested() => return,
+                row = unroutable.recv() => row,
+            };
+            let Some(row) = row else { return };
+            let correlation = row
+                .message
+                .properties
+                .correlation_id
+                .as_deref()
+                .and_then(|text| Correlation::verify(text, &self.secret).ok());
+            let Some(Correlation { saga, step, phase }) = correlation else {
+                // An answer to a starter that is gone: nobody waits for it.
+                tracing::info!(to = %row.destination, "no queue takes this answer; dropped");
+                self.relay.give_back(vec![row.id]);
+                continue;
+            };
+            let reason = Some(format!("no queue: nobody listens at {}", row.destination));
+            let body = Arc::new(Value::Null);
+            let reply = Reply {
+                step,
+                phase,
+                outcome: Outcome::Failed,
+                body,
+                reason,
+            };
+            let job = Job::Tell {
+                saga,
+                input: Input::Reply(reply),
+            };
+            workers
+                .give(Work {
+                    job,
+                    origin: Origin::Outbox(row.id),
+                })
+                .await;
+        }
+    }
+}
+
+fn letter_id(queue: &str, message: &Message) -> Option<Uuid> {
+    let id = message
+        .properties
+        .message_id
+        .as_deref()
+        .filter(|id| !id.is_empty())?;
+    let mut name = format!("{queue}\0{id}\0").into_bytes();
+    name.extend_from_slice(&Bytes::clone(&message.body));
+    Some(Uuid::new_v5(&Uuid::NAMESPACE_OID, &name))
+}
+
+/// The queues that are received from.
+pub(super) const QUEUES: [&str; 2] = [START_QUEUE, REPLY_QUEUE];

@@ -1,0 +1,285 @@
+//! One message end to end: receive → decode → load → decide → commit → acknowledge → relay.
+//!
+//! The files stand in that order: [`intake`] takes messages from the queues (and wake-ups from
+//! the clock), [`decode`] says what they mean, [`worker`] loads, has the batch decided ([`batch`]),
+//! commits and acknowledges, [`relay`] publishes what was committed.
+//!
+//! Invariants:
+//! * a message is acknowledged only after what follows from it is committed;
+//! * only what is committed is published;
+//! * nodes share nothing but the database and the queues: any node may handle any message;
+//! * everything that waits is bounded, so pressure travels back to the queues.
+//!
+//! The clock, tasks and ids come from an [`Environment`], so this very code runs under the
+//! simulator. Deliberately absent: what a saga does next (that is [`crate::saga`]) and any knowledge
+//! of a particular database or broker.
+
+mod batch;
+mod cache;
+pub mod catalogue;
+pub mod decode;
+mod encode;
+mod intake;
+pub mod relay;
+mod work;
+mod worker;
+
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::broker::{Broker, BrokerError, Health, Queue, Topology};
+use crate::definition::Definition;
+use crate::environment::{Environment, Shutdown, Task};
+use crate::message::correlation::Secret;
+use crate::message::{DEAD_LETTER_QUEUE, EVENT_EXCHANGE, REPLY_QUEUE, START_QUEUE};
+use crate::saga::Sabotage;
+use crate::store::{Store, StoreError};
+
+use catalogue::{Catalogue, CatalogueError};
+use decode::check_start;
+use intake::{QUEUES, Workers};
+use relay::{Relay, RelayOptions};
+use work::{Job, Origin, Work};
+pub use work::{StartAnswer, StartError};
+use worker::{BATCH_MAX, Node};
+
+/// How a node behaves.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Workers side by side; two fill two cores.
+    pub workers: usize,
+    /// Unacknowledged messages a queue gives this node.
+    pub prefetch: u16,
+    /// How often to ask which sagas are due: how late a time-out may come.
+    pub look_every: Duration,
+    /// How long a due saga is this node's before another one may look after it.
+    pub claim: Duration,
+    /// How the relay paces itself.
+    pub relay: RelayOptions,
+    /// Known bugs, for the simulator.
+    #[doc(hidden)]
+    pub sabotage: Sabotage,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            prefetch: 500,
+            look_every: Duration::from_millis(100),
+            claim: Duration::from_secs(10),
+            relay: RelayOptions::default(),
+            sabotage: Sabotage::default(),
+        }
+    }
+}
+
+/// What a node is made of.
+pub struct EngineParts {
+    /// Clock, tasks, ids.
+    pub environment: Arc<dyn Environment>,
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// The queues.
+    pub broker: Arc<dyn Broker>,
+    /// What can be started.
+    pub definitions: Vec<Definition>,
+    /// How to behave.
+    pub options: EngineOptions,
+}
+
+/// Why a node can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The definitions and the database don't agree.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The broker.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+/// A running node.
+pub struct Engine {
+    node: Arc<Node>,
+    broker: Arc<dyn Broker>,
+    workers: Mutex<Option<Workers>>,
+    working: Mutex<Vec<Task>>,
+    receiving: Mutex<Vec<Task>>,
+    drained: Shutdown,
+}
+
+impl Engine {
+    /// Declares the topology, loads the definitions and starts to work.
+    pub async fn start(parts: EngineParts) -> Result<Arc<Self>, EngineError> {
+        let EngineParts {
+            environment,
+            store,
+            broker,
+            definitions,
+            options,
+        } = parts;
+        broker.declare(&topology()).await?;
+        let catalogue = Catalogue::open(&*store, definitions, environment.now()).await?;
+        let secret = Secret::new(store.secret(fresh_secret(&*environment)).await?);
+        let (returned, unroutable) = mpsc::channel(BATCH_MAX);
+        let relay = Relay::start(
+            Arc::clone(&environment),
+            Arc::clone(&broker),
+            Arc::clone(&store) as _,
+            options.relay.clone(),
+            Some(returned),
+        );
+        let node = Arc::new(Node {
+            environment,
+            store,
+            catalogue,
+            secret,
+            options,
+            relay,
+            cache: Mutex::default(),
+            wary: AtomicU32::new(0),
+            stop: Shutdown::default(),
+        });
+        let (workers, working) = start_workers(&node);
+        let drained = Shutdown::default();
+        let mut receiving = Vec::new();
+        let environment = &node.environment;
+        let task = Arc::clone(&node).watch_the_clock(workers.clone());
+        receiving.push(Task::start(environment, "clock", task));
+        let task = Arc::clone(&node).take_back_unroutable(unroutable, workers.clone());
+        receiving.push(Task::start(environment, "unroutable", task));
+        for queue in QUEUES {
+            let consumer = broker.consume(queue, node.options.prefetch).await?;
+            let (workers, drained) = (workers.clone(), drained.clone());
+            let task = Arc::clone(&node).receive(queue, consumer, workers, drained);
+            receiving.push(Task::start(environment, "receive", task));
+        }
+        Ok(Arc::new(Self {
+            node,
+            broker,
+            workers: Mutex::new(Some(workers)),
+            working: Mutex::new(working),
+            receiving: Mutex::new(receiving),
+            drained,
+        }))
+    }
+
+    /// Starts a saga and answers once that is committed.
+    ///
+    /// # Errors
+    /// [`StartError`] says whether the request is wrong or the node can't.
+    pub async fn start_saga(&self, name: &str, input: Value) -> Result<StartAnswer, StartError> {
+        let request = check_start(&self.node.catalogue, name, input, None)?;
+        let (caller, answer) = oneshot::channel();
+        let job = Job::Start {
+            request,
+            key_taken: false,
+        };
+        let workers = self
+            .workers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let stopping = || StartError::Unavailable("it is stopping".to_owned());
+        workers
+            .ok_or_else(stopping)?
+            .give(Work {
+                job,
+                origin: Origin::Caller(Some(caller)),
+            })
+            .await;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Whether messages can flow.
+    pub fn broker_health(&self) -> Health {
+        self.broker.health()
+    }
+
+    /// The database, for queries.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.node.store
+    }
+
+    /// The definitions.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.node.catalogue
+    }
+
+    /// Stops taking messages, finishes what is in work, acknowledges and publishes it.
+    pub async fn stop(&self) {
+        self.node.stop.request();
+        drop(
+            self.workers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        let working = std::mem::take(&mut *lock(&self.working));
+        join_all(working.into_iter().map(Task::ended)).await;
+        self.drained.request();
+        let receiving = std::mem::take(&mut *lock(&self.receiving));
+        join_all(receiving.into_iter().map(Task::ended)).await;
+        self.node.relay.stop().await;
+    }
+}
+
+fn start_workers(node: &Arc<Node>) -> (Workers, Vec<Task>) {
+    let mut entrances = Vec::new();
+    let mut tasks = Vec::new();
+    for _ in 0..node.options.workers.max(1) {
+        let (entrance, waiting) = mpsc::channel(2 * BATCH_MAX);
+        entrances.push(entrance);
+        tasks.push(Task::start(
+            &node.environment,
+            "worker",
+            Arc::clone(node).work(waiting),
+        ));
+    }
+    (Workers(entrances.into()), tasks)
+}
+
+/// What this side needs. Participants declare their own queues: a command that no queue takes is
+/// found out and counts as a failed attempt.
+fn topology() -> Topology {
+    let own = |name: &str| Queue {
+        name: name.to_owned(),
+        dead_letter_to: Some(DEAD_LETTER_QUEUE.to_owned()),
+    };
+    let queues = vec![
+        Queue {
+            name: DEAD_LETTER_QUEUE.to_owned(),
+            dead_letter_to: None,
+        },
+        own(START_QUEUE),
+        own(REPLY_QUEUE),
+    ];
+    Topology {
+        queues,
+        topic_exchanges: vec![EVENT_EXCHANGE.to_owned()],
+        bindings: Vec::new(),
+    }
+}
+
+/// Two UUIDv7, so 148 random bits; used only if the database holds none yet.
+fn fresh_secret(environment: &dyn Environment) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for half in bytes.chunks_exact_mut(16) {
+        half.copy_from_slice(Uuid::as_bytes(&environment.new_id()));
+    }
+    bytes
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,294 @@
+//! Publishes what was committed: outbox → broker → confirm → outbox row gone.
+//!
+//! The one who committed hands the rows over at once, so a message waits for no poll. Confirmed
+//! rows are removed by the *next* commit ([`Relay::take_sent`]), or by the relay itself when there
+//! is none soon. Rows that a crash or a failed publish left behind become due after a grace time
+//! and are swept by any node. Hence: published ⇒ committed, and committed ⇒ published at least once.
+//!
+//! Shared by the engine and the participants; deliberately without any knowledge of either.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
+use uuid::Uuid;
+
+use crate::broker::{Broker, Outgoing, Published};
+use crate::environment::{Environment, Shutdown, Task};
+use crate::message::EVENT_EXCHANGE;
+use crate::metric;
+use crate::store::{Outbox, OutboxMessage};
+
+/// Batches that may wait for a publisher; when they are full, whoever commits waits.
+const WAITING_BATCHES_MAX: usize = 64;
+/// Most messages given to the broker in one call.
+const PUBLISH_BATCH_MAX: usize = 256;
+/// Most rows swept at once.
+const SWEEP_ROWS_MAX: usize = 500;
+
+/// How the relay paces itself.
+#[derive(Debug, Clone)]
+pub struct RelayOptions {
+    /// Publishers at work side by side.
+    pub publishers: usize,
+    /// Age at which an outbox row counts as left behind. Longer than any publish normally takes,
+    /// or messages are published twice (which is harmless, but costs).
+    pub grace: Duration,
+    /// How often to look for rows left behind.
+    pub sweep_every: Duration,
+    /// How long a confirmed row waits for a commit to take it along.
+    pub remove_after: Duration,
+}
+
+impl Default for RelayOptions {
+    fn default() -> Self {
+        Self {
+            publishers: 4,
+            grace: Duration::from_secs(10),
+            sweep_every: Duration::from_secs(1),
+            remove_after: Duration::from_millis(50),
+        }
+    }
+}
+
+/// A running relay.
+pub struct Relay {
+    intake: Mutex<Option<mpsc::Sender<Vec<OutboxMessage>>>>,
+    shared: Arc<Shared>,
+    tasks: Mutex<Vec<Task>>,
+    stop: Shutdown,
+}
+
+struct Shared {
+    environment: Arc<dyn Environment>,
+    broker: Arc<dyn Broker>,
+    outbox: Arc<dyn Outbox>,
+    options: RelayOptions,
+    sent: Mutex<Vec<Uuid>>,
+    sent_some: Notify,
+    /// Takes mandatory messages that no queue wanted. Without it they are dropped with a warning.
+    unroutable: Option<mpsc::Sender<OutboxMessage>>,
+}
+
+impl Relay {
+    /// Starts the publishers and the sweeper. Messages that no queue takes go to `unroutable`,
+    /// whose owner then has their outbox rows removed.
+    pub fn start(
+        environment: Arc<dyn Environment>,
+        broker: Arc<dyn Broker>,
+        outbox: Arc<dyn Outbox>,
+        options: RelayOptions,
+        unroutable: Option<mpsc::Sender<OutboxMessage>>,
+    ) -> Arc<Self> {
+        let (intake, waiting) = mpsc::channel(WAITING_BATCHES_MAX);
+        let waiting = Arc::new(AsyncMutex::new(waiting));
+        let shared = Arc::new(Shared {
+            environment,
+            broker,
+            outbox,
+            options,
+            sent: Mutex::default(),
+            sent_some: Notify::new(),
+            unroutable,
+        });
+        let stop = Shutdown::default();
+        let mut tasks = Vec::new();
+        for _ in 0..shared.options.publishers.max(1) {
+            let (shared, waiting) = (Arc::clone(&shared), Arc::clone(&waiting));
+            let environment = Arc::clone(&shared.environment);
+            tasks.push(Task::start(
+                &environment,
+                "relay",
+                shared.publish_waiting(waiting),
+            ));
+        }
+        let environment = Arc::clone(&shared.environment);
+        tasks.push(Task::start(
+            &environment,
+            "relay-sweep",
+            Arc::clone(&shared).sweep_left_behind(intake.clone(), stop.clone()),
+        ));
+        tasks.push(Task::start(
+            &environment,
+            "relay-remove",
+            Arc::clone(&shared).remove_when_idle(stop.clone()),
+        ));
+        Arc::new(Self {
+            intake: Mutex::new(Some(intake)),
+            shared,
+            tasks: Mutex::new(tasks),
+            stop,
+        })
+    }
+
+    /// Hands over messages whose rows are committed; waits while the broker can't keep up.
+    pub async fn send(&self, messages: Vec<OutboxMessage>) {
+        if messages.is_empty() {
+            return;
+        }
+        let intake = self
+            .intake
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(intake) = intake {
+            // Fails only after `stop`: the rows stay, and another node sweeps them.
+            let _ = intake.send(messages).await;
+        }
+    }
+
+    /// Ids of confirmed rows, to be removed by the caller's next commit; the caller gives them
+    /// back by [`Relay::give_back`] if that commit fails.
+    pub fn take_sent(&self) -> Vec<Uuid> {
+        std::mem::take(&mut *lock(&self.shared.sent))
+    }
+
+    /// Undoes [`Relay::take_sent`].
+    pub fn give_back(&self, sent: Vec<Uuid>) {
+        self.shared.mark_sent(sent);
+    }
+
+    /// Publishes what was handed over, removes the confirmed rows and stops.
+    pub async fn stop(&self) {
+        drop(
+            self.intake
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        self.stop.request();
+        let tasks = std::mem::take(&mut *lock(&self.tasks));
+        join_all(tasks.into_iter().map(Task::ended)).await;
+        self.shared.remove(self.take_sent()).await;
+    }
+}
+
+impl Shared {
+    async fn publish_waiting(
+        self: Arc<Self>,
+        waiting: Arc<AsyncMutex<mpsc::Receiver<Vec<OutboxMessage>>>>,
+    ) {
+        loop {
+            let mut batch = Vec::new();
+            {
+                let mut waiting = waiting.lock().await;
+                match waiting.recv().await {
+                    Some(messages) => batch.extend(messages),
+                    None => return,
+                }
+                while batch.len() < PUBLISH_BATCH_MAX
+                    && let Ok(messages) = waiting.try_recv()
+                {
+                    batch.extend(messages);
+                }
+            }
+            self.publish(batch).await;
+        }
+    }
+
+    async fn publish(&self, batch: Vec<OutboxMessage>) {
+        let outgoing = batch
+            .iter()
+            .map(|row| Outgoing {
+                destination: row.destination.clone(),
+                message: row.message.clone(),
+                mandatory: row.destination.exchange != EVENT_EXCHANGE,
+            })
+            .collect();
+        let published = self.broker.publish(outgoing).await;
+        let mut sent = Vec::with_capacity(batch.len());
+        for (row, published) in batch.into_iter().zip(published) {
+            match published {
+                Published::Confirmed => sent.push(row.id),
+                Published::Unroutable => match &self.unroutable {
+                    // Fails only while the owner stops: the row stays and is swept.
+                    Some(owner) => drop(owner.send(row).await),
+                    None => {
+                        tracing::warn!(to = %row.destination, "no queue takes this message; dropped");
+                        sent.push(row.id);
+                    }
+                },
+                Published::Failed(why) => {
+                    // The row stays and becomes due after the grace time.
+                    metric::publish_failed();
+                    tracing::debug!(to = %row.destination, %why, "publish failed; will be swept");
+                }
+            }
+        }
+        metric::published(sent.len());
+        self.mark_sent(sent);
+    }
+
+    fn mark_sent(&self, ids: Vec<Uuid>) {
+        if !ids.is_empty() {
+            lock(&self.sent).extend(ids);
+            self.sent_some.notify_one();
+        }
+    }
+
+    async fn sweep_left_behind(
+        self: Arc<Self>,
+        intake: mpsc::Sender<Vec<OutboxMessage>>,
+        stop: Shutdown,
+    ) {
+        loop {
+            let now = self.environment.now();
+            let until = now.after(self.options.grace);
+            let full = match self.outbox.sweep_outbox(now, until, SWEEP_ROWS_MAX).await {
+                Ok(rows) => {
+                    let full = rows.len() == SWEEP_ROWS_MAX;
+                    if !rows.is_empty() {
+                        metric::swept(rows.len());
+                        tracing::info!(rows = rows.len(), "publishing messages left in the outbox");
+                        let _ = intake.send(rows).await;
+                    }
+                    full
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "can't sweep the outbox; trying again");
+                    false
+                }
+            };
+            let pause = if full {
+                Duration::ZERO
+            } else {
+                self.options.sweep_every
+            };
+            tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                () = self.environment.sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn remove_when_idle(self: Arc<Self>, stop: Shutdown) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                () = self.sent_some.notified() => {}
+            }
+            self.environment.sleep(self.options.remove_after).await;
+            let idle = std::mem::take(&mut *lock(&self.sent));
+            self.remove(idle).await;
+        }
+    }
+
+    async fn remove(&self, sent: Vec<Uuid>) {
+        if sent.is_empty() {
+            return;
+        }
+        if let Err(error) = self.outbox.remove_sent(&sent).await {
+            // Left in place they would be published again; keep them for the next commit.
+            tracing::warn!(%error, "can't remove published outbox rows; trying again");
+            lock(&self.sent).extend(sent);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing panics while holding these locks, and the data stays whole if something did.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

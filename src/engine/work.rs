@@ -1,0 +1,88 @@
+//! A unit of work on its way through a node, and where its acknowledgement goes.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::decode::StartRequest;
+use crate::broker::{Acks, DeliveryTag};
+use crate::id::SagaId;
+use crate::saga::{Input, Starter, Status};
+use crate::store::DeadLetter;
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub(super) enum Job {
+    /// Start a saga. `key_taken`: an attempt to store it found the key in use.
+    Start {
+        request: StartRequest,
+        key_taken: bool,
+    },
+    /// Tell a saga something.
+    Tell { saga: SagaId, input: Input },
+    /// Keep a message nobody can handle, and tell the one who wanted a saga, if any.
+    Bury {
+        letter: DeadLetter,
+        starter: Option<Starter>,
+    },
+}
+
+impl Job {
+    /// The saga it is about, if there is one already.
+    pub(super) fn saga(&self) -> Option<SagaId> {
+        match self {
+            Self::Tell { saga, .. } => Some(*saga),
+            Self::Start { .. } | Self::Bury { .. } => None,
+        }
+    }
+}
+
+/// A job and who waits for it to be committed.
+pub(super) struct Work {
+    pub(super) job: Job,
+    pub(super) origin: Origin,
+}
+
+/// Who waits.
+pub(super) enum Origin {
+    /// The broker, for an acknowledgement. The delivery is kept until then: if it turns out that
+    /// it can't be handled, it becomes a dead letter.
+    Delivery {
+        acks: Arc<dyn Acks>,
+        tag: DeliveryTag,
+        letter: Arc<dyn Fn() -> DeadLetter + Send + Sync>,
+    },
+    /// Somebody in this process (HTTP), for the answer.
+    Caller(Option<oneshot::Sender<Result<StartAnswer, StartError>>>),
+    /// An outbox row whose message no queue took; it goes once this is committed.
+    Outbox(Uuid),
+    /// Nobody: if it is lost, the clock brings it again.
+    Timer,
+}
+
+/// What became of a start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartAnswer {
+    /// It began.
+    Started(SagaId),
+    /// A saga with this key and the same input had begun before; nothing new happens.
+    Existing(SagaId, Status),
+}
+
+/// Why a saga was not started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// The request is wrong.
+    #[error(transparent)]
+    Refused(#[from] super::decode::Undecodable),
+    /// The key belongs to a saga with another input.
+    #[error("saga {saga} has this key with another input; use another key, or the same input")]
+    KeyConflict {
+        /// The saga that holds the key.
+        saga: SagaId,
+    },
+    /// The node is stopping, or its database refuses.
+    #[error("this node can't start sagas now: {0}")]
+    Unavailable(String),
+}

@@ -1,0 +1,366 @@
+//! The worker: load, decide, commit, acknowledge, relay — a batch at a time.
+//!
+//! A worker takes whatever is waiting, never lingers for more, and commits it in one transaction.
+//! If another node was faster with some of the sagas, those alone are loaded and decided again.
+//! If the database is away, the batch waits, unacknowledged, and with it the queue.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::EngineOptions;
+use super::batch::{Batch, Decided, Found, Parts};
+use super::cache::{Cache, Open};
+use super::catalogue::Catalogue;
+use super::relay::Relay;
+use super::work::{Job, Origin, StartAnswer, StartError, Work};
+use crate::broker::{Acks, DeliveryTag};
+use crate::environment::{Environment, Shutdown};
+use crate::error::{Class, code};
+use crate::id::SagaId;
+use crate::message::correlation::Secret;
+use crate::metric;
+use crate::saga::{Saga, journal};
+use crate::store::{
+    Conflict, DeadLetter, KeyMatch, LoadRequest, LoadedSaga, SagaKey, Store, StoreError,
+};
+
+/// Most works in a batch. Most of what batching gains is there at 50 to 200.
+pub(super) const BATCH_MAX: usize = 200;
+/// First and longest pause while the database is away.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Batches during which cached sagas are checked against the database after a conflict: with
+/// several nodes on the same queues, looking first is cheaper than deciding twice.
+pub(super) const WARY_BATCHES: u32 = 64;
+
+/// What all parts of a node share.
+pub(super) struct Node {
+    pub(super) environment: Arc<dyn Environment>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) catalogue: Catalogue,
+    pub(super) secret: Secret,
+    pub(super) options: EngineOptions,
+    pub(super) relay: Arc<Relay>,
+    pub(super) cache: Mutex<Cache>,
+    pub(super) wary: AtomicU32,
+    pub(super) stop: Shutdown,
+}
+
+impl Node {
+    /// Works until the last sender is gone.
+    pub(super) async fn work(self: Arc<Self>, mut waiting: mpsc::Receiver<Work>) {
+        loop {
+            let mut batch = Vec::with_capacity(BATCH_MAX);
+            if waiting.recv_many(&mut batch, BATCH_MAX).await == 0 {
+                return;
+            }
+            self.settle(batch).await;
+        }
+    }
+
+    /// Brings a batch to its end, however often the database or another node makes it start over.
+    async fn settle(&self, mut works: Vec<Work>) {
+        let mut pause = PAUSE.0;
+        while !works.is_empty() {
+            works = match self.attempt(works).await {
+                Ok(again) => {
+                    pause = PAUSE.0;
+                    again
+                }
+                Err((works, error)) if error.class() == Class::Retry => {
+                    if self.stop.is_requested() {
+                        // Unacknowledged, so the broker gives them to another node.
+                        return;
+                    }
+                    tracing::warn!(%error, works = works.len(), "batch waits for the database");
+                    self.environment.sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                    works
+                }
+                Err((works, error)) => {
+                    self.isolate(works, &error).await;
+                    return;
+                }
+            };
+        }
+    }
+
+    /// The database refuses this batch for good: find the work it is about, and set it aside.
+    async fn isolate(&self, works: Vec<Work>, error: &StoreError) {
+        tracing::error!(%error, works = works.len(), "the database refuses a batch; trying its parts");
+        for work in works {
+            if let Err((works, error)) = self.attempt(vec![work]).await {
+                for work in works {
+                    self.set_aside(work, &error).await;
+                }
+            }
+        }
+    }
+
+    async fn set_aside(&self, work: Work, error: &StoreError) {
+        match work.origin {
+            Origin::Delivery { acks, tag, letter } => {
+                let reason = format!("what follows from this message can't be stored: {error}");
+                let buried = DeadLetter {
+                    code: code::STORE_REFUSED,
+                    reason,
+                    ..letter()
+                };
+                let origin = Origin::Delivery { acks, tag, letter };
+                let job = Job::Bury {
+                    letter: buried,
+                    starter: None,
+                };
+                if let Err((works, error)) = self.attempt(vec![Work { job, origin }]).await {
+                    tracing::error!(%error, "not even a dead letter can be stored");
+                    works.iter().for_each(give_back);
+                }
+            }
+            Origin::Caller(Some(caller)) => {
+                drop(caller.send(Err(StartError::Unavailable(error.to_string()))));
+            }
+            Origin::Caller(None) | Origin::Outbox(_) | Origin::Timer => {}
+        }
+    }
+
+    /// One time round. Returns the works that must be decided again, or all of them if nothing
+    /// was stored.
+    async fn attempt(&self, works: Vec<Work>) -> Result<Vec<Work>, (Vec<Work>, StoreError)> {
+        let began = self.environment.now();
+        let (found, keys) = match self.load(&works).await {
+            Ok(loaded) => loaded,
+            Err(error) => return Err((works, error)),
+        };
+        let mut batch = Batch::new(self, found, keys);
+        for work in works {
+            batch.decide(work);
+        }
+        let Parts {
+            mut commit,
+            open,
+            decided,
+            mut again,
+        } = batch.into_parts();
+        if self.options.sabotage.ack_before_commit {
+            acknowledge(&decided);
+        }
+        commit.sent.extend(self.relay.take_sent());
+        let (sent, mut outbox) = (commit.sent.clone(), commit.outbox.clone());
+        let outboxes: Vec<_> = commit
+            .sagas
+            .iter()
+            .map(|write| (write.head.id, write.outbox.clone()))
+            .collect();
+        let conflicts = match self.store.commit(commit).await {
+            Ok(outcome) => BTreeMap::from_iter(outcome.conflicts),
+            Err(error) => {
+                self.relay.give_back(sent);
+                let works = decided
+                    .into_iter()
+                    .map(|decided| decided.work)
+                    .chain(again)
+                    .collect();
+                return Err((works, error));
+            }
+        };
+        let took = self.environment.now().since(began);
+        metric::committed(decided.len(), took.as_secs_f64());
+        for (id, rows) in outboxes {
+            if !conflicts.contains_key(&id) {
+                outbox.extend(rows);
+            }
+        }
+        self.keep(open, &conflicts);
+        let (lost, stored): (Vec<_>, Vec<_>) = decided
+            .into_iter()
+            .partition(|decided| decided.saga.is_some_and(|id| conflicts.contains_key(&id)));
+        again.extend(lost.into_iter().map(|lost| undecided(lost, &conflicts)));
+        if !self.options.sabotage.ack_before_commit {
+            acknowledge(&stored);
+        }
+        answer(stored);
+        self.relay.send(outbox).await;
+        Ok(again)
+    }
+
+    /// Finds the batch's sagas: in the cache, or in the store.
+    async fn load(
+        &self,
+        works: &[Work],
+    ) -> Result<(BTreeMap<SagaId, Found>, BTreeMap<SagaKey, Option<KeyMatch>>), StoreError> {
+        let ids: BTreeSet<SagaId> = works.iter().filter_map(|work| work.job.saga()).collect();
+        let wary = self.wary.load(Ordering::Relaxed);
+        let mut found = BTreeMap::new();
+        let mut requests = Vec::new();
+        let mut stale = BTreeMap::new();
+        {
+            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            for id in ids {
+                match cache.take(id) {
+                    Some(open) if wary == 0 => {
+                        found.insert(id, Found::Open(Box::new(open)));
+                    }
+                    Some(open) => {
+                        requests.push(LoadRequest {
+                            id,
+                            after: open.head.revision,
+                        });
+                        stale.insert(id, open);
+                    }
+                    None => requests.push(LoadRequest { id, after: 0 }),
+                }
+            }
+        }
+        if wary > 0 {
+            self.wary.store(wary - 1, Ordering::Relaxed);
+        }
+        if !requests.is_empty() {
+            let loaded = self.store.load(&requests).await?;
+            for (request, loaded) in requests.iter().zip(loaded) {
+                let saga = match loaded {
+                    None => Found::Missing,
+                    Some(loaded) => self.open(stale.remove(&request.id), loaded),
+                };
+                found.insert(request.id, saga);
+            }
+        }
+        Ok((found, self.find_keys(works).await?))
+    }
+
+    async fn find_keys(
+        &self,
+        works: &[Work],
+    ) -> Result<BTreeMap<SagaKey, Option<KeyMatch>>, StoreError> {
+        let keys: BTreeSet<SagaKey> = works
+            .iter()
+            .filter_map(|work| match &work.job {
+                Job::Start {
+                    request,
+                    key_taken: true,
+                } => Some(SagaKey {
+                    name: request.definition.name.clone(),
+                    key: request.key.clone(),
+                }),
+                _ => None,
+            })
+            .collect();
+        if keys.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let keys: Vec<SagaKey> = keys.into_iter().collect();
+        let matches = self.store.find(&keys).await?;
+        Ok(keys.into_iter().zip(matches).collect())
+    }
+
+    /// Brings a cached saga up to date, or rebuilds it from its snapshot and journal.
+    fn open(&self, cached: Option<Open>, loaded: LoadedSaga) -> Found {
+        let LoadedSaga {
+            head,
+            snapshot,
+            entries,
+        } = loaded;
+        let Some(definition) = self.catalogue.version(&head.name, head.version).cloned() else {
+            return Found::Unreadable(format!(
+                "its definition `{}` version {} is not known to this node",
+                head.name, head.version
+            ));
+        };
+        let (mut saga, revision, tail) = match (cached, snapshot) {
+            (Some(cached), _) => (cached.saga, cached.head.revision, cached.tail),
+            (None, Some(snapshot)) => match serde_json::from_slice(&snapshot.body) {
+                Ok(saga) => (saga, snapshot.revision, 0),
+                Err(error) => return Found::Unreadable(format!("snapshot: {error}")),
+            },
+            (None, None) => (
+                Saga::new(head.id, &head.name, &head.key, head.started_at),
+                0,
+                0,
+            ),
+        };
+        if let Err(error) = journal::fold(&mut saga, revision, &entries) {
+            return Found::Unreadable(error.to_string());
+        }
+        if revision + entries.len() as u64 != head.revision {
+            return Found::Unreadable(format!(
+                "its row is at entry {}, its journal ends at {}",
+                head.revision,
+                revision + entries.len() as u64
+            ));
+        }
+        let tail = tail + entries.len() as u64;
+        Found::Open(Box::new(Open {
+            saga,
+            head,
+            definition,
+            tail,
+            fresh: true,
+        }))
+    }
+
+    fn keep(&self, open: Vec<Open>, conflicts: &BTreeMap<SagaId, Conflict>) {
+        if !conflicts.is_empty() {
+            metric::conflicts(conflicts.len());
+            if conflicts
+                .values()
+                .any(|conflict| *conflict == Conflict::Revision)
+            {
+                self.wary.store(WARY_BATCHES, Ordering::Relaxed);
+            }
+        }
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        for open in open {
+            if !conflicts.contains_key(&open.head.id) {
+                cache.keep(open);
+            }
+        }
+    }
+}
+
+/// A work whose saga conflicted, as it goes into the next round.
+fn undecided(lost: Decided, conflicts: &BTreeMap<SagaId, Conflict>) -> Work {
+    let mut work = lost.work;
+    let conflict = lost.saga.and_then(|id| conflicts.get(&id));
+    if let Job::Start { key_taken, .. } = &mut work.job {
+        *key_taken = conflict == Some(&Conflict::KeyTaken);
+    }
+    work
+}
+
+/// Acknowledges deliveries, one call for each consumer.
+fn acknowledge(stored: &[Decided]) {
+    let mut tags: Vec<(&Arc<dyn Acks>, Vec<DeliveryTag>)> = Vec::new();
+    for decided in stored {
+        if let Origin::Delivery { acks, tag, .. } = &decided.work.origin {
+            match tags.iter_mut().find(|(known, _)| Arc::ptr_eq(known, acks)) {
+                Some((_, tags)) => tags.push(*tag),
+                None => tags.push((acks, vec![*tag])),
+            }
+        }
+    }
+    for (acks, tags) in tags {
+        acks.ack(&tags);
+    }
+}
+
+fn answer(stored: Vec<Decided>) {
+    for Decided { work, answer, .. } in stored {
+        if let (Job::Start { request, .. }, Some(Ok(StartAnswer::Started(_)))) =
+            (&work.job, &answer)
+        {
+            metric::started(&request.definition.name);
+        }
+        if let (Origin::Caller(Some(caller)), Some(answer)) = (work.origin, answer) {
+            // The caller may have gone away; the saga runs all the same.
+            drop(caller.send(answer));
+        }
+    }
+}
+
+fn give_back(work: &Work) {
+    if let Origin::Delivery { acks, tag, .. } = &work.origin {
+        acks.requeue(&[*tag]);
+    }
+}

@@ -1,0 +1,104 @@
+//! Every metric's name, in one place, behind a function that says when it is counted.
+
+use metrics::{counter, gauge, histogram};
+
+/// A name and what it counts, for `/metrics`.
+pub const DESCRIPTIONS: &[(&str, &str)] = &[
+    (DECISIONS, "Inputs decided and committed"),
+    (STARTED, "Sagas started"),
+    (ENDED, "Sagas ended, by saga and status"),
+    (DURATION, "Seconds from a saga's start to its end"),
+    (
+        SUSPENDED,
+        "Times a saga was suspended and waits for a person",
+    ),
+    (BATCH, "Inputs in a committed batch"),
+    (COMMIT, "Seconds that a commit took"),
+    (
+        CONFLICTS,
+        "Sagas decided again because another node was faster",
+    ),
+    (IGNORED, "Duplicate or late messages that changed nothing"),
+    (DEAD_LETTERS, "Messages nobody could handle, by error code"),
+    (PUBLISHED, "Messages confirmed by the broker"),
+    (
+        PUBLISH_FAILED,
+        "Messages whose publish failed and will be tried again",
+    ),
+    (SWEPT, "Outbox rows published by the sweep"),
+    (BROKER_UP, "1 while messages can flow, else 0"),
+];
+
+const DECISIONS: &str = "backstitch_decisions_total";
+const STARTED: &str = "backstitch_sagas_started_total";
+const ENDED: &str = "backstitch_sagas_ended_total";
+const DURATION: &str = "backstitch_saga_duration_seconds";
+const SUSPENDED: &str = "backstitch_sagas_suspended_total";
+const BATCH: &str = "backstitch_batch_inputs";
+const COMMIT: &str = "backstitch_commit_seconds";
+const CONFLICTS: &str = "backstitch_commit_conflicts_total";
+const IGNORED: &str = "backstitch_ignored_messages_total";
+const DEAD_LETTERS: &str = "backstitch_dead_letters_total";
+const PUBLISHED: &str = "backstitch_published_total";
+const PUBLISH_FAILED: &str = "backstitch_publish_failed_total";
+const SWEPT: &str = "backstitch_outbox_swept_total";
+const BROKER_UP: &str = "backstitch_broker_up";
+
+/// A batch was committed.
+pub fn committed(inputs: usize, seconds: f64) {
+    counter!(DECISIONS).increment(inputs as u64);
+    #[allow(clippy::cast_precision_loss)] // a batch is far below 2^52
+    histogram!(BATCH).record(inputs as f64);
+    histogram!(COMMIT).record(seconds);
+}
+
+/// A saga started.
+pub fn started(saga: &str) {
+    counter!(STARTED, "saga" => saga.to_owned()).increment(1);
+}
+
+/// A saga ended.
+pub fn ended(saga: &str, status: &'static str, seconds: f64) {
+    counter!(ENDED, "saga" => saga.to_owned(), "status" => status).increment(1);
+    histogram!(DURATION).record(seconds);
+}
+
+/// A saga waits for a person.
+pub fn suspended(saga: &str) {
+    counter!(SUSPENDED, "saga" => saga.to_owned()).increment(1);
+}
+
+/// Sagas were decided again.
+pub fn conflicts(count: usize) {
+    counter!(CONFLICTS).increment(count as u64);
+}
+
+/// A message changed nothing.
+pub fn ignored() {
+    counter!(IGNORED).increment(1);
+}
+
+/// A message became a dead letter.
+pub fn dead_letter(code: crate::error::Code) {
+    counter!(DEAD_LETTERS, "code" => code.to_string()).increment(1);
+}
+
+/// Messages were confirmed.
+pub fn published(count: usize) {
+    counter!(PUBLISHED).increment(count as u64);
+}
+
+/// A publish failed.
+pub fn publish_failed() {
+    counter!(PUBLISH_FAILED).increment(1);
+}
+
+/// Outbox rows were swept.
+pub fn swept(count: usize) {
+    counter!(SWEPT).increment(count as u64);
+}
+
+/// Whether messages can flow.
+pub fn broker_up(up: bool) {
+    gauge!(BROKER_UP).set(if up { 1.0 } else { 0.0 });
+}

@@ -1,0 +1,248 @@
+//! Aggregates: domain logic without I/O, clock or randomness.
+//!
+//! An aggregate answers a command with events or a rejection; its state is what the events fold
+//! to. All commands of a batch to one aggregate fold in memory and are written as one row change,
+//! so a hot aggregate costs a commit a batch, not a conflict a command. The events are kept; the
+//! row is a snapshot, and [`replay`] must come to the same state.
+
+use std::marker::PhantomData;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::command::Command;
+use super::handler::{CommandHandler, CommandSpec, OpenAggregate, Refusal, Rejection, UnitOfWork};
+use crate::id::Timestamp;
+use crate::store::StoreError;
+use crate::store::participant::{
+    AggregateEvent, AggregateKey, AggregateRow, ParticipantStore, Write,
+};
+
+/// Longest id of an aggregate, in bytes.
+pub const AGGREGATE_ID_BYTES_MAX: usize = 255;
+
+/// Rows read at once by [`states`] and [`rebuild`].
+const PAGE_ROWS: usize = 500;
+
+/// A unit of consistency: one article's stock, one customer's account.
+pub trait Aggregate: Send + Sync + 'static {
+    /// What the events fold to. Bounded: what is settled leaves it.
+    type State: Serialize + DeserializeOwned + Default + Send;
+    /// What can happen.
+    type Event: Serialize + DeserializeOwned + Send;
+
+    /// The kind, as the store names it.
+    const KIND: &'static str;
+    /// The commands it handles.
+    const COMMANDS: &'static [CommandSpec];
+
+    /// Which aggregate a command is for.
+    fn id_of(command: &Command) -> Result<String, Rejection>;
+
+    /// What a command does: the events, and the reply's body.
+    fn handle(
+        state: &Self::State,
+        command: &Command,
+        now: Timestamp,
+    ) -> Result<(Vec<Self::Event>, Value), Rejection>;
+
+    /// Folds an event. Total: an event that was recorded has happened.
+    fn apply(state: &mut Self::State, event: &Self::Event);
+}
+
+/// What events fold to.
+pub fn replay<'a, A: Aggregate>(events: impl IntoIterator<Item = &'a A::Event>) -> A::State {
+    let mut state = A::State::default();
+    for event in events {
+        A::apply(&mut state, event);
+    }
+    state
+}
+
+/// The key of an aggregate, if the id can be one.
+pub fn key_of<A: Aggregate>(id: String) -> Result<AggregateKey, Rejection> {
+    if id.is_empty() || id.len() > AGGREGATE_ID_BYTES_MAX || id.chars().any(char::is_control) {
+        return Err(Rejection::new(format!(
+            "the id of {} must have 1 to {AGGREGATE_ID_BYTES_MAX} bytes without control characters",
+            A::KIND
+        )));
+    }
+    Ok(AggregateKey {
+        kind: A::KIND.to_owned(),
+        id,
+    })
+}
+
+/// The snapshots of all aggregates of a kind, in id order.
+pub async fn states<A: Aggregate>(
+    store: &dyn ParticipantStore,
+) -> Result<Vec<(String, A::State)>, StoreError> {
+    let mut states = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = store
+            .aggregates(A::KIND, after.as_deref(), PAGE_ROWS)
+            .await?;
+        let last_page = page.len() < PAGE_ROWS;
+        for row in page {
+            let state = Open::<A>::new(Some(&row))?.state;
+            after = Some(row.key.id.clone());
+            states.push((row.key.id, state));
+        }
+        if last_page {
+            return Ok(states);
+        }
+    }
+}
+
+/// The state of one aggregate, from its events alone, to be compared with its snapshot.
+pub async fn rebuild<A: Aggregate>(
+    store: &dyn ParticipantStore,
+    key: &AggregateKey,
+) -> Result<A::State, StoreError> {
+    let mut state = A::State::default();
+    let mut after = 0;
+    loop {
+        let page = store.aggregate_events(key, after, PAGE_ROWS).await?;
+        for row in &page {
+            let event = serde_json::from_slice(&row.body).map_err(|error| {
+                corrupt(
+                    format!("event {} of {} `{}`", row.seq, key.kind, key.id),
+                    &error,
+                )
+            })?;
+            A::apply(&mut state, &event);
+            after = row.seq;
+        }
+        if page.len() < PAGE_ROWS {
+            return Ok(state);
+        }
+    }
+}
+
+/// An aggregate in memory: its state with the batch's changes, and the events not yet written.
+pub struct Open<A: Aggregate> {
+    state: A::State,
+    /// The newest stored event; `None` if there is no row.
+    stored_revision: Option<u64>,
+    events: Vec<Bytes>,
+}
+
+impl<A: Aggregate> Open<A> {
+    pub(super) fn new(row: Option<&AggregateRow>) -> Result<Self, StoreError> {
+        let state = match row {
+            None => A::State::default(),
+            Some(row) => serde_json::from_slice(&row.state)
+                .map_err(|error| corrupt(format!("{} `{}`", row.key.kind, row.key.id), &error))?,
+        };
+        Ok(Self {
+            state,
+            stored_revision: row.map(|row| row.revision),
+            events: Vec::new(),
+        })
+    }
+
+    /// The state now.
+    pub fn state(&self) -> &A::State {
+        &self.state
+    }
+
+    /// Number of the newest event, stored or not.
+    pub fn revision(&self) -> u64 {
+        self.stored_revision.unwrap_or(0) + self.events.len() as u64
+    }
+
+    /// Records events: all of them, or none if one can't be written down.
+    pub fn record(&mut self, events: &[A::Event]) -> Result<(), Refusal> {
+        let encoded: Result<Vec<Bytes>, _> = events
+            .iter()
+            .map(|event| serde_json::to_vec(event).map(Bytes::from))
+            .collect();
+        let encoded = encoded.map_err(|error| {
+            Refusal::Failed(format!("an event of {} can't be written: {error}", A::KIND))
+        })?;
+        self.events.extend(encoded);
+        for event in events {
+            A::apply(&mut self.state, event);
+        }
+        Ok(())
+    }
+
+    /// Lets the aggregate handle a command.
+    pub fn execute(&mut self, command: &Command, now: Timestamp) -> Result<Value, Refusal> {
+        let (events, reply) = A::handle(&self.state, command, now)?;
+        self.record(&events)?;
+        Ok(reply)
+    }
+}
+
+impl<A: Aggregate> OpenAggregate for Open<A> {
+    fn close(
+        self: Box<Self>,
+        key: AggregateKey,
+        at: Timestamp,
+        events: &mut Vec<AggregateEvent>,
+    ) -> Result<Option<Write<AggregateRow>>, StoreError> {
+        if self.events.is_empty() {
+            return Ok(None);
+        }
+        let state = serde_json::to_vec(&self.state)
+            .map_err(|error| corrupt(format!("{} `{}`", key.kind, key.id), &error))?;
+        let row = AggregateRow {
+            key: key.clone(),
+            revision: self.revision(),
+            state: state.into(),
+        };
+        let first = self.stored_revision.unwrap_or(0) + 1;
+        events.extend(
+            (first..)
+                .zip(self.events)
+                .map(|(seq, body)| AggregateEvent {
+                    key: key.clone(),
+                    seq,
+                    at,
+                    body,
+                }),
+        );
+        Ok(Some(match self.stored_revision {
+            None => Write::Insert(row),
+            Some(_) => Write::Update(row),
+        }))
+    }
+}
+
+/// Makes an aggregate a handler.
+pub struct AggregateHandler<A>(PhantomData<fn() -> A>);
+
+impl<A> Default for AggregateHandler<A> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+#[async_trait]
+impl<A: Aggregate> CommandHandler for AggregateHandler<A> {
+    fn commands(&self) -> &'static [CommandSpec] {
+        A::COMMANDS
+    }
+
+    fn aggregate_of(&self, command: &Command) -> Result<Option<AggregateKey>, Rejection> {
+        key_of::<A>(A::id_of(command)?).map(Some)
+    }
+
+    async fn handle(&self, command: &Command, unit: &mut UnitOfWork) -> Result<Value, Refusal> {
+        let key = key_of::<A>(A::id_of(command)?)?;
+        let now = unit.now();
+        unit.aggregate::<A>(&key)?.execute(command, now)
+    }
+}
+
+fn corrupt(what: String, error: &serde_json::Error) -> StoreError {
+    StoreError::Corrupt {
+        what,
+        why: error.to_string(),
+    }
+}

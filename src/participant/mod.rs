@@ -1,0 +1,164 @@
+//! The SDK for participants written in Rust: a queue, handlers by command, one loop.
+//!
+//! ```text
+//! deliver → decode → [transaction] load → judge → handle → commit {barriers, aggregates,
+//!                                                   events, replies, sent} → ack → relay
+//! ```
+//!
+//! Separate from the engine because a participant is another service, in general in another
+//! process with another database; the two share only the wire protocol, the broker and the relay.
+//! Acknowledged ⇒ committed, published ⇒ committed, and each command takes effect once, however
+//! often it is delivered: see [`barrier`]. Any number of workers and instances may serve a queue.
+//!
+//! Deliberately absent: retries of a command that `failed` (the saga decides), HTTP, and any
+//! clock, sleep or task but those of the [`Environment`](crate::environment::Environment), so that
+//! the simulator can run the same code and drop it at any await.
+
+mod aggregate;
+pub mod barrier;
+mod batch;
+mod command;
+mod handler;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub use aggregate::{
+    AGGREGATE_ID_BYTES_MAX, Aggregate, AggregateHandler, Open, key_of, rebuild, replay, states,
+};
+pub use command::{Command, RESERVATION_FIELD, ReplyAddress, Unusable, decode, fingerprint};
+pub use handler::{CommandHandler, CommandSpec, Refusal, Rejection, UnitOfWork};
+pub use worker::{Connections, ParticipantError, run_all};
+
+use crate::broker::{Queue, Topology};
+use crate::engine::relay::RelayOptions;
+use crate::message::DEAD_LETTER_QUEUE;
+use crate::store::participant::AggregateKey;
+
+/// Most commands handled in one transaction.
+pub const BATCH_COMMANDS_MAX: usize = 200;
+/// Most unacknowledged commands a worker holds: the batch at work and more than the next one.
+pub const PREFETCH: u16 = 500;
+
+/// How a participant runs.
+#[derive(Debug, Clone)]
+pub struct ParticipantOptions {
+    /// Workers side by side, each with a consumer of its own.
+    pub workers: usize,
+    /// Age at which a committed reply counts as left behind and any instance publishes it.
+    pub reply_grace: Duration,
+    /// Whether duplicates are told from new commands. Only ever false in tests which must prove
+    /// that the simulator notices.
+    pub dedupe: bool,
+}
+
+impl Default for ParticipantOptions {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            reply_grace: RelayOptions::default().grace,
+            dedupe: true,
+        }
+    }
+}
+
+/// A service that handles commands.
+pub struct Participant {
+    name: String,
+    handlers: BTreeMap<&'static str, Registered>,
+}
+
+struct Registered {
+    handler: Arc<dyn CommandHandler>,
+    standalone: bool,
+}
+
+impl Participant {
+    /// With its name, which is its queue's name too.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            handlers: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a handler. Of two handlers for one command the later one has it.
+    #[must_use]
+    pub fn handler(mut self, handler: impl CommandHandler) -> Self {
+        let handler: Arc<dyn CommandHandler> = Arc::new(handler);
+        for spec in handler.commands() {
+            let registered = Registered {
+                handler: Arc::clone(&handler),
+                standalone: spec.standalone,
+            };
+            self.handlers.insert(spec.name, registered);
+        }
+        self
+    }
+
+    /// Adds an aggregate.
+    #[must_use]
+    pub fn aggregate<A: Aggregate>(self) -> Self {
+        self.handler(AggregateHandler::<A>::default())
+    }
+
+    /// Its name, and its queue's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The commands it handles.
+    pub fn commands(&self) -> impl Iterator<Item = &'static str> {
+        self.handlers.keys().copied()
+    }
+
+    /// What it declares before it consumes: its queue, and the one its undeliverable commands
+    /// go to.
+    pub fn topology(&self) -> Topology {
+        let queue = |name: &str, dead_letter_to: Option<&str>| Queue {
+            name: name.to_owned(),
+            dead_letter_to: dead_letter_to.map(str::to_owned),
+        };
+        Topology {
+            queues: vec![
+                queue(DEAD_LETTER_QUEUE, None),
+                queue(&self.name, Some(DEAD_LETTER_QUEUE)),
+            ],
+            ..Topology::default()
+        }
+    }
+
+    fn handles(&self, command: &str) -> bool {
+        self.handlers.contains_key(command)
+    }
+
+    fn is_standalone(&self, command: &str) -> bool {
+        self.handlers
+            .get(command)
+            .is_some_and(|registered| registered.standalone)
+    }
+
+    fn aggregate_of(&self, command: &Command) -> Result<Option<AggregateKey>, Rejection> {
+        match self.handlers.get(command.name.as_str()) {
+            Some(registered) => registered.handler.aggregate_of(command),
+            None => Ok(None),
+        }
+    }
+
+    async fn handle(&self, command: &Command, unit: &mut UnitOfWork) -> Result<Value, Refusal> {
+        match self.handlers.get(command.name.as_str()) {
+            Some(registered) => registered.handler.handle(command, unit).await,
+            None => Err(Refusal::Failed(format!(
+                "`{}` has no handler",
+                command.name
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

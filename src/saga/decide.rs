@@ -1,0 +1,382 @@
+//! `decide`: one input in, events and messages out.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::event::{Decision, Event, Input, Refusal, Reply, Send, Starter};
+use super::retry::backoff;
+use super::state::{Pass, Saga, StepStatus, Waiting, apply};
+use super::walk::Move;
+use crate::definition::Definition;
+use crate::id::{Phase, StepPath, Timestamp};
+use crate::message::Outcome;
+
+/// Decides what follows from `input`, and applies it to the saga.
+///
+/// # Errors
+/// A [`Refusal`] if the input changes nothing; the saga is as before.
+pub fn decide(
+    definition: &Definition,
+    saga: &mut Saga,
+    input: Input,
+    now: Timestamp,
+) -> Result<Decision, Refusal> {
+    decide_sabotaged(definition, saga, input, now, Sabotage::default())
+}
+
+/// Known bugs, switched on to prove that the simulator catches them; all off otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct Sabotage {
+    /// Roll-back leaves out steps whose outcome nobody knows.
+    pub forget_unknown: bool,
+    /// The engine acknowledges before it commits.
+    pub ack_before_commit: bool,
+}
+
+/// [`decide`] with known bugs.
+#[doc(hidden)]
+pub fn decide_sabotaged(
+    definition: &Definition,
+    saga: &mut Saga,
+    input: Input,
+    now: Timestamp,
+    sabotage: Sabotage,
+) -> Result<Decision, Refusal> {
+    let mut turn = Turn {
+        sabotage,
+        definition,
+        saga,
+        now,
+        events: Vec::new(),
+        sends: Vec::new(),
+        moves: Vec::new(),
+    };
+    match input {
+        Input::Start { input, starter } => turn.start(input, starter)?,
+        Input::Reply(reply) => turn.reply(reply)?,
+        Input::Wake => turn.wake()?,
+        Input::Resume { by, why } => turn.resume(&by, &why)?,
+    }
+    turn.walk();
+    let wake_at = turn.saga.wake_at();
+    Ok(Decision {
+        events: turn.events,
+        sends: turn.sends,
+        wake_at,
+    })
+}
+
+/// One decision in the making.
+pub(super) struct Turn<'a> {
+    pub(super) sabotage: Sabotage,
+    pub(super) definition: &'a Definition,
+    pub(super) saga: &'a mut Saga,
+    pub(super) now: Timestamp,
+    pub(super) events: Vec<Event>,
+    pub(super) sends: Vec<Send>,
+    /// Blocks still to enter or to leave in this decision, the next one last.
+    pub(super) moves: Vec<Move>,
+}
+
+impl Turn<'_> {
+    pub(super) fn emit(&mut self, event: Event) {
+        apply(self.saga, &event);
+        self.events.push(event);
+    }
+
+    fn start(&mut self, input: Arc<Value>, starter: Option<Starter>) -> Result<(), Refusal> {
+        if self.saga.pass != Pass::New {
+            return Err(Refusal::AlreadyStarted);
+        }
+        let deadline = self
+            .definition
+            .timeout
+            .map(|timeout| self.now.after(timeout));
+        self.emit(Event::Started {
+            input,
+            at: self.now,
+            deadline,
+            starter,
+        });
+        self.tell("started", "accepted", Outcome::Succeeded);
+        self.moves.push(Move::enter(Definition::ROOT));
+        Ok(())
+    }
+
+    fn reply(&mut self, reply: Reply) -> Result<(), Refusal> {
+        let Reply {
+            step,
+            phase,
+            outcome,
+            body,
+            reason,
+        } = reply;
+        let waiting = self.expects(&step, phase)?;
+        // A second "try again" while a retry is planned, or a person is asked, says nothing new.
+        let in_flight = matches!(waiting, Waiting::Reply(_));
+        if outcome == Outcome::Failed && !in_flight
+            || outcome == Outcome::Rejected && waiting == Waiting::Person
+        {
+            return Err(Refusal::Settled);
+        }
+        let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
+        match outcome {
+            Outcome::Succeeded => self.succeeded(step, phase, body),
+            Outcome::Rejected => self.rejected(&step, phase, &reason),
+            Outcome::Failed => self.trouble(&step, phase, reason),
+        }
+        Ok(())
+    }
+
+    /// Whether an answer to this command can still change anything, and what the step waits for.
+    fn expects(&self, path: &StepPath, phase: Phase) -> Result<Waiting, Refusal> {
+        let never = || Refusal::NeverAsked {
+            step: path.clone(),
+            phase,
+        };
+        let state = self.saga.steps.get(path).ok_or_else(never)?;
+        let step = self.definition.step(&path.name).ok_or_else(never)?;
+        let (asking, asked) = match phase {
+            Phase::Reserve | Phase::Action => (
+                StepStatus::Reserving,
+                step.forward
+                    .as_ref()
+                    .is_some_and(|forward| forward.phase() == phase)
+                    && state.status != StepStatus::Skipped,
+            ),
+            Phase::Confirm => (
+                StepStatus::Confirming,
+                state.status == StepStatus::Confirmed,
+            ),
+            Phase::Compensate => (
+                StepStatus::Compensating,
+                state.status == StepStatus::Compensated,
+            ),
+        };
+        if state.status == asking && state.waiting != Waiting::Nothing {
+            Ok(state.waiting)
+        } else if asked || state.status == asking {
+            Err(Refusal::Settled)
+        } else {
+            Err(never())
+        }
+    }
+
+    fn succeeded(&mut self, path: StepPath, phase: Phase, reply: Arc<Value>) {
+        self.emit(Event::Succeeded {
+            step: path.clone(),
+            phase,
+            reply,
+        });
+        match (phase, self.saga.pass) {
+            (Phase::Reserve | Phase::Action, Pass::Rollback) => self.undo(&path),
+            (Phase::Confirm, Pass::Confirm) => self.confirmed_all(),
+            _ => self.step_done(&path),
+        }
+    }
+
+    fn rejected(&mut self, path: &StepPath, phase: Phase, reason: &str) {
+        match phase {
+            Phase::Reserve | Phase::Action => {
+                self.emit(Event::Rejected {
+                    step: path.clone(),
+                    reason: reason.to_owned(),
+                });
+                if self.saga.pass == Pass::Rollback {
+                    self.step_done(path);
+                } else {
+                    self.roll_back(format!("{path} rejected: {reason}"));
+                }
+            }
+            // Neither may be refused: what was promised can't be kept. A person must look.
+            Phase::Confirm | Phase::Compensate => {
+                self.suspend(path, phase, format!("rejected: {reason}"));
+            }
+        }
+    }
+
+    /// An attempt failed or was not answered: plan the next one, or give up.
+    fn trouble(&mut self, path: &StepPath, phase: Phase, reason: String) {
+        let Some(step) = self.definition.step(&path.name) else {
+            return;
+        };
+        let attempt = self.saga.steps.get(path).map_or(1, |state| state.attempt);
+        let forward = matches!(phase, Phase::Reserve | Phase::Action);
+        let attempts = if forward {
+            step.retry.attempts
+        } else {
+            step.suspend_after
+        };
+        let rolling_back = self.saga.pass == Pass::Rollback;
+        if attempt < attempts && !(forward && rolling_back) {
+            let at = self
+                .now
+                .after(backoff(&step.retry, self.saga.id, path, phase, attempt));
+            self.emit(Event::RetryPlanned {
+                step: path.clone(),
+                phase,
+                at,
+                reason,
+            });
+        } else if forward {
+            let summary = format!("{path} {phase}: {reason}, after {attempt} attempt(s)");
+            self.emit(Event::OutcomeUnknown {
+                step: path.clone(),
+                reason,
+            });
+            if rolling_back {
+                self.undo(path);
+            } else {
+                self.roll_back(summary);
+            }
+        } else {
+            self.suspend(path, phase, format!("{reason}, after {attempt} attempts"));
+        }
+    }
+
+    fn wake(&mut self) -> Result<(), Refusal> {
+        let mut anything = false;
+        if self.saga.pass == Pass::Forward
+            && self
+                .saga
+                .deadline
+                .is_some_and(|deadline| deadline <= self.now)
+        {
+            anything = true;
+            let timeout = self.definition.timeout.unwrap_or_default();
+            self.roll_back(format!("timed out: not past the pivot within {timeout:?}"));
+            self.walk();
+        }
+        while let Some((at, path)) = self.saga.timers.first().cloned()
+            && at <= self.now
+        {
+            anything = true;
+            self.timer_due(&path);
+            self.walk();
+        }
+        if anything {
+            Ok(())
+        } else {
+            Err(Refusal::Settled)
+        }
+    }
+
+    fn timer_due(&mut self, path: &StepPath) {
+        let Some(state) = self.saga.steps.get(path) else {
+            return;
+        };
+        let (phase, attempt) = (state.phase, state.attempt);
+        if matches!(state.waiting, Waiting::Retry(_)) {
+            self.ask(path, phase, attempt + 1, None);
+        } else {
+            let timeout = self
+                .definition
+                .step(&path.name)
+                .map_or(std::time::Duration::ZERO, |step| step.timeout);
+            self.trouble(path, phase, format!("no answer within {timeout:?}"));
+        }
+    }
+
+    fn resume(&mut self, by: &str, why: &str) -> Result<(), Refusal> {
+        if self.saga.suspended.is_empty() {
+            return Err(Refusal::Settled);
+        }
+        let suspended: Vec<StepPath> = self.saga.suspended.iter().cloned().collect();
+        for path in suspended {
+            let (by, why) = (by.to_owned(), why.to_owned());
+            self.emit(Event::Resumed {
+                step: path.clone(),
+                by,
+                why,
+            });
+            self.ask_again(&path);
+        }
+        self.notice("resumed");
+        Ok(())
+    }
+
+    pub(super) fn suspend(&mut self, path: &StepPath, phase: Phase, reason: String) {
+        let first = self.saga.suspended.is_empty();
+        self.emit(Event::Suspended {
+            step: path.clone(),
+            phase,
+            reason,
+        });
+        if first {
+            self.notice("suspended");
+        }
+    }
+
+    /// Sends the compensation of a step that was, or may have been, done.
+    pub(super) fn undo(&mut self, path: &StepPath) {
+        let compensable = self
+            .definition
+            .step(&path.name)
+            .is_some_and(|step| step.compensate.is_some());
+        if compensable {
+            self.ask(path, Phase::Compensate, 1, None);
+        } else {
+            self.step_done(path);
+        }
+    }
+
+    /// Drops what was still to be entered and turns round.
+    pub(super) fn roll_back(&mut self, reason: String) {
+        self.emit(Event::RollbackStarted { reason });
+        self.notice("compensating");
+        self.moves.clear();
+        self.moves.push(Move::enter(Definition::ROOT));
+    }
+
+    /// The forward pass is at its end: nothing can be refused any more.
+    pub(super) fn pass_pivot(&mut self) {
+        self.emit(Event::PivotPassed);
+        self.notice("confirming");
+        let reserved: Vec<StepPath> = self
+            .saga
+            .steps
+            .iter()
+            .filter(|(path, state)| {
+                state.status == StepStatus::Reserved
+                    && self
+                        .definition
+                        .step(&path.name)
+                        .is_some_and(|step| step.confirm.is_some())
+            })
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in &reserved {
+            self.ask(path, Phase::Confirm, 1, None);
+        }
+        self.confirmed_all();
+    }
+
+    fn confirmed_all(&mut self) {
+        if self.saga.unconfirmed == 0 {
+            self.emit(Event::ReservationsConfirmed);
+            self.moves.push(Move::enter(Definition::ROOT));
+        }
+    }
+
+    pub(super) fn complete(&mut self) {
+        let output = match &self.definition.output {
+            None => Value::Null,
+            // The work is done and stays done; the result just can't be shown.
+            Some(template) => template
+                .render(&self.scope(None))
+                .unwrap_or_else(|error| json!({ "error": error.to_string() })),
+        };
+        self.emit(Event::Completed {
+            output: Arc::new(output),
+            at: self.now,
+        });
+        self.tell("completed", "completed", Outcome::Succeeded);
+    }
+
+    pub(super) fn compensated(&mut self) {
+        self.emit(Event::Compensated { at: self.now });
+        self.tell("compensated", "compensated", Outcome::Rejected);
+    }
+}

@@ -1,0 +1,272 @@
+//! What goes into a saga (inputs), what is recorded (events), what comes out (sends).
+//!
+//! Events are the journal's words: they are stored for as long as the saga is, so a field may be
+//! added with a default, but never change its meaning.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::definition::NodeId;
+use crate::id::{Phase, StepPath, Timestamp};
+use crate::message::{Destination, Outcome};
+
+/// Something that happened to a saga and calls for a decision.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// It was started. Only ever the first input.
+    Start {
+        /// What it works on; already checked against the definition's schema.
+        input: Arc<Value>,
+        /// Who wants to hear of it.
+        starter: Option<Starter>,
+    },
+    /// A participant answered.
+    Reply(Reply),
+    /// Its `wake_at` has come (or a node looks early: then nothing is due and nothing happens).
+    Wake,
+    /// A person wants the suspended steps to be tried again.
+    Resume {
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A participant's answer to one command.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// The step that asked.
+    pub step: StepPath,
+    /// Which of its commands.
+    pub phase: Phase,
+    /// Yes, no, or try again.
+    pub outcome: Outcome,
+    /// The result.
+    pub body: Arc<Value>,
+    /// Why it was rejected or failed.
+    pub reason: Option<String>,
+}
+
+/// Who started a saga and where they want to be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Starter {
+    /// The queue to answer to.
+    pub reply_to: String,
+    /// Copied into each answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+}
+
+/// A block that counts its children: a `parallel` or a `for_each`, at a place in its own
+/// enclosing `for_each` lists.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BlockPath {
+    /// The block.
+    pub block: NodeId,
+    /// Positions in the enclosing `for_each` lists, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indices: Vec<u32>,
+}
+
+/// One fact in a saga's history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The saga began.
+    Started {
+        /// The input.
+        input: Arc<Value>,
+        /// When.
+        at: Timestamp,
+        /// Past it, and before the pivot, the saga is rolled back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<Timestamp>,
+        /// Who wants to hear of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        starter: Option<Starter>,
+    },
+    /// A command was sent.
+    Asked {
+        /// The step.
+        step: StepPath,
+        /// Which command.
+        phase: Phase,
+        /// From 1, counted anew in each phase.
+        attempt: u32,
+        /// The payload, when it was computed for this command.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        with: Option<Arc<Value>>,
+        /// When the answer is overdue.
+        due: Timestamp,
+    },
+    /// A `when` was false for a step.
+    Skipped {
+        /// The step.
+        step: StepPath,
+    },
+    /// A `when` was false for a block.
+    BlockSkipped {
+        /// The block.
+        at: BlockPath,
+    },
+    /// A counting block was entered.
+    Opened {
+        /// The block.
+        at: BlockPath,
+        /// How many children it waits for.
+        children: u32,
+    },
+    /// One child of a counting block is done.
+    Advanced {
+        /// The block.
+        at: BlockPath,
+    },
+    /// A command was answered with yes.
+    Succeeded {
+        /// The step.
+        step: StepPath,
+        /// Which command.
+        phase: Phase,
+        /// The answer.
+        reply: Arc<Value>,
+    },
+    /// A `reserve` or `action` was answered with a business no.
+    Rejected {
+        /// The step.
+        step: StepPath,
+        /// The participant's words.
+        reason: String,
+    },
+    /// An attempt failed or timed out; there will be another.
+    RetryPlanned {
+        /// The step.
+        step: StepPath,
+        /// Which command.
+        phase: Phase,
+        /// When.
+        at: Timestamp,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Nobody knows whether a `reserve` or `action` was done; it will be compensated.
+    OutcomeUnknown {
+        /// The step.
+        step: StepPath,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A `confirm` or `compensate` can't be brought to an end without a person.
+    Suspended {
+        /// The step.
+        step: StepPath,
+        /// Which command.
+        phase: Phase,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A suspended step is tried again.
+    Resumed {
+        /// The step.
+        step: StepPath,
+        /// Who wanted it.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// The point of no return: from here on the saga is only driven forward.
+    PivotPassed,
+    /// All that was reserved is confirmed; the confirm-only steps follow.
+    ReservationsConfirmed,
+    /// From here on everything is undone.
+    RollbackStarted {
+        /// Why.
+        reason: String,
+    },
+    /// The end: all done.
+    Completed {
+        /// The definition's `output`, computed.
+        output: Arc<Value>,
+        /// When.
+        at: Timestamp,
+    },
+    /// The end: all undone.
+    Compensated {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// Something to tell the world once the decision is committed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Send {
+    /// A command to a participant.
+    Command {
+        /// The step it belongs to.
+        step: StepPath,
+        /// Which command.
+        phase: Phase,
+        /// From 1.
+        attempt: u32,
+        /// Its name, such as `inventory.reserve`.
+        command: String,
+        /// Where to.
+        to: Destination,
+        /// The payload.
+        body: Value,
+        /// When the answer is overdue.
+        deadline: Timestamp,
+    },
+    /// A life-cycle change, for whoever listens.
+    Notice {
+        /// `started`, `confirming`, `completed`, …; the routing key is `<saga>.<change>`.
+        change: &'static str,
+        /// The payload.
+        body: Value,
+    },
+    /// An answer to the starter.
+    Answer {
+        /// Who.
+        starter: Starter,
+        /// `accepted`, `completed` or `compensated`.
+        kind: &'static str,
+        /// Yes for `accepted` and `completed`, no for `compensated`.
+        outcome: Outcome,
+        /// Why not.
+        reason: Option<String>,
+        /// The payload.
+        body: Value,
+    },
+}
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Decision {
+    /// To append to the journal as one entry; already applied to the saga. Never empty.
+    pub events: Vec<Event>,
+    /// To publish once committed.
+    pub sends: Vec<Send>,
+    /// When to look again if nothing comes.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Why an input changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A duplicate, or an answer to a question that has been settled otherwise: no-op.
+    #[error("nothing is waiting for this any more")]
+    Settled,
+    /// An answer to a question that was never asked: someone else's mistake.
+    #[error("step `{step}` of this saga was never asked to {phase}")]
+    NeverAsked {
+        /// The step.
+        step: StepPath,
+        /// The phase.
+        phase: Phase,
+    },
+    /// A start for a saga that has started.
+    #[error("this saga has started already")]
+    AlreadyStarted,
+}

@@ -1,0 +1,205 @@
+//! The journal: a saga's history as a hash chain of entries, and how it becomes a saga again.
+//!
+//! One decision is one entry. Each entry's hash covers the hash before it, so that an entry that
+//! was changed, removed or slipped in later is found (the construction of Haber and Stornetta,
+//! "How to Time-Stamp a Digital Document", 1991).
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::event::Event;
+use super::state::{Saga, apply};
+use crate::id::{SagaId, Timestamp};
+
+/// SHA-256.
+pub type Hash = [u8; 32];
+
+/// The hash before a saga's first entry.
+pub const GENESIS: Hash = [0; 32];
+
+/// One link of the chain, as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// From 1, without gaps.
+    pub seq: u64,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// SHA-256 over the previous hash and this entry.
+    pub hash: Hash,
+    /// A [`Record`] as JSON.
+    pub body: Bytes,
+}
+
+/// What an entry says: what came in, and what followed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// What came in.
+    pub cause: Cause,
+    /// What followed, in order.
+    pub events: Vec<Event>,
+}
+
+/// What called for a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A start.
+    Start,
+    /// A participant's answer.
+    Reply,
+    /// The clock.
+    Timer,
+    /// A person; the events say who and why.
+    Operator,
+}
+
+/// A journal can't be read, or is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JournalError {
+    /// An entry is missing or doubled.
+    #[error("entry {found} stands where entry {expected} should be")]
+    Gap {
+        /// The `seq` that should be here.
+        expected: u64,
+        /// The `seq` that is.
+        found: u64,
+    },
+    /// An entry was changed after it was written.
+    #[error("entry {0} is not what was written: its hash does not match")]
+    Broken(u64),
+    /// An entry is not in a form that this version reads.
+    #[error("entry {seq} can't be read: {why}")]
+    Unreadable {
+        /// Which.
+        seq: u64,
+        /// Why.
+        why: String,
+    },
+}
+
+impl JournalEntry {
+    /// Writes the entry that follows `previous`.
+    ///
+    /// # Errors
+    /// If the record can't be written as JSON, which no record that serde can hold does.
+    pub fn link(
+        saga: SagaId,
+        previous: &Hash,
+        seq: u64,
+        at: Timestamp,
+        record: &Record,
+    ) -> Result<Self, serde_json::Error> {
+        let body = Bytes::from(serde_json::to_vec(record)?);
+        Ok(Self {
+            seq,
+            at,
+            hash: chain(saga, previous, seq, at, &body),
+            body,
+        })
+    }
+
+    /// What the entry says.
+    pub fn record(&self) -> Result<Record, JournalError> {
+        serde_json::from_slice(&self.body).map_err(|error| JournalError::Unreadable {
+            seq: self.seq,
+            why: error.to_string(),
+        })
+    }
+}
+
+/// SHA-256(previous ‖ saga ‖ seq ‖ at ‖ body), numbers big-endian.
+fn chain(saga: SagaId, previous: &Hash, seq: u64, at: Timestamp, body: &[u8]) -> Hash {
+    let mut hasher = Sha256::new();
+    hasher.update(previous);
+    hasher.update(saga.0.as_bytes());
+    hasher.update(seq.to_be_bytes());
+    hasher.update(at.as_micros().to_be_bytes());
+    hasher.update(body);
+    hasher.finalize().into()
+}
+
+/// Folds entries into the saga, which stands at `revision` before them.
+pub fn fold(saga: &mut Saga, revision: u64, entries: &[JournalEntry]) -> Result<(), JournalError> {
+    for (expected, entry) in (revision + 1..).zip(entries) {
+        if entry.seq != expected {
+            return Err(JournalError::Gap {
+                expected,
+                found: entry.seq,
+            });
+        }
+        for event in &entry.record()?.events {
+            apply(saga, event);
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the entries are the whole chain from the first one, and returns its head.
+pub fn verify(saga: SagaId, entries: &[JournalEntry]) -> Result<Hash, JournalError> {
+    let mut head = GENESIS;
+    for (expected, entry) in (1..).zip(entries) {
+        if entry.seq != expected {
+            return Err(JournalError::Gap {
+                expected,
+                found: entry.seq,
+            });
+        }
+        if chain(saga, &head, entry.seq, entry.at, &entry.body) != entry.hash {
+            return Err(JournalError::Broken(entry.seq));
+        }
+        head = entry.hash;
+    }
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn entries(count: u64) -> Vec<JournalEntry> {
+        let mut head = GENESIS;
+        (1..=count)
+            .map(|seq| {
+                let record = Record {
+                    cause: Cause::Reply,
+                    events: vec![Event::PivotPassed],
+                };
+                let at = Timestamp::from_micros(seq.cast_signed());
+                let entry = JournalEntry::link(saga(), &head, seq, at, &record).unwrap();
+                head = entry.hash;
+                entry
+            })
+            .collect()
+    }
+
+    fn saga() -> SagaId {
+        SagaId(Uuid::from_u128(1))
+    }
+
+    #[test]
+    fn an_untouched_chain_verifies_to_its_head() {
+        let entries = entries(3);
+        assert_eq!(verify(saga(), &entries), Ok(entries[2].hash));
+    }
+
+    #[test]
+    fn a_changed_removed_or_moved_entry_is_found() {
+        let mut changed = entries(3);
+        changed[1].body = Bytes::from_static(b"{}");
+        assert_eq!(verify(saga(), &changed), Err(JournalError::Broken(2)));
+        let mut removed = entries(3);
+        removed.remove(1);
+        let gap = JournalError::Gap {
+            expected: 2,
+            found: 3,
+        };
+        assert_eq!(verify(saga(), &removed), Err(gap));
+        let other = SagaId(Uuid::from_u128(2));
+        assert_eq!(verify(other, &entries(3)), Err(JournalError::Broken(1)));
+        let mut later = entries(3);
+        later[2].at = Timestamp::from_micros(99);
+        assert_eq!(verify(saga(), &later), Err(JournalError::Broken(3)));
+    }
+}

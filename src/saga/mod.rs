@@ -1,0 +1,35 @@
+//! THE CORE: what a saga does next, and nothing else.
+//!
+//! [`decide`] takes a saga and an input and says which events happened and what to send;
+//! [`apply`] folds an event into the state. Neither knows I/O, clock, randomness or logging: time
+//! is an argument, jitter is hashed, ids are derived, so the same inputs give the same bytes, in
+//! production, in the simulator and when a journal is replayed.
+//!
+//! Invariants:
+//! * A saga ends `completed` or `compensated`; what ended does not change again.
+//! * Nothing is confirmed before the pivot; nothing is compensated after it.
+//! * Roll-back covers every step whose forward command was sent and not rejected: answered with
+//!   yes, or with an outcome nobody knows. It goes in reverse order of the definition.
+//! * A step that is waiting for its first answer when the roll-back comes is heard out (until its
+//!   time-out) before it is compensated, so a participant is never told to undo what it is doing.
+//! * Every decision appends at least one event; an input that changes nothing is a [`Refusal`].
+//!
+//! `decide` takes the saga by `&mut` and applies each event as it emits it, because the next event
+//! depends on it; a saga of ten thousand steps is not copied at each reply. A refused input leaves
+//! the saga untouched. A caller whose commit fails throws the saga away and loads it again.
+
+mod decide;
+mod event;
+pub mod journal;
+mod retry;
+mod sends;
+mod state;
+mod status;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub use decide::{Sabotage, decide, decide_sabotaged};
+pub use event::{BlockPath, Decision, Event, Input, Refusal, Reply, Send, Starter};
+pub use state::{BlockState, Pass, Saga, StepState, StepStatus, Waiting, apply};
+pub use status::Status;

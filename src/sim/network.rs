@@ -1,0 +1,330 @@
+//! The store and the broker as a node meets them: slow, and sometimes lying.
+//!
+//! Every call waits before and after it takes effect, so that a crash can fall on either side of
+//! it, and so that messages overtake each other. Until [`Faults::heal`], messages of the saga
+//! protocol get lost or doubled, confirms go missing, and commits that succeeded report failure.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::scheduler::Scheduler;
+use crate::broker::{Broker, BrokerError, Consumer, Health, Outgoing, Published, Topology};
+use crate::environment::Environment;
+use crate::id::{SagaId, Timestamp};
+use crate::message::START_QUEUE;
+use crate::store::participant::{
+    AggregateEvent, AggregateKey, AggregateRow, BarrierKey, Loaded, ParticipantStore,
+    ParticipantTransaction, ParticipantWrites,
+};
+use crate::store::{
+    Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, ListFilter,
+    LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount, SagaHead, SagaKey, Store,
+    StoreError,
+};
+
+/// How likely each fault is, for each message or call.
+#[derive(Debug, Clone, Copy)]
+pub struct FaultRates {
+    /// A command or reply vanishes although its publish was confirmed.
+    pub loss: f64,
+    /// A message arrives twice.
+    pub duplicate: f64,
+    /// A message arrived, but its publish is reported as failed.
+    pub lost_confirm: f64,
+    /// A commit is stored, but reported as failed.
+    pub lost_commit: f64,
+    /// A call to the store fails without effect.
+    pub unavailable: f64,
+    /// Longest time that a call or message takes; drawn for each.
+    pub latency_max: Duration,
+}
+
+impl Default for FaultRates {
+    fn default() -> Self {
+        Self {
+            loss: 0.05,
+            duplicate: 0.1,
+            lost_confirm: 0.05,
+            lost_commit: 0.02,
+            unavailable: 0.02,
+            latency_max: Duration::from_millis(40),
+        }
+    }
+}
+
+/// The faults of one run, shared by all nodes.
+pub struct Faults {
+    scheduler: Scheduler,
+    /// Belongs to no node, so that messages under way survive their sender.
+    network: Arc<dyn Environment>,
+    rates: FaultRates,
+    healed: AtomicBool,
+}
+
+impl Faults {
+    /// Faults at these rates, until healed.
+    pub fn new(scheduler: &Scheduler, rates: FaultRates) -> Arc<Self> {
+        let network = scheduler.environment("network", Duration::ZERO);
+        Arc::new(Self {
+            scheduler: scheduler.clone(),
+            network,
+            rates,
+            healed: AtomicBool::new(false),
+        })
+    }
+
+    /// From here on everything works, slowly.
+    pub fn heal(&self) {
+        self.healed.store(true, Ordering::Relaxed);
+    }
+
+    fn strikes(&self, rate: f64) -> bool {
+        !self.healed.load(Ordering::Relaxed) && self.scheduler.chance(rate)
+    }
+
+    async fn delay(&self) {
+        let most = u64::try_from(self.rates.latency_max.as_micros()).unwrap_or(0);
+        let micros = self.scheduler.random(|random| random.u64(..=most));
+        self.network.sleep(Duration::from_micros(micros)).await;
+    }
+
+    fn available(&self) -> Result<(), StoreError> {
+        if self.strikes(self.rates.unavailable) {
+            Err(broken("no connection"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn broken(what: &'static str) -> StoreError {
+    StoreError::Unavailable(what.into())
+}
+
+/// A broker behind a bad network.
+pub struct SimBroker<B> {
+    /// The broker itself, which never fails.
+    pub inner: B,
+    /// What happens on the way.
+    pub faults: Arc<Faults>,
+}
+
+#[async_trait]
+impl<B: Broker + Clone> Broker for SimBroker<B> {
+    async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
+        self.inner.declare(topology).await
+    }
+
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
+        self.inner.consume(queue, prefetch).await
+    }
+
+    async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Published> {
+        let mut published = Vec::with_capacity(messages.len());
+        self.faults.delay().await;
+        for message in messages {
+            // A start that is lost was never asked for; everything else must be made up for.
+            let may_vanish = message.destination.routing_key != START_QUEUE;
+            if may_vanish && self.faults.strikes(self.faults.rates.loss) {
+                published.push(Published::Confirmed);
+                continue;
+            }
+            if self.faults.strikes(self.faults.rates.duplicate) {
+                self.publish_later(message.clone());
+            }
+            let mut outcome = self.inner.publish(vec![message]).await;
+            if self.faults.strikes(self.faults.rates.lost_confirm) {
+                outcome = vec![Published::Failed("the confirm was lost".to_owned())];
+            }
+            published.append(&mut outcome);
+        }
+        self.faults.delay().await;
+        published
+    }
+
+    fn health(&self) -> Health {
+        self.inner.health()
+    }
+}
+
+impl<B: Broker + Clone> SimBroker<B> {
+    /// A second copy, some time later: a duplicate that also arrives out of order.
+    fn publish_later(&self, message: Outgoing) {
+        let (faults, inner) = (Arc::clone(&self.faults), self.inner.clone());
+        let scheduler = self.faults.scheduler.clone();
+        scheduler.spawn(
+            "network",
+            Box::pin(async move {
+                for _ in 0..8 {
+                    faults.delay().await;
+                }
+                inner.publish(vec![message]).await;
+            }),
+        );
+    }
+}
+
+/// A store behind a bad network.
+pub struct SimStore<S> {
+    /// The store itself, which never fails.
+    pub inner: S,
+    /// What happens on the way.
+    pub faults: Arc<Faults>,
+}
+
+impl<S> SimStore<S> {
+    /// Waits, has the call done, waits again.
+    async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.faults.delay().await;
+        self.faults.available()?;
+        let result = call.await;
+        self.faults.delay().await;
+        result
+    }
+}
+
+#[async_trait]
+impl<S: Outbox> Outbox for SimStore<S> {
+    async fn sweep_outbox(
+        &self,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<OutboxMessage>, StoreError> {
+        self.call(self.inner.sweep_outbox(now, until, limit)).await
+    }
+
+    async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {
+        self.call(self.inner.remove_sent(sent)).await
+    }
+
+    async fn outbox_len(&self) -> Result<u64, StoreError> {
+        self.inner.outbox_len().await
+    }
+}
+
+#[async_trait]
+impl<S: Store> Store for SimStore<S> {
+    async fn load(&self, requests: &[LoadRequest]) -> Result<Vec<Option<LoadedSaga>>, StoreError> {
+        self.call(self.inner.load(requests)).await
+    }
+
+    async fn find(&self, keys: &[SagaKey]) -> Result<Vec<Option<KeyMatch>>, StoreError> {
+        self.call(self.inner.find(keys)).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
+        let outcome = self.call(self.inner.commit(commit)).await?;
+        if self.faults.strikes(self.faults.rates.lost_commit) {
+            return Err(broken("the connection broke during the commit"));
+        }
+        Ok(outcome)
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<SagaId>, StoreError> {
+        self.call(self.inner.claim_due(now, until, limit)).await
+    }
+
+    async fn put_definition(&self, row: DefinitionRow) -> Result<DefinitionRow, StoreError> {
+        self.inner.put_definition(row).await
+    }
+
+    async fn definitions(&self) -> Result<Vec<DefinitionRow>, StoreError> {
+        self.inner.definitions().await
+    }
+
+    async fn secret(&self, candidate: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        self.inner.secret(candidate).await
+    }
+
+    async fn list(&self, filter: &ListFilter) -> Result<Vec<SagaHead>, StoreError> {
+        self.inner.list(filter).await
+    }
+
+    async fn journal(
+        &self,
+        saga: SagaId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        self.inner.journal(saga, after, limit).await
+    }
+
+    async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
+        self.inner.counts().await
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.inner.dead_letters(limit).await
+    }
+}
+
+#[async_trait]
+impl<S: ParticipantStore> ParticipantStore for SimStore<S> {
+    async fn begin(&self) -> Result<Box<dyn ParticipantTransaction>, StoreError> {
+        let inner = self.call(self.inner.begin()).await?;
+        Ok(Box::new(SimTransaction {
+            inner,
+            faults: Arc::clone(&self.faults),
+        }))
+    }
+
+    async fn aggregates(
+        &self,
+        kind: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AggregateRow>, StoreError> {
+        self.inner.aggregates(kind, after, limit).await
+    }
+
+    async fn aggregate_events(
+        &self,
+        key: &AggregateKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AggregateEvent>, StoreError> {
+        self.inner.aggregate_events(key, after, limit).await
+    }
+}
+
+struct SimTransaction {
+    inner: Box<dyn ParticipantTransaction>,
+    faults: Arc<Faults>,
+}
+
+#[async_trait]
+impl ParticipantTransaction for SimTransaction {
+    async fn load(
+        &mut self,
+        barriers: &[BarrierKey],
+        aggregates: &[AggregateKey],
+    ) -> Result<Loaded, StoreError> {
+        self.faults.delay().await;
+        self.faults.available()?;
+        self.inner.load(barriers, aggregates).await
+    }
+
+    async fn commit(self: Box<Self>, writes: ParticipantWrites) -> Result<(), StoreError> {
+        let Self { inner, faults } = *self;
+        faults.delay().await;
+        inner.commit(writes).await?;
+        faults.delay().await;
+        if faults.strikes(faults.rates.lost_commit) {
+            return Err(broken("the connection broke during the commit"));
+        }
+        Ok(())
+    }
+}

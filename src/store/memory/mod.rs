@@ -1,0 +1,361 @@
+//! The store without a database: the reference model of the contracts, and the simulator's store.
+//!
+//! Everything is ordered (`BTreeMap`), so equal calls give equal answers, and no call awaits
+//! anything but a participant's turn: no runtime is needed. A commit is one critical section.
+//! A handle is cheap to clone, and all clones are one store, which is how simulated nodes share
+//! a database and how what was committed outlives a node's crash.
+//!
+//! Deliberately absent: durability, and locks on single rows (see [`participant`]).
+
+mod participant;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
+use super::{
+    Commit, CommitOutcome, Conflict, DeadLetter, DefinitionRow, JournalEntry, KeyMatch,
+    LIST_ROWS_MAX, ListFilter, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount,
+    SagaHead, SagaKey, SagaWrite, Snapshot, Store, StoreError, shape,
+};
+use crate::id::{SagaId, Timestamp};
+
+/// A store in memory; clones are handles to the same one.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    inner: Arc<Inner>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere can't leave half a change: changes are checked before they are made.
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: Mutex<State>,
+    /// Held by the one open participant transaction.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sagas: BTreeMap<SagaId, SagaRecord>,
+    keys: BTreeMap<SagaKey, SagaId>,
+    wakes: BTreeSet<(Timestamp, SagaId)>,
+    outbox: BTreeMap<Uuid, OutboxMessage>,
+    due: BTreeSet<(Timestamp, Uuid)>,
+    dead_letters: BTreeMap<Uuid, DeadLetter>,
+    definitions: BTreeMap<(String, u32), DefinitionRow>,
+    secret: Option<[u8; 32]>,
+    barriers: BTreeMap<BarrierKey, BarrierRow>,
+    aggregates: BTreeMap<AggregateKey, AggregateRow>,
+    events: BTreeMap<(AggregateKey, u64), AggregateEvent>,
+}
+
+#[derive(Debug)]
+struct SagaRecord {
+    head: SagaHead,
+    /// Entry `seq` is at `seq - 1`.
+    journal: Vec<JournalEntry>,
+    snapshot: Option<Snapshot>,
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn load(&self, requests: &[LoadRequest]) -> Result<Vec<Option<LoadedSaga>>, StoreError> {
+        let state = self.state();
+        Ok(requests
+            .iter()
+            .map(|request| Some(state.sagas.get(&request.id)?.load(request.after)))
+            .collect())
+    }
+
+    async fn find(&self, keys: &[SagaKey]) -> Result<Vec<Option<KeyMatch>>, StoreError> {
+        let state = self.state();
+        let find = |key| {
+            let head = &state.sagas.get(state.keys.get(key)?)?.head;
+            Some(KeyMatch {
+                id: head.id,
+                input_hash: head.input_hash,
+                status: head.status,
+            })
+        };
+        Ok(keys.iter().map(find).collect())
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
+        shape::check(&commit)?;
+        let mut state = self.state();
+        let mut outcome = CommitOutcome::default();
+        for write in commit.sagas {
+            let id = write.head.id;
+            if let Some(conflict) = state.conflict(&write) {
+                outcome.conflicts.push((id, conflict));
+            } else {
+                state.write_saga(write);
+            }
+        }
+        state.write_messages(commit.outbox, &commit.sent, commit.dead_letters);
+        Ok(outcome)
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<SagaId>, StoreError> {
+        let mut state = self.state();
+        let due: Vec<_> = state.wakes.iter().copied().take(limit).collect();
+        let due = due.into_iter().take_while(|(wake_at, _)| *wake_at <= now);
+        let ids: Vec<_> = due.map(|(_, id)| id).collect();
+        for id in &ids {
+            state.set_wake(*id, Some(until));
+        }
+        Ok(ids)
+    }
+
+    async fn put_definition(&self, row: DefinitionRow) -> Result<DefinitionRow, StoreError> {
+        let mut state = self.state();
+        let id = (row.name.clone(), row.version);
+        Ok(state.definitions.entry(id).or_insert(row).clone())
+    }
+
+    async fn definitions(&self) -> Result<Vec<DefinitionRow>, StoreError> {
+        Ok(self.state().definitions.values().cloned().collect())
+    }
+
+    async fn secret(&self, candidate: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        Ok(*self.state().secret.get_or_insert(candidate))
+    }
+
+    async fn list(&self, filter: &ListFilter) -> Result<Vec<SagaHead>, StoreError> {
+        let state = self.state();
+        let heads = state.sagas.values().rev().map(|record| &record.head);
+        Ok(heads
+            .filter(|head| filter.before.is_none_or(|before| head.id < before))
+            .filter(|head| filter.name.as_ref().is_none_or(|name| head.name == *name))
+            .filter(|head| filter.status.is_none_or(|status| head.status == status))
+            .filter(|head| filter.key.as_ref().is_none_or(|key| head.key == *key))
+            .take(filter.limit.min(LIST_ROWS_MAX))
+            .cloned()
+            .collect())
+    }
+
+    async fn journal(
+        &self,
+        saga: SagaId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let state = self.state();
+        let journal = state.sagas.get(&saga).map(|record| record.journal.iter());
+        Ok(journal
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.seq > after)
+            .take(limit.min(LIST_ROWS_MAX))
+            .cloned()
+            .collect())
+    }
+
+    async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
+        let state = self.state();
+        let mut counts = BTreeMap::new();
+        for SagaRecord { head, .. } in state.sagas.values() {
+            *counts.entry((&head.name, head.status)).or_insert(0) += 1;
+        }
+        let row = |((name, status), count): ((&String, _), _)| SagaCount {
+            name: name.clone(),
+            status,
+            count,
+        };
+        Ok(counts.into_iter().map(row).collect())
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        let state = self.state();
+        let letters = state.dead_letters.values().rev();
+        Ok(letters.take(limit.min(LIST_ROWS_MAX)).cloned().collect())
+    }
+}
+
+#[async_trait]
+impl Outbox for MemoryStore {
+    async fn sweep_outbox(
+        &self,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<OutboxMessage>, StoreError> {
+        let mut state = self.state();
+        let due: Vec<_> = state.due.iter().copied().take(limit).collect();
+        let due = due.into_iter().take_while(|(due_at, _)| *due_at <= now);
+        Ok(due
+            .filter_map(|(_, id)| state.postpone(id, until))
+            .collect())
+    }
+
+    async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {
+        self.state().remove_sent(sent);
+        Ok(())
+    }
+
+    async fn outbox_len(&self) -> Result<u64, StoreError> {
+        Ok(self.state().outbox.len() as u64)
+    }
+}
+
+impl SagaRecord {
+    fn load(&self, after: u64) -> LoadedSaga {
+        let snapshot = self.snapshot.as_ref().filter(|_| after == 0).cloned();
+        let after = snapshot.as_ref().map_or(after, |from| from.revision);
+        let newer = self.journal.iter().filter(|entry| entry.seq > after);
+        LoadedSaga {
+            head: self.head.clone(),
+            snapshot,
+            entries: newer.cloned().collect(),
+        }
+    }
+}
+
+impl State {
+    /// Why this write can't be stored, if so.
+    fn conflict(&self, write: &SagaWrite) -> Option<Conflict> {
+        let stored = self.sagas.get(&write.head.id);
+        if stored.map_or(0, |record| record.head.revision) != write.expected {
+            return Some(Conflict::Revision);
+        }
+        let taken = stored.is_none() && self.keys.contains_key(&write.head.saga_key());
+        taken.then_some(Conflict::KeyTaken)
+    }
+
+    fn write_saga(&mut self, write: SagaWrite) {
+        let SagaWrite {
+            head,
+            entries,
+            snapshot,
+            outbox,
+            ..
+        } = write;
+        let (id, wake_at) = (head.id, head.wake_at);
+        self.keys.entry(head.saga_key()).or_insert(id);
+        let record = self.sagas.entry(id).or_insert_with(|| SagaRecord {
+            head: SagaHead {
+                wake_at: None,
+                ..head.clone()
+            },
+            journal: Vec::new(),
+            snapshot: None,
+        });
+        record.head.follow(head);
+        record.journal.extend(entries);
+        record.snapshot = snapshot.or(record.snapshot.take());
+        self.set_wake(id, wake_at);
+        self.put_outbox(outbox);
+    }
+
+    fn set_wake(&mut self, id: SagaId, wake_at: Option<Timestamp>) {
+        let Some(record) = self.sagas.get_mut(&id) else {
+            return;
+        };
+        if let Some(old) = std::mem::replace(&mut record.head.wake_at, wake_at) {
+            self.wakes.remove(&(old, id));
+        }
+        self.wakes.extend(wake_at.map(|at| (at, id)));
+    }
+
+    fn write_messages(
+        &mut self,
+        outbox: Vec<OutboxMessage>,
+        sent: &[Uuid],
+        dead_letters: Vec<DeadLetter>,
+    ) {
+        self.put_outbox(outbox);
+        self.remove_sent(sent);
+        for letter in dead_letters {
+            self.dead_letters.entry(letter.id).or_insert(letter);
+        }
+    }
+
+    fn put_outbox(&mut self, messages: Vec<OutboxMessage>) {
+        for message in messages {
+            // A batch that is stored again after a lost answer brings the same rows.
+            if !self.outbox.contains_key(&message.id) {
+                self.due.insert((message.due_at, message.id));
+                self.outbox.insert(message.id, message);
+            }
+        }
+    }
+
+    fn remove_sent(&mut self, sent: &[Uuid]) {
+        for id in sent {
+            if let Some(row) = self.outbox.remove(id) {
+                self.due.remove(&(row.due_at, *id));
+            }
+        }
+    }
+
+    fn postpone(&mut self, id: Uuid, until: Timestamp) -> Option<OutboxMessage> {
+        let row = self.outbox.get_mut(&id)?;
+        self.due.remove(&(row.due_at, id));
+        self.due.insert((until, id));
+        row.due_at = until;
+        Some(row.clone())
+    }
+}
+
+impl SagaHead {
+    fn saga_key(&self) -> SagaKey {
+        SagaKey {
+            name: self.name.clone(),
+            key: self.key.clone(),
+        }
+    }
+
+    /// Takes over what a later write may change; the rest stays as the saga started.
+    /// `wake_at` is left to the caller, who keeps it in an index too.
+    fn follow(&mut self, newer: SagaHead) {
+        self.status = newer.status;
+        self.reason = newer.reason;
+        self.revision = newer.revision;
+        self.head_hash = newer.head_hash;
+        self.updated_at = newer.updated_at;
+        self.ended_at = newer.ended_at;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::{Complete, Fixture};
+
+    #[async_trait]
+    impl Fixture for MemoryStore {
+        fn store(&self) -> &dyn Complete {
+            self
+        }
+
+        async fn close(self) {}
+    }
+
+    fn open() -> std::future::Ready<MemoryStore> {
+        std::future::ready(MemoryStore::new())
+    }
+
+    crate::store_conformance!(open);
+}

@@ -1,0 +1,121 @@
+//! What PostgreSQL's errors mean to us.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::store::StoreError;
+
+/// When a connection last turned out to have plans from before a migration.
+///
+/// All connections of that age have them, and none can be cured but by a new one.
+#[derive(Debug, Default)]
+pub(super) struct StalePlans(Mutex<Option<Instant>>);
+
+impl StalePlans {
+    /// Whether a connection of this age was there when stale plans were met.
+    pub(super) fn has_met(&self, age: Duration) -> bool {
+        let met = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        met.is_some_and(|at| age >= at.elapsed())
+    }
+
+    fn meet(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+}
+
+/// Sorts an error of a statement.
+pub(super) fn failed(stale: &StalePlans, error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default();
+            if code == "0A000" {
+                stale.meet();
+            }
+            if is_passing(&code) {
+                StoreError::Unavailable(error.into())
+            } else {
+                StoreError::Refused(error.into())
+            }
+        }
+        _ if is_connection(&error) => StoreError::Unavailable(error.into()),
+        sqlx::Error::ColumnDecode { index, source } => StoreError::Corrupt {
+            what: format!("column {index}"),
+            why: source.to_string(),
+        },
+        _ => StoreError::Refused(error.into()),
+    }
+}
+
+/// Sorts an error of opening: what is worth waiting for, and what a person must mend.
+pub(super) fn open_failed(error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(database) if is_passing(&database.code().unwrap_or_default()) => {
+            StoreError::Unavailable(error.into())
+        }
+        _ if is_connection(&error) => StoreError::Unavailable(error.into()),
+        _ => StoreError::Open(error.to_string()),
+    }
+}
+
+/// Whether a row was already there.
+pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {
+    let database = error.as_database_error();
+    database.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+/// SQLSTATEs (or their two-digit classes) after which the same batch may succeed.
+fn is_passing(code: &str) -> bool {
+    const PASSING: [&str; 11] = [
+        "08",    // connection lost
+        "0A000", // cached plan from before a migration
+        "25006", // read-only: a server that was just demoted
+        "25P03", // idle in transaction for too long
+        "40001", // serialization failure
+        "40P01", // deadlock
+        "53",    // out of connections, memory, disk
+        "55P03", // lock time-out
+        "57014", // cancelled
+        "57P",   // shutting down, starting up, dropped
+        "58",    // the server's own I/O
+    ];
+    PASSING.iter().any(|prefix| code.starts_with(prefix))
+}
+
+fn is_connection(error: &sqlx::Error) -> bool {
+    matches!(
+        error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_of_the_server_pass_and_errors_of_the_program_do_not() {
+        for code in [
+            "40001", "40P01", "0A000", "57P01", "53300", "08006", "25006",
+        ] {
+            assert!(is_passing(code), "{code}");
+        }
+        for code in ["", "23505", "42P01", "22021", "23001", "54000"] {
+            assert!(!is_passing(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn connections_older_than_the_meeting_are_stale_and_younger_ones_are_not() {
+        let stale = StalePlans::default();
+        assert!(!stale.has_met(Duration::from_hours(1)));
+        stale.meet();
+        assert!(stale.has_met(Duration::from_hours(1)));
+        assert!(!stale.has_met(Duration::ZERO));
+    }
+}

@@ -1,0 +1,129 @@
+//! Outbox and dead letters in PostgreSQL, for sagas and participants alike.
+
+use async_trait::async_trait;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{PostgresStore, column};
+use crate::id::Timestamp;
+use crate::store::{DeadLetter, Outbox, OutboxMessage, StoreError, rows};
+
+/// A batch that is stored again after a lost answer brings the same rows, hence DO NOTHING.
+const INSERT_OUTBOX: &str = "
+    INSERT INTO outbox (id, exchange, routing_key, properties, body, due_at)
+    SELECT id, exchange, routing_key, properties, body, due_at
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::bigint[])
+        AS new (id, exchange, routing_key, properties, body, due_at)
+    ON CONFLICT DO NOTHING";
+
+/// By primary key.
+const DELETE_OUTBOX: &str = "DELETE FROM outbox WHERE id = ANY ($1)";
+
+const INSERT_DEAD_LETTERS: &str = "
+    INSERT INTO dead_letters (id, at, queue, code, reason, properties, body)
+    SELECT id, at, queue, code, reason, properties, body
+    FROM unnest(
+        $1::uuid[], $2::bigint[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::bytea[]
+    ) AS new (id, at, queue, code, reason, properties, body)
+    ON CONFLICT DO NOTHING";
+
+/// In order of `outbox_by_due_at`; rows that another node is deleting or sweeping are skipped.
+const SWEEP: &str = "
+    WITH due AS MATERIALIZED (
+        SELECT id, due_at FROM outbox WHERE due_at <= $1
+        ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED
+    ), moved AS (
+        UPDATE outbox SET due_at = $2 FROM due WHERE outbox.id = due.id
+        RETURNING outbox.id, exchange, routing_key, properties, body, due.due_at AS was_due_at
+    )
+    SELECT id, exchange, routing_key, properties, body, $2 FROM moved ORDER BY was_due_at, id";
+
+pub(super) async fn insert_outbox(
+    connection: &mut PgConnection,
+    messages: &[&OutboxMessage],
+    properties: &[String],
+) -> sqlx::Result<()> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(INSERT_OUTBOX)
+        .bind(column(messages, |row| row.id))
+        .bind(column(messages, |row| row.destination.exchange.as_str()))
+        .bind(column(messages, |row| row.destination.routing_key.as_str()))
+        .bind(properties)
+        .bind(column(messages, |row| &row.message.body[..]))
+        .bind(column(messages, |row| row.due_at.as_micros()))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn delete_outbox(
+    connection: &mut PgConnection,
+    sent: &[Uuid],
+) -> sqlx::Result<()> {
+    if !sent.is_empty() {
+        let query = sqlx::query(DELETE_OUTBOX).bind(sent);
+        query.execute(connection).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn insert_dead_letters(
+    connection: &mut PgConnection,
+    letters: &[DeadLetter],
+    properties: &[String],
+) -> sqlx::Result<()> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(INSERT_DEAD_LETTERS)
+        .bind(column(letters, |row| row.id))
+        .bind(column(letters, |row| row.at.as_micros()))
+        .bind(column(letters, |row| rows::readable(&row.queue)))
+        .bind(column(letters, |row| i32::from(row.code.0)))
+        .bind(column(letters, |row| rows::readable(&row.reason)))
+        .bind(properties)
+        .bind(column(letters, |row| &row.message.body[..]))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+#[async_trait]
+impl Outbox for PostgresStore {
+    async fn sweep_outbox(
+        &self,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<OutboxMessage>, StoreError> {
+        let query = sqlx::query_as(SWEEP)
+            .bind(now.as_micros())
+            .bind(until.as_micros())
+            .bind(rows::limit(limit));
+        let found = query.fetch_all(&self.pool).await;
+        rows::all(
+            found.map_err(|error| self.failed(error))?,
+            rows::outbox_message,
+        )
+    }
+
+    async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {
+        if sent.is_empty() {
+            return Ok(());
+        }
+        let query = sqlx::query(DELETE_OUTBOX).bind(sent);
+        let removed = query.execute(&self.pool).await;
+        removed.map(drop).map_err(|error| self.failed(error))
+    }
+
+    async fn outbox_len(&self) -> Result<u64, StoreError> {
+        let query = sqlx::query_scalar("SELECT count(*) FROM outbox");
+        let count: i64 = query
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|error| self.failed(error))?;
+        Ok(count.unsigned_abs())
+    }
+}

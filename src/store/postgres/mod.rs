@@ -1,0 +1,161 @@
+//! The store for production: PostgreSQL, shared by all nodes.
+//!
+//! A batch is a transaction with a fixed number of statements, whatever its size: each table's
+//! rows travel as arrays. Coordination between nodes is row locks, taken in id order, and unique
+//! keys; nothing is leased. One database may hold the tables of the orchestrator and of
+//! participants; then they share the outbox, and whoever sweeps first publishes either's rows.
+//!
+//! Invariants: statements name their columns, and reach rows by index only (the session forbids
+//! other plans, because a plan made while a table was small would be kept while it grows).
+//! Deliberately absent: `NOTIFY`, advisory locks, reads from a replica. A pooler in front must
+//! pool sessions, not transactions.
+
+mod commit;
+mod errors;
+mod messages;
+mod participant;
+mod sagas;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgTransaction};
+use sqlx::{Connection, PgConnection, PgPool, SqlSafeStr};
+
+use self::errors::{StalePlans, open_failed};
+use super::StoreError;
+
+/// Connections that were idle for longer are tried before they are used.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// How each session is set up. The time-outs end what a frozen node would hold for ever.
+const SESSION: &str = "
+    SET application_name = 'backstitch';
+    SET idle_in_transaction_session_timeout = '60s';
+    SET lock_timeout = '30s';
+    SET enable_seqscan = off;
+    SET enable_hashjoin = off;
+    SET enable_mergejoin = off";
+
+/// Settings whose `off` means that a committed saga may be lost with the machine's power.
+const DURABILITY: &str = "
+    SELECT name FROM pg_settings
+    WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'
+    ORDER BY name";
+
+/// How a node uses its database.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    /// Most connections of this node.
+    pub connections_max: u32,
+    /// How long a call waits for a connection before it fails as unavailable.
+    pub acquire_timeout: Duration,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self {
+            connections_max: 10,
+            acquire_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Keeps sagas in PostgreSQL. Clones share the connections.
+#[derive(Debug, Clone)]
+pub struct PostgresStore {
+    pool: PgPool,
+    stale: Arc<StalePlans>,
+}
+
+impl PostgresStore {
+    /// Connects and applies the migrations that are missing.
+    pub async fn open(url: &str, options: PostgresOptions) -> Result<Self, StoreError> {
+        let connect: PgConnectOptions = url.parse().map_err(open_failed)?;
+        let stale = Arc::new(StalePlans::default());
+        let seen = Arc::clone(&stale);
+        let pool = PgPoolOptions::new()
+            .max_connections(options.connections_max)
+            .acquire_timeout(options.acquire_timeout)
+            .test_before_acquire(false)
+            .before_acquire(move |connection, meta| {
+                let usable = !seen.has_met(meta.age);
+                Box::pin(async move {
+                    if usable && meta.idle_for > TRUSTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(usable)
+                })
+            })
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    sqlx::raw_sql(SESSION).execute(connection).await?;
+                    Ok(())
+                })
+            })
+            .connect_with(connect)
+            .await
+            .map_err(open_failed)?;
+        let mut connection = pool.acquire().await.map_err(open_failed)?;
+        apply_migrations(&mut connection).await?;
+        warn_if_not_durable(&mut connection).await?;
+        drop(connection);
+        Ok(Self { pool, stale })
+    }
+
+    /// Closes the connections; what is under way ends first.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn transaction(&self) -> Result<PgTransaction<'static>, StoreError> {
+        self.pool.begin().await.map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: sqlx::Error) -> StoreError {
+        errors::failed(&self.stale, error)
+    }
+}
+
+/// Applies the migrations that are missing, for those who do it apart from starting a node.
+pub async fn migrate(url: &str) -> Result<(), StoreError> {
+    let mut connection = PgConnection::connect(url).await.map_err(open_failed)?;
+    apply_migrations(&mut connection).await?;
+    connection.close().await.map_err(open_failed)
+}
+
+async fn apply_migrations(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let foundation = include_str!("../../../migrations/postgres/0001_foundation.sql");
+    let migrations = vec![Migration::new(
+        1,
+        "foundation".into(),
+        MigrationType::Simple,
+        foundation.into_sql_str(),
+        false,
+    )];
+    // `run` takes an advisory lock, so nodes that start together do it once.
+    Migrator::with_migrations(migrations)
+        .run(connection)
+        .await
+        .map_err(|error| StoreError::Open(error.to_string()))
+}
+
+async fn warn_if_not_durable(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let off: Vec<String> = sqlx::query_scalar(DURABILITY)
+        .fetch_all(connection)
+        .await
+        .map_err(open_failed)?;
+    for setting in off {
+        tracing::warn!(
+            setting,
+            "PostgreSQL runs with {setting} = off: committed sagas may be lost in a crash"
+        );
+    }
+    Ok(())
+}
+
+/// One column of many rows, as the arrays of `UNNEST` need it.
+fn column<'a, R: 'a, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}

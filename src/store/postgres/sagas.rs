@@ -1,0 +1,257 @@
+//! Sagas in PostgreSQL: loading, claiming, and what people ask.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use sqlx::{Postgres, QueryBuilder};
+use uuid::Uuid;
+
+use super::commit::Batch;
+use super::{PostgresStore, column};
+use crate::id::{SagaId, Timestamp};
+use crate::store::loading::Loading;
+use crate::store::{
+    Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX,
+    ListFilter, LoadRequest, LoadedSaga, Outbox, Revision, SagaCount, SagaHead, SagaKey, Store,
+    StoreError, is_key, rows, shape,
+};
+
+/// A query for whole rows of `sagas`.
+macro_rules! heads {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, name, version, key, input_hash, status, reason, revision, head_hash, ",
+            "started_at, updated_at, ended_at, wake_at FROM sagas WHERE ",
+            $rest
+        )
+    };
+}
+
+/// By primary key.
+const HEADS: &str = heads!("id = ANY ($1)");
+
+/// By primary key.
+const SNAPSHOTS: &str = "SELECT saga_id, revision, body FROM snapshots WHERE saga_id = ANY ($1)";
+
+/// By primary key, one range a saga.
+const ENTRIES: &str = "
+    SELECT journal.saga_id, journal.seq, journal.at, journal.hash, journal.body
+    FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS wanted (saga_id, after, up_to)
+    JOIN journal ON journal.saga_id = wanted.saga_id
+        AND journal.seq > wanted.after AND journal.seq <= wanted.up_to
+    ORDER BY journal.saga_id, journal.seq";
+
+/// By primary key.
+const JOURNAL: &str = "
+    SELECT saga_id, seq, at, hash, body FROM journal
+    WHERE saga_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+
+/// By the unique index on (name, key).
+const FIND: &str = "
+    SELECT sagas.name, sagas.key, sagas.id, sagas.input_hash, sagas.status
+    FROM unnest($1::text[], $2::text[]) AS wanted (name, key)
+    JOIN sagas ON sagas.name = wanted.name AND sagas.key = wanted.key";
+
+/// In order of `sagas_to_wake`; sagas that another node is claiming or changing are skipped.
+const CLAIM_DUE: &str = "
+    WITH due AS MATERIALIZED (
+        SELECT id, wake_at FROM sagas WHERE wake_at <= $1
+        ORDER BY wake_at, id LIMIT $3 FOR UPDATE SKIP LOCKED
+    ), moved AS (
+        UPDATE sagas SET wake_at = $2 FROM due WHERE sagas.id = due.id
+        RETURNING sagas.id, due.wake_at AS was_wake_at
+    )
+    SELECT id FROM moved ORDER BY was_wake_at, id";
+
+const INSERT_DEFINITION: &str = "
+    INSERT INTO definitions (name, version, hash, source, stored_at)
+    VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+
+const DEFINITION: &str = "
+    SELECT name, version, hash, source, stored_at FROM definitions
+    WHERE name = $1 AND version = $2";
+
+const DEFINITIONS: &str = "
+    SELECT name, version, hash, source, stored_at FROM definitions ORDER BY name, version";
+
+const INSERT_SECRET: &str = "INSERT INTO secrets (bytes) VALUES ($1) ON CONFLICT DO NOTHING";
+
+const SECRET: &str = "SELECT bytes FROM secrets";
+
+/// Reads the whole index or table: for people and metrics, not for each request.
+const COUNTS: &str = "
+    SELECT name, status, count(*) FROM sagas GROUP BY name, status";
+
+/// For a query that reads a whole table: see the session's settings.
+const ALLOW_SCAN: &str = "SET LOCAL enable_seqscan = on";
+
+/// By primary key, backwards.
+const DEAD_LETTERS: &str = "
+    SELECT id, at, queue, code, reason, properties, body FROM dead_letters
+    ORDER BY id DESC LIMIT $1";
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn load(&self, requests: &[LoadRequest]) -> Result<Vec<Option<LoadedSaga>>, StoreError> {
+        let mut loading = Loading::new(requests);
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let failed = |error| self.failed(error);
+        let mut connection = self.pool.acquire().await.map_err(failed)?;
+        let whole = loading.whole();
+        if !whole.is_empty() {
+            let query = sqlx::query_as(SNAPSHOTS).bind(whole);
+            loading.add_snapshots(query.fetch_all(&mut *connection).await.map_err(failed)?)?;
+        }
+        let query = sqlx::query_as(HEADS).bind(loading.ids());
+        loading.add_heads(query.fetch_all(&mut *connection).await.map_err(failed)?)?;
+        let ranges = loading.ranges();
+        if !ranges.is_empty() {
+            let query = sqlx::query_as(ENTRIES)
+                .bind(column(&ranges, |range| range.saga))
+                .bind(column(&ranges, |range| range.after))
+                .bind(column(&ranges, |range| range.up_to));
+            loading.add_entries(query.fetch_all(&mut *connection).await.map_err(failed)?)?;
+        }
+        Ok(loading.finish())
+    }
+
+    async fn find(&self, keys: &[SagaKey]) -> Result<Vec<Option<KeyMatch>>, StoreError> {
+        let usable: Vec<_> = keys.iter().filter(|key| is_key(&key.key)).collect();
+        if usable.is_empty() {
+            return Ok(vec![None; keys.len()]);
+        }
+        let found = sqlx::query_as(FIND)
+            .bind(column(&usable, |key| key.name.as_str()))
+            .bind(column(&usable, |key| key.key.as_str()))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let by_key: BTreeMap<_, _> = rows::all(found, rows::key_match)?.into_iter().collect();
+        Ok(keys.iter().map(|key| by_key.get(key).cloned()).collect())
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
+        shape::check(&commit)?;
+        let batch = Batch::new(&commit)?;
+        if batch.is_only_sent() {
+            self.remove_sent(&commit.sent).await?;
+            return Ok(CommitOutcome::default());
+        }
+        let failed = |error| self.failed(error);
+        let mut transaction = self.transaction().await?;
+        let outcome = batch.write(&mut transaction).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(outcome)
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<SagaId>, StoreError> {
+        let query = sqlx::query_scalar(CLAIM_DUE)
+            .bind(now.as_micros())
+            .bind(until.as_micros())
+            .bind(rows::limit(limit));
+        let ids: Vec<Uuid> = query
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| self.failed(error))?;
+        Ok(ids.into_iter().map(SagaId).collect())
+    }
+
+    async fn put_definition(&self, row: DefinitionRow) -> Result<DefinitionRow, StoreError> {
+        let failed = |error| self.failed(error);
+        sqlx::query(INSERT_DEFINITION)
+            .bind(&row.name)
+            .bind(i64::from(row.version))
+            .bind(&row.hash[..])
+            .bind(&row.source)
+            .bind(row.stored_at.as_micros())
+            .execute(&self.pool)
+            .await
+            .map_err(failed)?;
+        let query = sqlx::query_as(DEFINITION)
+            .bind(&row.name)
+            .bind(i64::from(row.version));
+        rows::definition(query.fetch_one(&self.pool).await.map_err(failed)?)
+    }
+
+    async fn definitions(&self) -> Result<Vec<DefinitionRow>, StoreError> {
+        let query = sqlx::query_as(DEFINITIONS);
+        let found = query.fetch_all(&self.pool).await;
+        rows::all(found.map_err(|error| self.failed(error))?, rows::definition)
+    }
+
+    async fn secret(&self, candidate: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        let failed = |error| self.failed(error);
+        let query = sqlx::query(INSERT_SECRET).bind(&candidate[..]);
+        query.execute(&self.pool).await.map_err(failed)?;
+        let query = sqlx::query_scalar(SECRET);
+        let bytes: Vec<u8> = query.fetch_one(&self.pool).await.map_err(failed)?;
+        rows::hash(&bytes, || "secret".to_owned())
+    }
+
+    async fn list(&self, filter: &ListFilter) -> Result<Vec<SagaHead>, StoreError> {
+        // Only the conditions that are asked for, so that each has the plan it deserves.
+        let mut query = QueryBuilder::<Postgres>::new(heads!("true"));
+        if let Some(before) = filter.before {
+            query.push(" AND id < ").push_bind(before.0);
+        }
+        if let Some(name) = &filter.name {
+            query.push(" AND name = ").push_bind(rows::readable(name));
+        }
+        if let Some(status) = filter.status {
+            query.push(" AND status = ").push_bind(status.as_str());
+        }
+        if let Some(key) = &filter.key {
+            query.push(" AND key = ").push_bind(rows::readable(key));
+        }
+        let limit = rows::limit(filter.limit.min(LIST_ROWS_MAX));
+        query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
+        let found = query.build_query_as().fetch_all(&self.pool).await;
+        rows::all(found.map_err(|error| self.failed(error))?, rows::head)
+    }
+
+    async fn journal(
+        &self,
+        saga: SagaId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let query = sqlx::query_as(JOURNAL)
+            .bind(saga.0)
+            .bind(after.cast_signed())
+            .bind(rows::limit(limit));
+        let found = query
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let entries = rows::all(found, rows::entry)?;
+        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
+        let failed = |error| self.failed(error);
+        let mut transaction = self.transaction().await?;
+        let scan = sqlx::query(ALLOW_SCAN).execute(&mut *transaction).await;
+        scan.map_err(failed)?;
+        let query = sqlx::query_as(COUNTS);
+        let found = query.fetch_all(&mut *transaction).await.map_err(failed)?;
+        let mut counts = rows::all(found, rows::count)?;
+        counts.sort_unstable();
+        Ok(counts)
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        let query = sqlx::query_as(DEAD_LETTERS).bind(rows::limit(limit.min(LIST_ROWS_MAX)));
+        let found = query.fetch_all(&self.pool).await;
+        rows::all(
+            found.map_err(|error| self.failed(error))?,
+            rows::dead_letter,
+        )
+    }
+}

@@ -1,0 +1,271 @@
+//! Rows of the SQL stores, as both databases give them, and back into the store's types.
+//!
+//! Separate because PostgreSQL and SQLite have the same columns. A row that can't be read is
+//! [`StoreError::Corrupt`] and names itself. Integers are signed in both databases; ours are not,
+//! so each is checked on its way back.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
+use super::{
+    DeadLetter, DefinitionRow, Hash, JournalEntry, KeyMatch, OutboxMessage, SagaCount, SagaHead,
+    SagaKey, Snapshot, StoreError,
+};
+use crate::error::Code;
+use crate::id::{SagaId, Timestamp};
+use crate::message::{Destination, Message, Properties};
+
+/// `id, name, version, key, input_hash, status, reason, revision, head_hash, started_at,
+/// updated_at, ended_at, wake_at` of `sagas`.
+pub(super) type HeadRow = (
+    Uuid,
+    String,
+    i64,
+    String,
+    Vec<u8>,
+    String,
+    Option<String>,
+    i64,
+    Vec<u8>,
+    i64,
+    i64,
+    Option<i64>,
+    Option<i64>,
+);
+
+pub(super) fn head(row: HeadRow) -> Result<SagaHead, StoreError> {
+    let what = || format!("saga {}", row.0);
+    Ok(SagaHead {
+        id: SagaId(row.0),
+        version: number(row.2, what)?,
+        input_hash: hash(&row.4, what)?,
+        status: parsed(&row.5, what)?,
+        revision: number(row.7, what)?,
+        head_hash: hash(&row.8, what)?,
+        name: row.1,
+        key: row.3,
+        reason: row.6,
+        started_at: Timestamp::from_micros(row.9),
+        updated_at: Timestamp::from_micros(row.10),
+        ended_at: row.11.map(Timestamp::from_micros),
+        wake_at: row.12.map(Timestamp::from_micros),
+    })
+}
+
+/// `name, key, id, input_hash, status` of `sagas`.
+pub(super) type KeyRow = (String, String, Uuid, Vec<u8>, String);
+
+pub(super) fn key_match(row: KeyRow) -> Result<(SagaKey, KeyMatch), StoreError> {
+    let (name, key, id, input_hash, status) = row;
+    let what = || format!("saga {id}");
+    let found = KeyMatch {
+        id: SagaId(id),
+        input_hash: hash(&input_hash, what)?,
+        status: parsed(&status, what)?,
+    };
+    Ok((SagaKey { name, key }, found))
+}
+
+/// `saga_id, revision, body` of `snapshots`.
+pub(super) type SnapshotRow = (Uuid, i64, Vec<u8>);
+
+pub(super) fn snapshot(row: SnapshotRow) -> Result<(SagaId, Snapshot), StoreError> {
+    let (id, revision, body) = row;
+    let snapshot = Snapshot {
+        revision: number(revision, || format!("snapshot of saga {id}"))?,
+        body: Bytes::from(body),
+    };
+    Ok((SagaId(id), snapshot))
+}
+
+/// `saga_id, seq, at, hash, body` of `journal`.
+pub(super) type EntryRow = (Uuid, i64, i64, Vec<u8>, Vec<u8>);
+
+pub(super) fn entry(row: EntryRow) -> Result<(SagaId, JournalEntry), StoreError> {
+    let (id, seq, at, hash_bytes, body) = row;
+    let what = || format!("journal entry {seq} of saga {id}");
+    let entry = JournalEntry {
+        seq: number(seq, what)?,
+        at: Timestamp::from_micros(at),
+        hash: hash(&hash_bytes, what)?,
+        body: Bytes::from(body),
+    };
+    Ok((SagaId(id), entry))
+}
+
+/// `name, status, count(*)` of `sagas`.
+pub(super) type CountRow = (String, String, i64);
+
+pub(super) fn count(row: CountRow) -> Result<SagaCount, StoreError> {
+    let (name, status, count) = row;
+    let what = || format!("number of sagas `{name}`");
+    Ok(SagaCount {
+        status: parsed(&status, what)?,
+        count: number(count, what)?,
+        name,
+    })
+}
+
+/// `name, version, hash, source, stored_at` of `definitions`.
+pub(super) type DefinitionTuple = (String, i64, Vec<u8>, String, i64);
+
+pub(super) fn definition(row: DefinitionTuple) -> Result<DefinitionRow, StoreError> {
+    let (name, version, hash_bytes, source, stored_at) = row;
+    let what = || format!("definition {name} {version}");
+    Ok(DefinitionRow {
+        version: number(version, what)?,
+        hash: hash(&hash_bytes, what)?,
+        name,
+        source,
+        stored_at: Timestamp::from_micros(stored_at),
+    })
+}
+
+/// `id, exchange, routing_key, properties, body, due_at` of `outbox`.
+pub(super) type OutboxRow = (Uuid, String, String, String, Vec<u8>, i64);
+
+pub(super) fn outbox_message(row: OutboxRow) -> Result<OutboxMessage, StoreError> {
+    let (id, exchange, routing_key, text, body, due_at) = row;
+    Ok(OutboxMessage {
+        id,
+        destination: Destination {
+            exchange,
+            routing_key,
+        },
+        message: message(&text, body, || format!("outbox row {id}"))?,
+        due_at: Timestamp::from_micros(due_at),
+    })
+}
+
+/// `id, at, queue, code, reason, properties, body` of `dead_letters`.
+pub(super) type DeadLetterRow = (Uuid, i64, String, i32, String, String, Vec<u8>);
+
+pub(super) fn dead_letter(row: DeadLetterRow) -> Result<DeadLetter, StoreError> {
+    let (id, at, queue, code, reason, text, body) = row;
+    let what = || format!("dead letter {id}");
+    Ok(DeadLetter {
+        id,
+        at: Timestamp::from_micros(at),
+        queue,
+        code: Code(number(i64::from(code), what)?),
+        reason,
+        message: message(&text, body, what)?,
+    })
+}
+
+/// `participant, saga_id, step, status, body, at` of `barriers`.
+pub(super) type BarrierTuple = (String, Uuid, String, i16, Vec<u8>, i64);
+
+pub(super) fn barrier(row: BarrierTuple) -> Result<BarrierRow, StoreError> {
+    let (participant, saga, step, status, body, at) = row;
+    let what = || format!("barrier of step {step} of saga {saga}");
+    Ok(BarrierRow {
+        key: BarrierKey {
+            step: parsed(&step, what)?,
+            saga: SagaId(saga),
+            participant,
+        },
+        status,
+        body: Bytes::from(body),
+        at: Timestamp::from_micros(at),
+    })
+}
+
+/// `kind, id, revision, state` of `aggregates`.
+pub(super) type AggregateTuple = (String, String, i64, Vec<u8>);
+
+pub(super) fn aggregate(row: AggregateTuple) -> Result<AggregateRow, StoreError> {
+    let (kind, id, revision, state) = row;
+    Ok(AggregateRow {
+        revision: number(revision, || format!("{kind} `{id}`"))?,
+        key: AggregateKey { kind, id },
+        state: Bytes::from(state),
+    })
+}
+
+/// `seq, at, body` of `aggregate_events`.
+pub(super) type EventTuple = (i64, i64, Vec<u8>);
+
+pub(super) fn event(key: &AggregateKey, row: EventTuple) -> Result<AggregateEvent, StoreError> {
+    let (seq, at, body) = row;
+    Ok(AggregateEvent {
+        key: key.clone(),
+        seq: number(seq, || format!("event {seq} of {} `{}`", key.kind, key.id))?,
+        at: Timestamp::from_micros(at),
+        body: Bytes::from(body),
+    })
+}
+
+/// Reads all rows of an answer.
+pub(super) fn all<R, T>(
+    rows: Vec<R>,
+    read: impl Fn(R) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    rows.into_iter().map(read).collect()
+}
+
+/// The hash in a column.
+pub(super) fn hash(bytes: &[u8], what: impl Fn() -> String) -> Result<Hash, StoreError> {
+    bytes
+        .try_into()
+        .map_err(|_| corrupt(what, format!("a hash of {} bytes, not 32", bytes.len())))
+}
+
+/// The properties of each message, as text.
+pub(super) fn outbox_properties(messages: &[OutboxMessage]) -> Result<Vec<String>, StoreError> {
+    let messages = messages.iter();
+    messages.map(|row| properties(&row.message)).collect()
+}
+
+/// The properties of each letter's message, as text.
+pub(super) fn letter_properties(letters: &[DeadLetter]) -> Result<Vec<String>, StoreError> {
+    let letters = letters.iter();
+    letters.map(|row| properties(&row.message)).collect()
+}
+
+/// A message's properties as the text column has them.
+pub(super) fn properties(message: &Message) -> Result<String, StoreError> {
+    serde_json::to_string(&message.properties).map_err(|error| StoreError::Refused(error.into()))
+}
+
+/// Text meant for people, without the one character that PostgreSQL can't keep.
+pub(super) fn readable(text: &str) -> String {
+    text.replace('\0', "\u{FFFD}")
+}
+
+/// A number of rows as SQL takes it.
+pub(super) fn limit(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
+/// An unsigned number as SQL takes it. None of ours comes near the sign.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn message(text: &str, body: Vec<u8>, what: impl Fn() -> String) -> Result<Message, StoreError> {
+    let properties: Properties =
+        serde_json::from_str(text).map_err(|error| corrupt(what, error.to_string()))?;
+    Ok(Message {
+        properties,
+        body: Bytes::from(body),
+    })
+}
+
+fn number<T: TryFrom<i64>>(number: i64, what: impl Fn() -> String) -> Result<T, StoreError> {
+    T::try_from(number).map_err(|_| corrupt(what, format!("{number} is out of range")))
+}
+
+fn parsed<T>(text: &str, what: impl Fn() -> String) -> Result<T, StoreError>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    text.parse()
+        .map_err(|error: T::Err| corrupt(what, error.to_string()))
+}
+
+fn corrupt(what: impl Fn() -> String, why: String) -> StoreError {
+    StoreError::Corrupt { what: what(), why }
+}

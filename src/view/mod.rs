@@ -1,0 +1,262 @@
+//! A saga as people look at it: where it stands, why, what is still to come, what happened.
+//!
+//! Separate from the core because it serves eyes, not decisions, and from the command line and the
+//! HTTP API because both show the same thing. Pure but for [`read_history`]: row, journal and
+//! definition in, a value that serialises to the API's JSON out.
+//!
+//! Invariants: the view is built from the journal, never from a snapshot, and says whether the
+//! journal's hash chain holds and whether the row agrees with it.
+//! Deliberately absent: how it is laid out on a screen.
+
+mod letter;
+mod steps;
+mod timeline;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::definition::Definition;
+use crate::id::{SagaId, Timestamp};
+use crate::saga::journal::{self, JournalEntry};
+use crate::saga::{Saga, Status, apply};
+use crate::store::{LoadRequest, SagaHead, Store, StoreError};
+
+pub use letter::LetterView;
+pub use steps::{StepStage, StepView, Until};
+pub use timeline::{EventView, Moment};
+
+/// Journal entries read at once.
+const JOURNAL_PAGE: usize = 1_000;
+
+/// A saga's row and its whole journal.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// The row.
+    pub head: SagaHead,
+    /// The entries that the row speaks of, from the first one.
+    pub entries: Vec<JournalEntry>,
+}
+
+/// Reads a saga's row and whole journal; `None` if there is no such saga.
+pub async fn read_history(store: &dyn Store, id: SagaId) -> Result<Option<History>, StoreError> {
+    let Some(head) = read_head(store, id).await? else {
+        return Ok(None);
+    };
+    let mut entries: Vec<JournalEntry> = Vec::new();
+    // Entries that are written meanwhile belong to a later row than the one read above.
+    while (entries.len() as u64) < head.revision {
+        let after = entries.last().map_or(0, |entry| entry.seq);
+        let page = store.journal(id, after, JOURNAL_PAGE).await?;
+        if page.is_empty() {
+            break;
+        }
+        entries.extend(page.into_iter().filter(|entry| entry.seq <= head.revision));
+    }
+    Ok(Some(History { head, entries }))
+}
+
+/// Reads a saga's row alone.
+pub async fn read_head(store: &dyn Store, id: SagaId) -> Result<Option<SagaHead>, StoreError> {
+    // No entry comes after the largest number that every database can hold.
+    let after = i64::MAX.unsigned_abs();
+    let loaded = store.load(&[LoadRequest { id, after }]).await?;
+    Ok(loaded.into_iter().flatten().next().map(|saga| saga.head))
+}
+
+/// A saga's row, for lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HeadView {
+    /// The id.
+    pub saga_id: SagaId,
+    /// The definition's name.
+    pub saga: String,
+    /// Its version.
+    pub version: u32,
+    /// The business key.
+    pub key: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Why it is compensating, compensated or suspended.
+    pub reason: Option<String>,
+    /// When it started, RFC 3339.
+    pub started_at: String,
+    /// When the newest journal entry was written.
+    pub updated_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// When it is looked at even if no message comes.
+    pub wake_at: Option<String>,
+    /// Entries in its journal.
+    pub revision: u64,
+}
+
+impl HeadView {
+    /// As people see a row.
+    pub fn new(head: &SagaHead) -> Self {
+        Self {
+            saga_id: head.id,
+            saga: head.name.clone(),
+            version: head.version,
+            key: head.key.clone(),
+            status: head.status,
+            reason: head.reason.clone(),
+            started_at: head.started_at.to_string(),
+            updated_at: head.updated_at.to_string(),
+            ended_at: text_of(head.ended_at),
+            wake_at: text_of(head.wake_at),
+            revision: head.revision,
+        }
+    }
+}
+
+/// A page of sagas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ListView {
+    /// Newest first.
+    pub sagas: Vec<HeadView>,
+    /// What to pass as `before` for the next page, if there may be one.
+    pub next: Option<SagaId>,
+}
+
+impl ListView {
+    /// A page of at most `limit` rows.
+    pub fn new(heads: &[SagaHead], limit: usize) -> Self {
+        let next = heads.last().filter(|_| heads.len() >= limit);
+        Self {
+            sagas: heads.iter().map(HeadView::new).collect(),
+            next: next.map(|head| head.id),
+        }
+    }
+}
+
+/// All there is to know of a saga.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SagaView {
+    /// Its row.
+    #[serde(flatten)]
+    pub head: HeadView,
+    /// The definition's description.
+    pub description: Option<String>,
+    /// What it works on.
+    pub input: Arc<Value>,
+    /// The result, once completed.
+    pub output: Option<Arc<Value>>,
+    /// Past it, and before the pivot, it is rolled back.
+    pub deadline: Option<String>,
+    /// Its steps in the definition's order, those still to come included.
+    pub steps: Vec<StepView>,
+    /// What happened, in order.
+    pub timeline: Vec<Moment>,
+    /// Whether the journal is what was written.
+    pub journal: JournalView,
+}
+
+/// What checking the journal found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JournalView {
+    /// Entries read.
+    pub entries: u64,
+    /// Whether the hash chain holds and leads to the row.
+    pub verified: bool,
+    /// What is wrong.
+    pub problem: Option<String>,
+    /// Hash of the newest entry, in hexadecimal.
+    pub head: String,
+}
+
+impl SagaView {
+    /// The view of a saga. Without its definition (lost, or of a newer Backstitch) the steps that
+    /// were reached are shown in the order of their names.
+    pub fn new(history: &History, definition: Option<&Definition>) -> Self {
+        let History { head, entries } = history;
+        let saga = folded(head, entries);
+        let steps = match definition {
+            Some(definition) => steps::all(definition, &saga),
+            None => steps::reached(&saga),
+        };
+        Self {
+            head: HeadView::new(head),
+            description: definition.and_then(|definition| definition.description.clone()),
+            input: Arc::clone(&saga.input),
+            output: saga.output.clone(),
+            deadline: text_of(saga.deadline),
+            steps,
+            timeline: timeline::moments(definition, head.started_at, entries),
+            journal: check(head, entries, &saga),
+        }
+    }
+}
+
+/// What the journal says, as far as it can be read; [`check`] tells if that is not all of it.
+fn folded(head: &SagaHead, entries: &[JournalEntry]) -> Saga {
+    let mut saga = Saga::new(head.id, &head.name, &head.key, head.started_at);
+    let records = entries.iter().map_while(|entry| entry.record().ok());
+    for event in records.flat_map(|record| record.events) {
+        apply(&mut saga, &event);
+    }
+    saga
+}
+
+fn check(head: &SagaHead, entries: &[JournalEntry], saga: &Saga) -> JournalView {
+    let length = entries.len() as u64;
+    let problem = match journal::verify(head.id, entries) {
+        Err(error) => Some(error.to_string()),
+        Ok(_) if length != head.revision => Some(format!(
+            "the row is at entry {}, the journal ends at {length}",
+            head.revision
+        )),
+        Ok(hash) if hash != head.head_hash => {
+            Some("the row's hash is not that of the newest entry".to_owned())
+        }
+        Ok(_) if saga.status() != head.status => Some(format!(
+            "the row says {}, the journal says {}",
+            head.status,
+            saga.status()
+        )),
+        Ok(_) => None,
+    };
+    JournalView {
+        entries: length,
+        verified: problem.is_none(),
+        problem,
+        head: hex(&head.head_hash),
+    }
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A duration as one says it: `12ms`, `1.5s`, `2m 5s`, `3h 20m`, `4d 1h`.
+pub fn spoken(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let pair = |large: u64, unit: &str, small: u64, small_unit: &str| {
+        if small == 0 {
+            format!("{large}{unit}")
+        } else {
+            format!("{large}{unit} {small}{small_unit}")
+        }
+    };
+    match seconds {
+        0 => format!("{}ms", duration.as_millis()),
+        1..60 => {
+            let tenths = duration.subsec_millis() / 100;
+            if tenths == 0 {
+                format!("{seconds}s")
+            } else {
+                format!("{seconds}.{tenths}s")
+            }
+        }
+        60..3600 => pair(seconds / 60, "m", seconds % 60, "s"),
+        3600..86_400 => pair(seconds / 3600, "h", seconds % 3600 / 60, "m"),
+        _ => pair(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
+    }
+}
+
+fn text_of(at: Option<Timestamp>) -> Option<String> {
+    at.map(|at| at.to_string())
+}

@@ -1,0 +1,140 @@
+//! A journal in words.
+
+use serde::Serialize;
+
+use super::spoken;
+use crate::definition::{Definition, NodeKind};
+use crate::id::Timestamp;
+use crate::saga::journal::{Cause, JournalEntry};
+use crate::saga::{BlockPath, Event};
+
+/// One journal entry: what came in, and what followed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Moment {
+    /// The entry's number.
+    pub seq: u64,
+    /// When it was decided, RFC 3339.
+    pub at: String,
+    /// Microseconds since the saga started.
+    pub after_us: u64,
+    /// What came in; none if the entry can't be read.
+    pub cause: Option<Cause>,
+    /// What followed.
+    pub events: Vec<EventView>,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EventView {
+    /// In words; none for bookkeeping that tells people nothing.
+    pub text: Option<String>,
+    /// As the journal has it.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// The journal in words.
+pub(super) fn moments(
+    definition: Option<&Definition>,
+    started_at: Timestamp,
+    entries: &[JournalEntry],
+) -> Vec<Moment> {
+    entries
+        .iter()
+        .map(|entry| {
+            let record = entry.record().ok();
+            let cause = record.as_ref().map(|record| record.cause.clone());
+            let events = record.map(|record| record.events).unwrap_or_default();
+            let after = entry.at.since(started_at);
+            Moment {
+                seq: entry.seq,
+                at: entry.at.to_string(),
+                after_us: u64::try_from(after.as_micros()).unwrap_or(u64::MAX),
+                cause,
+                events: events
+                    .into_iter()
+                    .map(|event| EventView {
+                        text: words(definition, entry.at, &event),
+                        event,
+                    })
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Option<String> {
+    let text = match event {
+        Event::Advanced { .. } => return None,
+        Event::Started { deadline: None, .. } => "started".to_owned(),
+        Event::Started {
+            deadline: Some(deadline),
+            ..
+        } => format!(
+            "started; must pass the pivot within {}",
+            spoken(deadline.since(now))
+        ),
+        Event::Asked {
+            step,
+            phase,
+            attempt,
+            due,
+            ..
+        } => {
+            let due = spoken(due.since(now));
+            match attempt {
+                0 | 1 => format!("asked {step} to {phase}; answer due within {due}"),
+                _ => format!("asked {step} to {phase}, attempt {attempt}; answer due within {due}"),
+            }
+        }
+        Event::Skipped { step } => format!("{step} skipped: its `when` is false"),
+        Event::BlockSkipped { at } => {
+            format!("{} skipped: its `when` is false", block(definition, at).0)
+        }
+        Event::Opened { at, children } => {
+            let (block, of) = block(definition, at);
+            format!("{block}: {children} {of}")
+        }
+        Event::Succeeded { step, phase, .. } => format!("{step} {phase} succeeded"),
+        Event::Rejected { step, reason } => format!("{step} rejected: {reason}"),
+        Event::RetryPlanned {
+            step,
+            phase,
+            at,
+            reason,
+        } => format!(
+            "{step} {phase} failed: {reason}; trying again in {}",
+            spoken(at.since(now))
+        ),
+        Event::OutcomeUnknown { step, reason } => {
+            format!("whether {step} was done is unknown: {reason}; it will be compensated")
+        }
+        Event::Suspended {
+            step,
+            phase,
+            reason,
+        } => format!("{step} {phase} suspended, waits for a person: {reason}"),
+        Event::Resumed { step, by, why } => format!("{step} resumed by {by}: {why}"),
+        Event::PivotPassed => "pivot passed: from here on only forward".to_owned(),
+        Event::ReservationsConfirmed => "everything reserved is confirmed".to_owned(),
+        Event::RollbackStarted { reason } => format!("rolling back: {reason}"),
+        Event::Completed { .. } => "completed".to_owned(),
+        Event::Compensated { .. } => "compensated".to_owned(),
+    };
+    Some(text)
+}
+
+/// A block's name for people, and what its children are called.
+fn block(definition: Option<&Definition>, at: &BlockPath) -> (String, &'static str) {
+    let node = definition.and_then(|definition| definition.nodes.get(usize::from(at.block.0)));
+    let Some(node) = node else {
+        return (format!("block {}", at.block.0), "children");
+    };
+    let (name, children) = match &node.kind {
+        NodeKind::ForEach { .. } => ("for_each", "items"),
+        NodeKind::Parallel(_) => ("parallel", "branches"),
+        NodeKind::Sequence(_) => ("steps", "steps"),
+        NodeKind::Step(_) => ("step", "steps"),
+    };
+    (format!("{name} in line {}", node.line), children)
+}

@@ -1,0 +1,88 @@
+//! A thousand runs of the simulator, and the proof that it notices known bugs.
+
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use backstitch::sim::{Bug, Failure, Report, Scenario, run};
+
+/// Runs of the gate.
+const SEEDS: u64 = 1_000;
+/// A known bug must show up within this many runs.
+const SEEDS_TO_NOTICE: u64 = 200;
+
+/// Runs seeds on all cores until one fails.
+fn search(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> (Vec<Report>, Option<Failure>) {
+    let next = AtomicU64::new(seeds.start);
+    let reports = Mutex::new(Vec::new());
+    let failure = Mutex::new(None);
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while failure.lock().unwrap().is_none() {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    match run(&Scenario {
+                        bug,
+                        ..Scenario::new(seed)
+                    }) {
+                        Ok(report) => reports.lock().unwrap().push(report),
+                        Err(found) => *failure.lock().unwrap() = Some(found),
+                    }
+                }
+            });
+        }
+    });
+    (reports.into_inner().unwrap(), failure.into_inner().unwrap())
+}
+
+#[test]
+fn every_saga_ends_all_or_nothing_whatever_breaks() {
+    if let Ok(seed) = std::env::var("BACKSTITCH_SIM_SEED") {
+        let seed = seed.parse().expect("BACKSTITCH_SIM_SEED is a number");
+        let report = run(&Scenario::new(seed)).unwrap_or_else(|failure| panic!("{failure}"));
+        println!("seed {seed}: {report:?}");
+        return;
+    }
+    let (reports, failure) = search(0..SEEDS, None);
+    if let Some(failure) = failure {
+        panic!("{failure}");
+    }
+    // A world in which nothing goes wrong, or nothing goes right, would prove nothing.
+    let completed: u64 = reports.iter().map(|report| report.completed).sum();
+    let compensated: u64 = reports.iter().map(|report| report.compensated).sum();
+    let crashes: u64 = reports.iter().map(|report| report.crashes).sum();
+    println!("{SEEDS} seeds: {completed} completed, {compensated} compensated, {crashes} crashes");
+    assert_eq!(reports.len() as u64, SEEDS);
+    assert!(completed > SEEDS && compensated > SEEDS && crashes > SEEDS);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    assert_eq!(run(&Scenario::new(7)), run(&Scenario::new(7)));
+}
+
+#[test]
+fn an_acknowledgement_before_the_commit_is_noticed() {
+    notices(Bug::AckBeforeCommit);
+}
+
+#[test]
+fn participants_that_do_not_dedupe_are_noticed() {
+    notices(Bug::NoDedupe);
+}
+
+#[test]
+fn an_unknown_outcome_that_is_not_compensated_is_noticed() {
+    notices(Bug::UnknownNotCompensated);
+}
+
+fn notices(bug: Bug) {
+    let (_, failure) = search(0..SEEDS_TO_NOTICE, Some(bug));
+    let failure =
+        failure.unwrap_or_else(|| panic!("{SEEDS_TO_NOTICE} runs did not notice {bug:?}"));
+    println!("{bug:?} noticed: {failure}");
+}
