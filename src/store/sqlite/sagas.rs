@@ -13,8 +13,9 @@ use super::{SqliteStore, failed};
 use crate::id::{SagaId, Timestamp};
 use crate::store::loading::Loading;
 use crate::store::{
-    Commit, CommitOutcome, DeadLetter, DefinitionRow, KeyMatch, LIST_ROWS_MAX, ListFilter,
-    LoadRequest, LoadedSaga, SagaCount, SagaHead, SagaKey, Store, StoreError, rows, shape,
+    Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX,
+    ListFilter, LoadRequest, LoadedSaga, Revision, SagaCount, SagaHead, SagaKey, Store, StoreError,
+    rows, shape,
 };
 
 /// A query for whole rows of `sagas`.
@@ -43,6 +44,11 @@ const ENTRIES: &str = "
     CROSS JOIN journal ON journal.saga_id = unhex(wanted.value ->> 0)
         AND journal.seq > wanted.value ->> 1 AND journal.seq <= wanted.value ->> 2
     ORDER BY wanted.id, journal.seq";
+
+/// By primary key, one range.
+const JOURNAL: &str = "
+    SELECT saga_id, seq, at, hash, body FROM journal
+    WHERE saga_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
 
 /// By the unique index on (name, key).
 const FIND: &str = "
@@ -210,6 +216,20 @@ impl Store for SqliteStore {
         query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
         let found = query.build_query_as().fetch_all(&self.readers).await;
         rows::all(found.map_err(failed)?, rows::head)
+    }
+
+    async fn journal(
+        &self,
+        saga: SagaId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let query = sqlx::query_as(JOURNAL)
+            .bind(saga.0)
+            .bind(rows::signed(after))
+            .bind(rows::limit(limit.min(LIST_ROWS_MAX)));
+        let found = query.fetch_all(&self.readers).await.map_err(failed)?;
+        rows::all(found, |row| Ok(rows::entry(row)?.1))
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
