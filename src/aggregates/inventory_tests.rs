@@ -71,7 +71,7 @@ fn one_saga_may_reserve_the_same_article_in_two_steps() {
 fn an_expired_reservation_gives_way_to_the_next_buyer() {
     let mut bundle = stocked(3);
     let reply = bundle.tell(&ask_for(RESERVE, 1, 3, 60)).unwrap();
-    let expires_at = bundle.now.after(Duration::from_secs(60));
+    let expires_at = bundle.now.after(Duration::from_mins(1));
     assert_eq!(reply["expires_at"], expires_at.to_string());
 
     bundle.tell(&ask(RESERVE, 2, 1)).unwrap_err();

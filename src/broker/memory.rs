@@ -463,3 +463,89 @@ impl State {
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::broker::conformance::{Bundle, bodies, check_all, tags, to};
+
+    fn bundle(broker: &MemoryBroker) -> Bundle {
+        Bundle {
+            broker: Arc::new(broker.clone()),
+            prefix: "test".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn it_keeps_every_promise_of_a_broker() {
+        check_all(bundle(&MemoryBroker::new())).await;
+    }
+
+    #[test]
+    fn it_needs_no_runtime() {
+        let broker = MemoryBroker::new();
+        let bundle = bundle(&broker);
+        let queue = bundle.queue("q").now_or_never().unwrap();
+        let mut consumer = bundle.consume(&queue, 10).now_or_never().unwrap();
+        assert!(consumer.deliveries.next_batch(1).now_or_never().is_none());
+        bundle
+            .publish_all(vec![to(&queue, 1), to(&queue, 2)])
+            .now_or_never()
+            .unwrap();
+        let batch = consumer.deliveries.next_batch(5).now_or_never().unwrap();
+        assert_eq!(bodies(&batch), ["1", "2"]);
+        assert_eq!((broker.queue_len(&queue), broker.unacked(&queue)), (0, 2));
+        consumer.acks.ack(&tags(&batch[..1]));
+        assert_eq!((broker.queue_len(&queue), broker.unacked(&queue)), (0, 1));
+        drop(consumer);
+        assert_eq!((broker.queue_len(&queue), broker.unacked(&queue)), (1, 0));
+        assert_eq!(broker.purge(&queue), 1);
+        assert_eq!(broker.queue_len(&queue), 0);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_takes_nothing_and_neither_do_its_fellows() {
+        let broker = MemoryBroker::with_queue_limit(1);
+        let bundle = bundle(&broker);
+        let [full, free] = [bundle.queue("full").await, bundle.queue("free").await];
+        let bind = |queue: &String| Binding {
+            exchange: "events".to_owned(),
+            queue: queue.clone(),
+            routing_key: "#".to_owned(),
+        };
+        let topology = Topology {
+            topic_exchanges: vec!["events".to_owned()],
+            bindings: vec![bind(&free), bind(&full)],
+            ..Topology::default()
+        };
+        broker.declare(&topology).await.unwrap();
+        bundle.publish_all(vec![to(&full, 0)]).await;
+        let mut event = to(&full, 1);
+        event.destination.exchange = "events".to_owned();
+        let published = broker.publish(vec![to(&full, 1), event]).await;
+        assert!(
+            published
+                .iter()
+                .all(|word| matches!(word, Published::Failed(why) if why.contains("full"))),
+            "{published:?}"
+        );
+        assert_eq!((broker.queue_len(&full), broker.queue_len(&free)), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_consumer_that_waits_is_woken_by_whatever_brings_messages() {
+        let broker = MemoryBroker::new();
+        let bundle = bundle(&broker);
+        let queue = bundle.queue("q").await;
+        let mut first = bundle.consume(&queue, 1).await;
+        let mut second = bundle.consume(&queue, 1).await;
+        bundle.publish_all(vec![to(&queue, 1)]).await;
+        let held = first.deliveries.next_batch(1).await;
+        let waits = tokio::spawn(async move { second.deliveries.next_batch(1).await });
+        tokio::task::yield_now().await;
+        first.acks.requeue(&tags(&held));
+        assert_eq!(bodies(&waits.await.unwrap()), ["1"]);
+    }
+}

@@ -48,10 +48,8 @@ pub const KEY_BYTES_MAX: usize = 255;
 /// How long a participant has to answer when the step does not say.
 pub const STEP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Shortest and longest `timeout` of a step.
-pub const STEP_TIMEOUT_RANGE: (Duration, Duration) = (
-    Duration::from_millis(10),
-    Duration::from_secs(30 * 24 * 3600),
-);
+pub const STEP_TIMEOUT_RANGE: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_hours(30 * 24));
 /// Attempts of a confirm or compensate after which a person is asked.
 pub const SUSPEND_AFTER_DEFAULT: u32 = 20;
 
@@ -142,6 +140,8 @@ pub struct Node {
 
 /// What a block is.
 #[derive(Debug)]
+// Nearly all blocks are steps, so there is little to save by boxing them.
+#[allow(clippy::large_enum_variant)]
 pub enum NodeKind {
     /// One after the other.
     Sequence(Vec<NodeId>),
@@ -210,7 +210,7 @@ impl Forward {
 pub struct Call {
     /// The command's name, such as `inventory.reserve`.
     pub command: String,
-    /// The participant's queue, or what `to:` says.
+    /// What `to:` says, else the participant's queue: the command up to its first dot.
     pub to: Destination,
 }
 

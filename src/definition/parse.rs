@@ -30,10 +30,8 @@ const FIELDS: [&str; 8] = [
 /// Largest version; what every store's integer column takes.
 const VERSION_MAX: u32 = i32::MAX.unsigned_abs();
 /// Shortest and longest `timeout` of a saga.
-const SAGA_TIMEOUT_RANGE: (Duration, Duration) = (
-    Duration::from_millis(10),
-    Duration::from_secs(366 * 24 * 3600),
-);
+const SAGA_TIMEOUT_RANGE: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_hours(366 * 24));
 /// Most problems of a JSON Schema that are reported.
 const SCHEMA_PROBLEMS_MAX: usize = 10;
 /// The dialect of `input`.

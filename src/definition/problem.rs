@@ -231,11 +231,7 @@ impl<'a> Findings<'a> {
             return (String::new(), 0);
         };
         let caret = at.column.saturating_sub(1);
-        let skipped = if caret < EXCERPT_CHARS_MAX / 2 {
-            0
-        } else {
-            caret - EXCERPT_CHARS_MAX / 2
-        };
+        let skipped = caret.saturating_sub(EXCERPT_CHARS_MAX / 2);
         let shown: String = line
             .chars()
             .skip(skipped)
@@ -278,10 +274,11 @@ pub(in crate::definition) fn did_you_mean<'k>(
     if written.len() > crate::id::NAME_BYTES_MAX {
         return String::new();
     }
+    let folded = written.to_lowercase();
     let tolerance = (written.chars().count() / 3).max(1);
     known
         .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(written, name), name))
+        .map(|name| (strsim::damerau_levenshtein(&folded, name), name))
         .filter(|(distance, _)| *distance <= tolerance)
         .min()
         .map(|(_, name)| format!("; did you mean `{name}`?"))

@@ -16,13 +16,13 @@ impl Draft<'_> {
     /// Notes every reference that can't be resolved when its expression is evaluated.
     pub fn check_references(&mut self) {
         let mut found = Vec::new();
-        for used in &self.uses {
+        for usage in &self.uses {
             let tree = Tree { draft: self };
-            let problems = tree.check(used);
+            let problems = tree.check(usage);
             found.extend(
                 problems
                     .into_iter()
-                    .map(|(rule, message)| (used.at, rule, message)),
+                    .map(|(rule, message)| (usage.at, rule, message)),
             );
         }
         for (at, rule, message) in found {
@@ -37,10 +37,10 @@ struct Tree<'d, 'a> {
 }
 
 impl Tree<'_, '_> {
-    fn check(&self, used: &Use) -> Vec<(Rule, String)> {
+    fn check(&self, usage: &Use) -> Vec<(Rule, String)> {
         let mut problems = Vec::new();
-        if used.references.item.is_used() && !self.has_item(used.place) {
-            let message = match used.place {
+        if usage.references.item.is_used() && !self.has_item(usage.place) {
+            let message = match usage.place {
                 Place::ForEach(_) => {
                     "`item` is what this `for_each` will give; its list must come from elsewhere"
                 }
@@ -48,26 +48,26 @@ impl Tree<'_, '_> {
             };
             problems.push((Rule::UnknownReference, message.to_owned()));
         }
-        if used.place == Place::Key && used.references.saga.is_used() {
+        if usage.place == Place::Key && usage.references.saga.is_used() {
             let message = "the key is computed before the saga exists; use only `input`";
             problems.push((Rule::UnknownReference, message.to_owned()));
         }
-        for step in &used.references.steps {
-            problems.extend(self.check_step(used, step));
+        for step in &usage.references.steps {
+            problems.extend(self.check_step(usage, step));
         }
         problems
     }
 
-    fn check_step(&self, used: &Use, step: &str) -> Option<(Rule, String)> {
+    fn check_step(&self, usage: &Use, step: &str) -> Option<(Rule, String)> {
         let Some(target) = self.draft.steps.get(step).copied() else {
             let known = self.draft.steps.keys().map(String::as_str);
-            let message = format!("there is no step `{step}`{}", self.hint(step, known));
+            let message = format!("there is no step `{step}`{}", hint(step, known));
             return Some((Rule::UnknownReference, message));
         };
-        if let Some(why) = self.not_yet_run(used.place, target, step) {
+        if let Some(why) = self.not_yet_run(usage.place, target, step) {
             return Some((Rule::NotYetRun, why));
         }
-        if self.may_be_skipped(used, target, step) {
+        if self.may_be_skipped(usage, target, step) {
             let test = if step.contains('-') {
                 format!("\"{step}\" in steps")
             } else {
@@ -79,17 +79,6 @@ impl Tree<'_, '_> {
             return Some((Rule::MayBeSkipped, message));
         }
         None
-    }
-
-    /// In CEL `steps.send-receipt` is a subtraction; that needs another hint than a slip does.
-    fn hint<'k>(&self, step: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
-        let dashed = known
-            .clone()
-            .find(|name| name.split('-').next() == Some(step) && name.contains('-'));
-        match dashed {
-            Some(name) => format!("; a name with dashes is written `steps[\"{name}\"]`"),
-            None => did_you_mean(step, known),
-        }
     }
 
     /// Why the step can't have run when the expression is evaluated.
@@ -126,11 +115,11 @@ impl Tree<'_, '_> {
     }
 
     /// Whether a `when` can have skipped the step although the expression is evaluated.
-    fn may_be_skipped(&self, used: &Use, target: NodeId, step: &str) -> bool {
-        if used.references.tested.contains(step) {
+    fn may_be_skipped(&self, usage: &Use, target: NodeId, step: &str) -> bool {
+        if usage.references.tested.contains(step) {
             return false;
         }
-        let user = match used.place {
+        let user = match usage.place {
             Place::Key | Place::Output => None,
             Place::With(id) | Place::When(id) | Place::ForEach(id) => Some(id),
         };
@@ -151,7 +140,7 @@ impl Tree<'_, '_> {
         // A block is only evaluated if the conditions around it hold; its own `when` is one of them
         // for all but itself.
         let guards = around_user.iter().filter_map(|id| {
-            if used.place == Place::When(*id) {
+            if usage.place == Place::When(*id) {
                 return None;
             }
             self.draft.nodes[usize::from(id.0)].when.as_ref()
@@ -209,5 +198,16 @@ impl Tree<'_, '_> {
 
     fn kind(&self, id: NodeId) -> &NodeKind {
         &self.draft.nodes[usize::from(id.0)].kind
+    }
+}
+
+/// In CEL `steps.send-receipt` is a subtraction; that needs another hint than a slip does.
+fn hint<'k>(step: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
+    let dashed = known
+        .clone()
+        .find(|name| name.split('-').next() == Some(step) && name.contains('-'));
+    match dashed {
+        Some(name) => format!("; a name with dashes is written `steps[\"{name}\"]`"),
+        None => did_you_mean(step, known),
     }
 }

@@ -41,8 +41,7 @@ const ATTEMPTS_MAX: u32 = 1_000;
 /// Largest factor between two waits.
 const FACTOR_MAX: f64 = 100.0;
 /// Shortest and longest wait before another attempt.
-const RETRY_WAIT_RANGE: (Duration, Duration) =
-    (Duration::from_millis(1), Duration::from_secs(24 * 3600));
+const RETRY_WAIT_RANGE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_hours(24));
 
 impl Draft<'_> {
     /// Reads a step and adds it.

@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{DefaultMessageFormatter, Error, Location, MessageFormatter, Spanned};
 
@@ -69,13 +70,38 @@ pub(super) fn read(source: &str, findings: &mut Findings<'_>) -> Option<Yaml> {
         Err(error) => {
             let error = error.without_snippet();
             let at = error.location().map_or(Position::START, position);
-            let code = match error {
-                Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } => Rule::TooLarge,
-                _ => Rule::Syntax,
-            };
-            let what = DefaultMessageFormatter.format_message(error);
-            findings.add(at, code, format!("not readable: {}", shortened(&what, 200)));
+            let (code, message) = explain(error);
+            findings.add(at, code, message);
             None
+        }
+    }
+}
+
+/// What stopped the reading, and what to do.
+fn explain(error: &Error) -> (Rule, String) {
+    match error {
+        Error::Budget {
+            breach: BudgetBreach::Documents { .. },
+            ..
+        } => (
+            Rule::Syntax,
+            "a file holds one definition; put what follows this `---` into a file of its own"
+                .to_owned(),
+        ),
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            let message = format!(
+                "the file is too much: at most {VALUES_MAX} values, nested {NESTING_MAX} deep, {ALIASES_MAX} aliases that repeat {REPEATED_MAX} values"
+            );
+            (Rule::TooLarge, message)
+        }
+        other => {
+            let what = DefaultMessageFormatter.format_message(other);
+            (
+                Rule::Syntax,
+                format!("not readable: {}", shortened(&what, 200)),
+            )
         }
     }
 }

@@ -34,7 +34,9 @@ pub use command::{Command, RESERVATION_FIELD, ReplyAddress, Unusable, decode, fi
 pub use handler::{CommandHandler, CommandSpec, Refusal, Rejection, UnitOfWork};
 pub use worker::{Connections, ParticipantError, run_all};
 
+use crate::broker::{Queue, Topology};
 use crate::engine::relay::RelayOptions;
+use crate::message::DEAD_LETTER_QUEUE;
 use crate::store::participant::AggregateKey;
 
 /// Most commands handled in one transaction.
@@ -112,6 +114,22 @@ impl Participant {
     /// The commands it handles.
     pub fn commands(&self) -> impl Iterator<Item = &'static str> {
         self.handlers.keys().copied()
+    }
+
+    /// What it declares before it consumes: its queue, and the one its undeliverable commands
+    /// go to.
+    pub fn topology(&self) -> Topology {
+        let queue = |name: &str, dead_letter_to: Option<&str>| Queue {
+            name: name.to_owned(),
+            dead_letter_to: dead_letter_to.map(str::to_owned),
+        };
+        Topology {
+            queues: vec![
+                queue(DEAD_LETTER_QUEUE, None),
+                queue(&self.name, Some(DEAD_LETTER_QUEUE)),
+            ],
+            ..Topology::default()
+        }
     }
 
     fn handles(&self, command: &str) -> bool {

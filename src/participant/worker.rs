@@ -8,11 +8,10 @@ use uuid::Uuid;
 
 use super::batch::{self, BatchOptions, Intake};
 use super::{BATCH_COMMANDS_MAX, PREFETCH, Participant, ParticipantOptions};
-use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryTag, Queue, Topology};
+use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryTag};
 use crate::engine::relay::{Relay, RelayOptions};
 use crate::environment::{Environment, Shutdown, Task};
 use crate::error::Class;
-use crate::message::DEAD_LETTER_QUEUE;
 use crate::store::participant::ParticipantStore;
 use crate::store::{Outbox, OutboxMessage, StoreError};
 
@@ -300,7 +299,7 @@ impl Worker {
 
     async fn declare_and_consume(&self, name: &str) -> Result<Consumer, BrokerError> {
         let broker = &self.connections.broker;
-        broker.declare(&topology(name)).await?;
+        broker.declare(&self.participant.topology()).await?;
         broker.consume(name, PREFETCH).await
     }
 
@@ -312,23 +311,6 @@ impl Worker {
             () = self.stop.requested() => false,
             () = self.connections.environment.sleep(wait) => true,
         }
-    }
-}
-
-/// A participant's queue, and the one its undeliverable commands go to.
-fn topology(name: &str) -> Topology {
-    Topology {
-        queues: vec![
-            Queue {
-                name: DEAD_LETTER_QUEUE.to_owned(),
-                dead_letter_to: None,
-            },
-            Queue {
-                name: name.to_owned(),
-                dead_letter_to: Some(DEAD_LETTER_QUEUE.to_owned()),
-            },
-        ],
-        ..Topology::default()
     }
 }
 

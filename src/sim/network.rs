@@ -21,8 +21,9 @@ use crate::store::participant::{
     ParticipantTransaction, ParticipantWrites,
 };
 use crate::store::{
-    Commit, CommitOutcome, DeadLetter, DefinitionRow, KeyMatch, ListFilter, LoadRequest,
-    LoadedSaga, Outbox, OutboxMessage, SagaCount, SagaHead, SagaKey, Store, StoreError,
+    Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, ListFilter,
+    LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount, SagaHead, SagaKey, Store,
+    StoreError,
 };
 
 /// How likely each fault is, for each message or call.
@@ -250,6 +251,15 @@ impl<S: Store> Store for SimStore<S> {
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<SagaHead>, StoreError> {
         self.inner.list(filter).await
+    }
+
+    async fn journal(
+        &self,
+        saga: SagaId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        self.inner.journal(saga, after, limit).await
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {

@@ -26,6 +26,17 @@ enum Root {
     Saga,
 }
 
+impl Root {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Item => "item",
+            Self::Steps => "steps",
+            Self::Saga => "saga",
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Segment {
     Field(String),
@@ -75,13 +86,7 @@ impl Path {
             Some(Segment::Field(name)) => Some(name.as_str()),
             Some(Segment::Index(_)) | None => None,
         };
-        let root = match self.root {
-            Root::Input => "input",
-            Root::Item => "item",
-            Root::Steps => "steps",
-            Root::Saga => "saga",
-        };
-        references.add(root, first)?;
+        references.add(self.root.name(), first)?;
         Ok(references)
     }
 
@@ -147,20 +152,16 @@ impl Path {
 
     /// The first `depth` segments as they would be written.
     fn written(&self, depth: usize) -> String {
-        let mut text = format!("{:?}", self.root).to_lowercase();
-        for segment in &self.segments[..depth] {
-            match segment {
-                Segment::Field(name)
-                    if identifier(name).is_some_and(|(_, rest)| rest.is_empty()) =>
-                {
-                    text.push('.');
-                    text.push_str(name);
-                }
-                Segment::Field(name) => text.push_str(&format!("[{name:?}]")),
-                Segment::Index(index) => text.push_str(&format!("[{index}]")),
+        let segments = self.segments[..depth].iter().map(|segment| match segment {
+            Segment::Field(name) if identifier(name).is_some_and(|(_, rest)| rest.is_empty()) => {
+                format!(".{name}")
             }
-        }
-        text
+            Segment::Field(name) => format!("[{name:?}]"),
+            Segment::Index(index) => format!("[{index}]"),
+        });
+        std::iter::once(self.root.name().to_owned())
+            .chain(segments)
+            .collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{problems, rules, with_steps};
 
 /// `a`, then `b` beside `c` (for each item), then `d`, then the confirm-only `late` and `later`;
-/// `maybe` has a condition. `{x}` stands for what a case puts there.
+/// `maybe` has a condition. Capitals stand for what a case puts there.
 const STEPS: &str = r#"
   - { step: a, reserve: p.r, compensate: p.c, with: "${ A }" }
   - parallel:
@@ -20,11 +20,9 @@ fn at(place: &str, expression: &str) -> Vec<(String, String)> {
     for other in [
         "A", "B", "L", "C", "CW", "D", "DW", "LATE", "LATEW", "LATER",
     ] {
-        let text = if other == place {
-            expression
-        } else {
-            "input.x"
-        };
+        // A text of its own for each place: equal conditions guard one another.
+        let own = format!("input.{other}");
+        let text = if other == place { expression } else { &own };
         let text = text.replace('"', "'");
         steps = steps.replace(&format!("${{ {other} }}"), &format!("${{ {text} }}"));
     }
@@ -41,8 +39,8 @@ fn a_reply_is_only_used_where_the_step_has_surely_had_its_turn() {
         ("L", "steps.a.items", ""),
         ("CW", "item.id == steps.a.id", ""),
         ("DW", "steps.a.id > 1", ""),
-        ("LATE", "steps.d.id", ""),
-        ("LATER", "steps.late.id", ""),
+        ("LATE", "has(steps.d) ? steps.d.id : steps.a.id", ""),
+        ("LATER", "has(steps.late) ? steps.late.id : 0", ""),
         ("C", "item.id", ""),
         ("A", "steps.a.id", "its own reply"),
         ("CW", r#"steps["c-c"]"#, "its own reply"),
@@ -124,5 +122,5 @@ fn a_condition_on_a_group_covers_what_is_in_it() {
   - { step: b, confirm: p.f, with: "${ steps.a.id }" }
 "#,
     );
-    assert_eq!(rules(&source), ["9:37 may-be-skipped"]);
+    assert_eq!(rules(&source), ["9:40 may-be-skipped"]);
 }

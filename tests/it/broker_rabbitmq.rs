@@ -1,0 +1,386 @@
+//! The RabbitMQ broker against a real server: the suite of all brokers, and what only a network
+//! can do to it. Connections are cut by a small proxy in the test, which needs no rights there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backstitch::broker::conformance::{
+    Bundle, bodies, check_all, next_batch, tags, take_acked, to,
+};
+use backstitch::broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
+use backstitch::broker::{Broker, BrokerError, Health, Published, Queue, Topology};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Longest wait for a condition.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rabbitmq_keeps_every_promise_of_a_broker() {
+    check_all(bundle(connect(&server()).await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_connections_lose_nothing_and_mend_themselves() {
+    const ALL: usize = 6_000;
+    const CUTS: usize = 3;
+    let proxy = Proxy::start(&server()).await;
+    let bundle = bundle(connect(&proxy.url).await);
+    let queue = bundle.queue("q").await;
+    let mut consumer = bundle.consume(&queue, 100).await;
+
+    let publisher = {
+        let (bundle, queue) = (bundle.clone(), queue.clone());
+        tokio::spawn(async move {
+            let mut failures = 0;
+            for start in (0..ALL).step_by(50) {
+                let mut left: Vec<usize> = (start..start + 50).collect();
+                while !left.is_empty() {
+                    let batch = left.iter().map(|n| to(&queue, *n)).collect();
+                    let published = bundle.broker.publish(batch).await;
+                    assert_eq!(published.len(), left.len());
+                    // As the outbox does: what is not confirmed is published again.
+                    let mut words = published.into_iter();
+                    left.retain(|_| words.next() != Some(Published::Confirmed));
+                    failures += left.len();
+                }
+            }
+            failures
+        })
+    };
+
+    let mut seen = vec![0_u32; ALL];
+    let mut cuts = 0;
+    while seen.contains(&0) {
+        let batch = next_batch(&mut consumer, 64).await;
+        consumer.acks.ack(&tags(&batch));
+        for body in bodies(&batch) {
+            seen[body.parse::<usize>().unwrap()] += 1;
+        }
+        let arrived = seen.iter().filter(|times| **times > 0).count();
+        if cuts < CUTS && arrived > (cuts + 1) * ALL / (CUTS + 1) {
+            proxy.cut();
+            cuts += 1;
+        }
+    }
+    let failures = publisher.await.unwrap();
+    assert_eq!(cuts, CUTS);
+    println!("{failures} publishes were repeated");
+    wait_for_health(&*bundle.broker, |health| *health == Health::Up).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_shows_in_the_health_and_publishing_waits_for_its_end() {
+    let proxy = Proxy::start(&server()).await;
+    let bundle = bundle(connect(&proxy.url).await);
+    let queue = bundle.queue("q").await;
+    let mut consumer = bundle.consume(&queue, 10).await;
+    proxy.refuse(true);
+    wait_for_health(&*bundle.broker, |health| matches!(health, Health::Down(_))).await;
+    let waiting = {
+        let (broker, queue) = (Arc::clone(&bundle.broker), queue.clone());
+        tokio::spawn(async move { broker.publish(vec![to(&queue, 7)]).await })
+    };
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    proxy.refuse(false);
+    assert_eq!(waiting.await.unwrap(), [Published::Confirmed]);
+    assert_eq!(bodies(&take_acked(&mut consumer, 1).await), ["7"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acks_for_a_lost_connection_are_ignored() {
+    let proxy = Proxy::start(&server()).await;
+    let bundle = bundle(connect(&proxy.url).await);
+    let queue = bundle.queue("q").await;
+    bundle.publish_all(vec![to(&queue, 1), to(&queue, 2)]).await;
+    let mut consumer = bundle.consume(&queue, 1).await;
+    let before = next_batch(&mut consumer, 1).await;
+    proxy.cut();
+    let after = next_batch(&mut consumer, 1).await;
+    assert_eq!(bodies(&after), bodies(&before));
+    assert!(after[0].redelivered && after[0].tag > before[0].tag);
+    // Were it taken for the new delivery's, the next message would come.
+    consumer.acks.ack(&tags(&before));
+    consumer.acks.requeue(&tags(&after));
+    let again = next_batch(&mut consumer, 1).await;
+    assert_eq!(bodies(&again), bodies(&before));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acked_is_told_before_the_broker_closes() {
+    let broker = Arc::new(connect(&server()).await);
+    let bundle = bundle_of(Arc::clone(&broker) as Arc<dyn Broker>);
+    let queue = bundle.queue("q").await;
+    let batch = (0..100).map(|n| to(&queue, n)).collect();
+    bundle.publish_all(batch).await;
+    let mut consumer = bundle.consume(&queue, 100).await;
+    take_acked(&mut consumer, 60).await;
+    drop(consumer);
+    broker.close().await;
+    let next = bundle_of(Arc::new(connect(&server()).await));
+    let mut consumer = next.consume(&queue, 100).await;
+    let left = take_acked(&mut consumer, 40).await;
+    assert_eq!(bodies(&left)[0], "60");
+    assert!(broker.consume(&queue, 1).await.is_err());
+    let refused = broker.publish(vec![to(&queue, 0)]).await;
+    assert!(matches!(refused[..], [Published::Failed(_)]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_classic_queue_in_the_way_is_a_clash_that_says_so() {
+    let bundle = bundle(connect(&server()).await);
+    let name = bundle.name("classic");
+    declare_classic(&name).await;
+    let topology = Topology {
+        queues: vec![Queue {
+            name: name.clone(),
+            dead_letter_to: None,
+        }],
+        ..Topology::default()
+    };
+    match bundle.broker.declare(&topology).await {
+        Err(BrokerError::Clash { what, difference }) => {
+            assert!(what.contains(&name), "{what}");
+            assert!(difference.contains("x-queue-type"), "{difference}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_told_at_once_and_without_the_password() {
+    let server = server();
+    let (credentials, place) = server
+        .trim_start_matches("amqp://")
+        .split_once('@')
+        .unwrap();
+    let (host, _) = place.split_once('/').unwrap_or((place, ""));
+    for (url, word) in [
+        (
+            format!("amqp://guest:secret-password@{host}/%2f"),
+            "password",
+        ),
+        (
+            format!("amqp://{credentials}@{host}/no-such-vhost"),
+            "virtual host",
+        ),
+        ("amqp://user:secret-password@".to_owned(), "URL"),
+    ] {
+        let since = Instant::now();
+        let error = try_connect(&url, WAIT_MAX).await.err().unwrap();
+        assert!(since.elapsed() < WAIT_MAX / 2, "{error} took long");
+        let text = error.to_string();
+        assert!(matches!(error, BrokerError::Connect(_)), "{text}");
+        assert!(text.contains(word), "{text}");
+        assert!(!format!("{text}{error:?}").contains("secret"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_an_error_when_patience_ends() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!(
+        "amqp://u:secret-password@{}/%2f",
+        nobody.local_addr().unwrap()
+    );
+    drop(nobody);
+    let patience = Duration::from_millis(500);
+    let error = try_connect(&url, patience).await.err().unwrap().to_string();
+    assert!(
+        error.contains("refused") && !error.contains("secret"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_comes_late_is_waited_for() {
+    let proxy = Proxy::start(&server()).await;
+    proxy.refuse(true);
+    let url = proxy.url.clone();
+    let connecting = tokio::spawn(async move { try_connect(&url, WAIT_MAX).await });
+    proxy.refused_one().await;
+    proxy.refuse(false);
+    assert_eq!(connecting.await.unwrap().unwrap().health(), Health::Up);
+}
+
+/// Prints rates; run it by name, in a release build.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn measure_publish_and_consume_rates() {
+    const ALL: usize = 60_000;
+    const TASKS: usize = 8;
+    let bundle = bundle(connect(&server()).await);
+    let queue = bundle.queue("q").await;
+    let since = Instant::now();
+    let mut publishers = JoinSet::new();
+    for _ in 0..TASKS {
+        let (bundle, queue) = (bundle.clone(), queue.clone());
+        publishers.spawn(async move {
+            for _ in 0..ALL / TASKS / 64 {
+                let batch = (0..64).map(|n| {
+                    let mut outgoing = to(&queue, n);
+                    outgoing.message.body = vec![b'x'; 1024].into();
+                    outgoing.message.properties.message_id = Some(uuid::Uuid::now_v7().to_string());
+                    outgoing
+                });
+                bundle.publish_all(batch.collect()).await;
+            }
+        });
+    }
+    publishers.join_all().await;
+    let published = ALL / TASKS / 64 * 64 * TASKS;
+    print_rate("published", published, since);
+    let since = Instant::now();
+    let mut consumer = bundle.consume(&queue, 500).await;
+    let mut left = published;
+    while left > 0 {
+        let batch = next_batch(&mut consumer, 200).await;
+        consumer.acks.ack(&tags(&batch));
+        left -= batch.len();
+    }
+    print_rate("consumed", published, since);
+}
+
+fn print_rate(what: &str, messages: usize, since: Instant) {
+    let elapsed = since.elapsed();
+    let rate = messages as u128 * 1_000 / elapsed.as_millis().max(1);
+    println!("{what} {messages} in {elapsed:?}: {rate}/s");
+}
+
+/// The server's URL, from the environment.
+fn server() -> String {
+    std::env::var("BACKSTITCH_TEST_AMQP").unwrap_or_else(|_| {
+        panic!("BACKSTITCH_TEST_AMQP is not set: run ./test, which starts a RabbitMQ for the tests")
+    })
+}
+
+async fn try_connect(url: &str, patience: Duration) -> Result<RabbitMqBroker, BrokerError> {
+    let options = RabbitMqOptions {
+        patience,
+        ..RabbitMqOptions::default()
+    };
+    RabbitMqBroker::connect(url, options).await
+}
+
+async fn connect(url: &str) -> RabbitMqBroker {
+    match try_connect(url, WAIT_MAX).await {
+        Ok(broker) => broker,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn bundle(broker: RabbitMqBroker) -> Bundle {
+    bundle_of(Arc::new(broker))
+}
+
+fn bundle_of(broker: Arc<dyn Broker>) -> Bundle {
+    Bundle {
+        broker,
+        prefix: format!("test.{}", uuid::Uuid::now_v7().simple()),
+    }
+}
+
+async fn wait_for_health(broker: &dyn Broker, wanted: impl Fn(&Health) -> bool) {
+    let wait = async {
+        while !wanted(&broker.health()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    if tokio::time::timeout(WAIT_MAX, wait).await.is_err() {
+        panic!("the health stays {:?}", broker.health());
+    }
+}
+
+/// A queue as other programs declare them.
+async fn declare_classic(name: &str) {
+    let properties = lapin::ConnectionProperties::default();
+    let connection = lapin::Connection::connect(&server(), properties)
+        .await
+        .unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let options = lapin::options::QueueDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let arguments = lapin::types::FieldTable::default();
+    let declared = channel.queue_declare(name.into(), options, arguments);
+    declared.await.unwrap();
+}
+
+/// Passes connections on to the server until told otherwise.
+struct Proxy {
+    /// The server's URL, by way of the proxy.
+    url: String,
+    control: watch::Sender<Control>,
+    refused: watch::Receiver<u32>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Control {
+    /// Connections accepted before the newest cut are closed.
+    cuts: u32,
+    /// New connections are closed at once.
+    refusing: bool,
+}
+
+impl Proxy {
+    async fn start(server: &str) -> Self {
+        let (_, after) = server
+            .split_once('@')
+            .expect("the URL has user and password");
+        let target = after.split('/').next().unwrap_or(after).to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (control, told) = watch::channel(Control::default());
+        let (refusals, refused) = watch::channel(0);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                if told.borrow().refusing {
+                    refusals.send_modify(|count| *count += 1);
+                    continue;
+                }
+                let (target, told) = (target.clone(), told.clone());
+                tokio::spawn(pass_on(client, target, told));
+            }
+        });
+        Self {
+            url: server.replace(after.split('/').next().unwrap_or(after), &address),
+            control,
+            refused,
+        }
+    }
+
+    /// Cuts all connections, in the middle of whatever they carry.
+    fn cut(&self) {
+        self.control.send_modify(|control| control.cuts += 1);
+    }
+
+    /// Cuts all connections and refuses new ones, or lets them through again.
+    fn refuse(&self, refusing: bool) {
+        self.control.send_modify(|control| {
+            control.cuts += 1;
+            control.refusing = refusing;
+        });
+    }
+
+    /// Waits until somebody was refused.
+    async fn refused_one(&self) {
+        let mut refused = self.refused.clone();
+        let wait = refused.wait_for(|count| *count > 0);
+        tokio::time::timeout(WAIT_MAX, wait).await.unwrap().unwrap();
+    }
+}
+
+async fn pass_on(mut client: TcpStream, target: String, mut told: watch::Receiver<Control>) {
+    let cuts = told.borrow().cuts;
+    let Ok(mut server) = TcpStream::connect(&target).await else {
+        return;
+    };
+    tokio::select! {
+        _ = copy_bidirectional(&mut client, &mut server) => {}
+        _ = told.wait_for(|control| control.cuts > cuts) => {}
+    }
+}
