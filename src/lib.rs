@@ -9,6 +9,7 @@ pub mod definition;
 pub mod engine;
 pub mod environment;
 pub mod error;
+pub mod http;
 pub mod id;
 pub mod message;
 pub mod metric;

@@ -21,7 +21,8 @@ use crate::store::participant::{
     ParticipantTransaction, ParticipantWrites,
 };
 use crate::store::{
-    Commit, CommitOutcome, DeadLetter, DefinitionRow, KeyMatch, ListFilter, LoadRequest, LoadedSaga,
+    Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, ListFilter, LoadRequest,
+    LoadedSaga,
     Outbox, OutboxMessage, SagaCount, SagaHead, SagaKey, Store, StoreError,
 };
 
@@ -246,6 +247,15 @@ impl<S: Store> Store for SimStore<S> {
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<SagaHead>, StoreError> {
         self.inner.list(filter).await
+    }
+
+    async fn journal(
+        &self,
+        saga: SagaId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        self.inner.journal(saga, after, limit).await
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {

@@ -11,8 +11,8 @@ use super::{PostgresStore, column};
 use crate::id::{SagaId, Timestamp};
 use crate::store::loading::Loading;
 use crate::store::{
-    Commit, CommitOutcome, DeadLetter, DefinitionRow, KeyMatch, LIST_ROWS_MAX, ListFilter,
-    LoadRequest, LoadedSaga, Outbox, SagaCount, SagaHead, SagaKey, Store, StoreError, is_key, rows,
+    Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX, ListFilter,
+    LoadRequest, LoadedSaga, Outbox, Revision, SagaCount, SagaHead, SagaKey, Store, StoreError, is_key, rows,
     shape,
 };
 
@@ -40,6 +40,11 @@ const ENTRIES: &str = "
     JOIN journal ON journal.saga_id = wanted.saga_id
         AND journal.seq > wanted.after AND journal.seq <= wanted.up_to
     ORDER BY journal.saga_id, journal.seq";
+
+/// By primary key, a range of one saga.
+const JOURNAL: &str = "
+    SELECT saga_id, seq, at, hash, body FROM journal
+    WHERE saga_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 
 /// By the unique index on (name, key).
 const FIND: &str = "
@@ -209,6 +214,21 @@ impl Store for PostgresStore {
         query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
         let found = query.build_query_as().fetch_all(&self.pool).await;
         rows::all(found.map_err(|error| self.failed(error))?, rows::head)
+    }
+
+    async fn journal(
+        &self,
+        saga: SagaId,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let query = sqlx::query_as(JOURNAL)
+            .bind(saga.0)
+            .bind(rows::signed(after))
+            .bind(rows::limit(limit.min(LIST_ROWS_MAX)));
+        let found = query.fetch_all(&self.pool).await;
+        let entries = rows::all(found.map_err(|error| self.failed(error))?, rows::entry)?;
+        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
