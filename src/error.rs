@@ -64,6 +64,11 @@ pub const CODES: &[(Code, &str)] = &[
         code::OUTCOME_UNKNOWN,
         "the reply's outcome is none of succeeded, rejected, failed",
     ),
+    (code::JOURNAL_UNREADABLE, "the saga's journal can't be read"),
+    (
+        code::STORE_REFUSED,
+        "the database refuses what follows from the message",
+    ),
     (
         code::COMMAND_UNKNOWN,
         "the participant does not handle this command",

@@ -5,6 +5,7 @@
 
 pub mod aggregates;
 pub mod broker;
+pub mod cli;
 pub mod definition;
 pub mod engine;
 pub mod environment;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde_json::json;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use super::cache::Open;
 use super::decode::{StartRequest, Undecodable};
 use super::encode::{Encoder, start_answer};
 use super::work::{Job, Origin, ResumeError, StartAnswer, StartError, Work};
-use super::worker::Node;
+use super::worker::{Node, WARY_BATCHES};
 use crate::error::{Code, code};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
@@ -156,6 +157,7 @@ impl<'a> Batch<'a> {
                 head,
                 definition,
                 tail: 0,
+                fresh: true,
             })),
         );
         let input = Input::Start {
@@ -200,6 +202,11 @@ impl<'a> Batch<'a> {
         let told = match self.turn(id, input) {
             Ok(()) => Ok(()),
             Err(Rejection::Nothing) => Err(ResumeError::NotSuspended(id)),
+            Err(Rejection::Stale) => {
+                self.node.wary.store(WARY_BATCHES, Ordering::Relaxed);
+                self.again.push(work);
+                return;
+            }
             Err(Rejection::Wrong(wrong)) => {
                 if let Origin::Delivery { letter, .. } = &work.origin {
                     let letter = DeadLetter {
@@ -240,6 +247,7 @@ impl<'a> Batch<'a> {
                 self.count(id, before);
                 Ok(())
             }
+            Err(Refusal::NeverAsked { .. }) if !changed.open.fresh => Err(Rejection::Stale),
             Err(Refusal::NeverAsked { step, phase }) => Err(Rejection::wrong(
                 code::REPLY_UNEXPECTED,
                 format!("step `{step}` of saga {id} was never asked to {phase}"),
@@ -452,6 +460,8 @@ pub(super) struct Parts {
 enum Rejection {
     /// Duplicate or late.
     Nothing,
+    /// Perhaps wrong, perhaps our copy of the saga is behind: load and decide again.
+    Stale,
     /// Wrong: a dead letter.
     Wrong(Undecodable),
 }

@@ -22,6 +22,9 @@ pub(super) struct Open {
     pub(super) definition: Arc<Definition>,
     /// Journal entries since the newest snapshot.
     pub(super) tail: u64,
+    /// Whether it was loaded, or checked, for the batch at hand; otherwise another node may be
+    /// further. A commit would find that out, but a refusal commits nothing.
+    pub(super) fresh: bool,
 }
 
 impl Open {
@@ -46,7 +49,8 @@ impl Cache {
     }
 
     /// Keeps a committed saga; ended ones and the oldest beyond the bound are let go.
-    pub(super) fn keep(&mut self, open: Open) {
+    pub(super) fn keep(&mut self, mut open: Open) {
+        open.fresh = false;
         if open.head.status.is_ended() {
             return;
         }

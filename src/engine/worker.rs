@@ -34,7 +34,7 @@ pub(super) const BATCH_MAX: usize = 200;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Batches during which cached sagas are checked against the database after a conflict: with
 /// several nodes on the same queues, looking first is cheaper than deciding twice.
-const WARY_BATCHES: u32 = 64;
+pub(super) const WARY_BATCHES: u32 = 64;
 
 /// What all parts of a node share.
 pub(super) struct Node {
@@ -299,6 +299,7 @@ impl Node {
             head,
             definition,
             tail,
+            fresh: true,
         }))
     }
 

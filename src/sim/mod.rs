@@ -59,7 +59,12 @@ pub struct Scenario {
 impl Scenario {
     /// Ten orders, the usual faults, no bug.
     pub fn new(seed: u64) -> Self {
-        Self { seed, orders: 10, rates: FaultRates::default(), bug: None }
+        Self {
+            seed,
+            orders: 10,
+            rates: FaultRates::default(),
+            bug: None,
+        }
     }
 }
 
@@ -104,7 +109,11 @@ impl fmt::Display for Failure {
         for wrong in &self.wrong {
             writeln!(f, "  - {wrong}")?;
         }
-        write!(f, "repeat with: BACKSTITCH_SIM_SEED={} ./test sim", self.seed)
+        write!(
+            f,
+            "repeat with: BACKSTITCH_SIM_SEED={} ./test sim",
+            self.seed
+        )
     }
 }
 
@@ -123,10 +132,18 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
         bug: scenario.bug,
     };
     let shop = Shop::draw(&scheduler, scenario.orders);
-    let fail = |wrong: Vec<String>| Err(Failure { seed: scenario.seed, wrong });
+    let fail = |wrong: Vec<String>| {
+        Err(Failure {
+            seed: scenario.seed,
+            wrong,
+        })
+    };
 
     world.start_all();
-    world.drive(shop.clone().open(world.driver(), world.shop_store.clone(), world.broker()));
+    world.drive(
+        shop.clone()
+            .open(world.driver(), world.shop_store.clone(), world.broker()),
+    );
     let crashes = world.wreak_havoc();
     world.faults.heal();
     let ended = scheduler.run_until(PATIENCE, || world.is_quiet(scenario.orders as u64));
@@ -144,7 +161,12 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
         return fail(wrong);
     }
     let (completed, compensated) = world.ended();
-    Ok(Report { completed, compensated, crashes, polls: scheduler.polls() })
+    Ok(Report {
+        completed,
+        compensated,
+        crashes,
+        polls: scheduler.polls(),
+    })
 }
 
 struct World {
@@ -162,7 +184,10 @@ impl World {
     }
 
     fn broker(&self) -> Arc<SimBroker<MemoryBroker>> {
-        Arc::new(SimBroker { inner: self.broker.clone(), faults: Arc::clone(&self.faults) })
+        Arc::new(SimBroker {
+            inner: self.broker.clone(),
+            faults: Arc::clone(&self.faults),
+        })
     }
 
     fn drive(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -177,7 +202,11 @@ impl World {
     }
 
     fn start(&self, node: NodeName) {
-        if node == PARTICIPANTS { self.start_participants() } else { self.start_node(node) }
+        if node == PARTICIPANTS {
+            self.start_participants()
+        } else {
+            self.start_node(node)
+        }
     }
 
     fn start_node(&self, node: NodeName) {
@@ -190,7 +219,9 @@ impl World {
                 faults: Arc::clone(&self.faults),
             }),
             broker: self.broker(),
-            definitions: definition::parse(shop::DEFINITION, "place-order.yaml").into_iter().collect(),
+            definitions: definition::parse(shop::DEFINITION, "impatient-order.yaml")
+                .into_iter()
+                .collect(),
             options: engine::EngineOptions {
                 look_every: Duration::from_millis(500),
                 sabotage: Sabotage {
@@ -235,7 +266,8 @@ impl World {
         let mut crashes = 0;
         while self.scheduler.now() < end {
             let pause = self.scheduler.random(|random| random.u64(100..6_000));
-            self.scheduler.run_until(Duration::from_millis(pause), || false);
+            self.scheduler
+                .run_until(Duration::from_millis(pause), || false);
             let victim = self.scheduler.random(|random| match random.u8(..3) {
                 0 => NODES[0],
                 1 => NODES[1],
@@ -244,7 +276,8 @@ impl World {
             self.scheduler.crash(victim);
             crashes += 1;
             let away = self.scheduler.random(|random| random.u64(..3_000));
-            self.scheduler.run_until(Duration::from_millis(away), || false);
+            self.scheduler
+                .run_until(Duration::from_millis(away), || false);
             self.start(victim);
         }
         crashes
@@ -260,8 +293,17 @@ impl World {
 
     fn ended(&self) -> (u64, u64) {
         let counts = now(self.store.counts());
-        let of = |status| counts.iter().filter(|c| c.status == status).map(|c| c.count).sum();
-        (of(crate::saga::Status::Completed), of(crate::saga::Status::Compensated))
+        let of = |status| {
+            counts
+                .iter()
+                .filter(|c| c.status == status)
+                .map(|c| c.count)
+                .sum()
+        };
+        (
+            of(crate::saga::Status::Completed),
+            of(crate::saga::Status::Compensated),
+        )
     }
 
     fn describe_unfinished(&self, ended: Ended) -> Vec<String> {
@@ -269,7 +311,10 @@ impl World {
         for count in now(self.store.counts()) {
             wrong.push(format!("{} {}: {}", count.name, count.status, count.count));
         }
-        for (name, store) in [("orchestrator", &self.store), ("participants", &self.shop_store)] {
+        for (name, store) in [
+            ("orchestrator", &self.store),
+            ("participants", &self.shop_store),
+        ] {
             wrong.push(format!("outbox of the {name}: {}", now(store.outbox_len())));
         }
         wrong.extend(self.unexpected_letters());
@@ -288,5 +333,8 @@ impl World {
 
 /// The memory store answers at once.
 fn now<T: Default, E>(answer: impl Future<Output = Result<T, E>>) -> T {
-    answer.now_or_never().and_then(Result::ok).unwrap_or_default()
+    answer
+        .now_or_never()
+        .and_then(Result::ok)
+        .unwrap_or_default()
 }

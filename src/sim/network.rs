@@ -21,9 +21,8 @@ use crate::store::participant::{
     ParticipantTransaction, ParticipantWrites,
 };
 use crate::store::{
-    Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, ListFilter, LoadRequest,
-    LoadedSaga,
-    Outbox, OutboxMessage, SagaCount, SagaHead, SagaKey, Store, StoreError,
+    Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, ListFilter,
+    LoadRequest, LoadedSaga, Outbox, OutboxMessage, SagaCount, SagaHead, SagaKey, Store, StoreError,
 };
 
 /// How likely each fault is, for each message or call.
@@ -93,7 +92,11 @@ impl Faults {
     }
 
     fn available(&self) -> Result<(), StoreError> {
-        if self.strikes(self.rates.unavailable) { Err(broken("no connection")) } else { Ok(()) }
+        if self.strikes(self.rates.unavailable) {
+            Err(broken("no connection"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -271,7 +274,10 @@ impl<S: Store> Store for SimStore<S> {
 impl<S: ParticipantStore> ParticipantStore for SimStore<S> {
     async fn begin(&self) -> Result<Box<dyn ParticipantTransaction>, StoreError> {
         let inner = self.call(self.inner.begin()).await?;
-        Ok(Box::new(SimTransaction { inner, faults: Arc::clone(&self.faults) }))
+        Ok(Box::new(SimTransaction {
+            inner,
+            faults: Arc::clone(&self.faults),
+        }))
     }
 
     async fn aggregates(

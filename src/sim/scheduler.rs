@@ -111,12 +111,18 @@ impl Scheduler {
             timers: BinaryHeap::new(),
             polls: 0,
         };
-        Self { world: Arc::new(Mutex::new(world)) }
+        Self {
+            world: Arc::new(Mutex::new(world)),
+        }
     }
 
     /// The environment of a node, whose clock is off by `skew`.
     pub fn environment(&self, node: NodeName, skew: Duration) -> Arc<dyn Environment> {
-        Arc::new(SimEnvironment { scheduler: self.clone(), node, skew })
+        Arc::new(SimEnvironment {
+            scheduler: self.clone(),
+            node,
+            skew,
+        })
     }
 
     /// Virtual time.
@@ -144,7 +150,13 @@ impl Scheduler {
         let mut world = self.world();
         let id = world.next_task;
         world.next_task += 1;
-        world.tasks.insert(id, Task { node, future: Some(future) });
+        world.tasks.insert(
+            id,
+            Task {
+                node,
+                future: Some(future),
+            },
+        );
         lock(&world.ready).push(id);
     }
 
@@ -153,8 +165,12 @@ impl Scheduler {
         let mut dropped = Vec::new();
         {
             let mut world = self.world();
-            let ids: Vec<u64> =
-                world.tasks.iter().filter(|(_, task)| task.node == node).map(|(id, _)| *id).collect();
+            let ids: Vec<u64> = world
+                .tasks
+                .iter()
+                .filter(|(_, task)| task.node == node)
+                .map(|(id, _)| *id)
+                .collect();
             for id in ids {
                 dropped.push(world.tasks.remove(&id));
             }
@@ -173,7 +189,9 @@ impl Scheduler {
                 return Ended::Met;
             }
             let mut world = self.world();
-            let Some(Reverse(timer)) = world.timers.pop() else { return Ended::Stuck };
+            let Some(Reverse(timer)) = world.timers.pop() else {
+                return Ended::Stuck;
+            };
             if timer.at > end {
                 world.timers.push(Reverse(timer));
                 world.now = end;
@@ -245,7 +263,10 @@ impl Environment for SimEnvironment {
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let at = self.scheduler.now().after(duration);
-        Box::pin(Sleep { scheduler: self.scheduler.clone(), at })
+        Box::pin(Sleep {
+            scheduler: self.scheduler.clone(),
+            at,
+        })
     }
 
     fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) {
@@ -327,7 +348,10 @@ mod tests {
                 }),
             );
         }
-        assert_eq!(scheduler.run_until(Duration::from_millis(1), || false), Ended::TimedOut);
+        assert_eq!(
+            scheduler.run_until(Duration::from_millis(1), || false),
+            Ended::TimedOut
+        );
         scheduler.crash("a");
         scheduler.run_until(Duration::from_secs(2), || false);
         assert_eq!(*lock(&log), ["b"]);

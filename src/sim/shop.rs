@@ -19,8 +19,9 @@ use crate::message::{Destination, Message, Properties, START_QUEUE};
 use crate::proof::{Expected, Item, Order, Proof, prove};
 use crate::store::memory::MemoryStore;
 
-/// The saga that is simulated: the one we ship.
-pub(super) const DEFINITION: &str = include_str!("../../sagas/place-order.yaml");
+/// The saga that is simulated: like the one we ship, but it gives up sooner.
+pub(super) const DEFINITION: &str = include_str!("impatient-order.yaml");
+const SAGA: &str = "impatient-order";
 
 const ARTICLES: u64 = 4;
 const CUSTOMERS: u64 = 3;
@@ -40,9 +41,13 @@ impl Shop {
     /// Draws the orders from the seed.
     pub(super) fn draw(scheduler: &Scheduler, orders: usize) -> Self {
         let mut expected = Expected {
-            saga: "place-order".to_owned(),
-            stock: (0..ARTICLES).map(|sku| (format!("sku-{sku}"), STOCK_EACH)).collect(),
-            balances: (0..CUSTOMERS).map(|name| (format!("cust-{name}"), BALANCE_EACH)).collect(),
+            saga: SAGA.to_owned(),
+            stock: (0..ARTICLES)
+                .map(|sku| (format!("sku-{sku}"), STOCK_EACH))
+                .collect(),
+            balances: (0..CUSTOMERS)
+                .map(|name| (format!("cust-{name}"), BALANCE_EACH))
+                .collect(),
             ..Expected::default()
         };
         let mut pauses = Vec::new();
@@ -64,10 +69,18 @@ impl Shop {
     ) {
         let at = environment.now();
         let stock = self.expected.stock.iter().map(|(sku, quantity)| {
-            (sku.clone(), inventory::Event::Received { quantity: *quantity })
+            (
+                sku.clone(),
+                inventory::Event::Received {
+                    quantity: *quantity,
+                },
+            )
         });
         let balances = self.expected.balances.iter().map(|(account, amount)| {
-            (account.clone(), payments::Event::Deposited { amount: *amount })
+            (
+                account.clone(),
+                payments::Event::Deposited { amount: *amount },
+            )
         });
         let seeded = seed::<Inventory>(&store, at, stock).await.is_ok()
             && seed::<Payments>(&store, at, balances).await.is_ok();
@@ -92,7 +105,10 @@ fn draw_order(random: &mut fastrand::Rng, number: usize) -> Order {
     let items: Vec<Item> = skus
         .into_iter()
         .take(random.usize(1..=3))
-        .map(|sku| Item { sku: format!("sku-{sku}"), quantity: random.u64(1..=4) })
+        .map(|sku| Item {
+            sku: format!("sku-{sku}"),
+            quantity: random.u64(1..=4),
+        })
         .collect();
     let total = PRICE * items.iter().map(|item| item.quantity).sum::<u64>();
     Order {
@@ -109,7 +125,7 @@ async fn place(broker: &dyn Broker, order: &Order) {
     let message = Message {
         properties: Properties {
             message_id: Some(format!("start-{}", order.order_id)),
-            kind: Some("place-order".to_owned()),
+            kind: Some(SAGA.to_owned()),
             ..Properties::default()
         },
         body: Bytes::from(body.to_string()),

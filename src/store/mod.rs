@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: any knowledge of what a saga *is*. Bodies are bytes.
 
+#[doc(hidden)]
 pub mod conformance;
 mod loading;
 pub mod memory;
@@ -210,6 +211,16 @@ pub struct Commit {
     pub sent: Vec<Uuid>,
     /// Messages nobody could handle.
     pub dead_letters: Vec<DeadLetter>,
+}
+
+impl Commit {
+    /// Whether there is nothing to store.
+    pub fn is_empty(&self) -> bool {
+        self.sagas.is_empty()
+            && self.outbox.is_empty()
+            && self.sent.is_empty()
+            && self.dead_letters.is_empty()
+    }
 }
 
 /// One saga's part of a batch.

@@ -224,7 +224,8 @@ pub(super) fn letter_properties(letters: &[DeadLetter]) -> Result<Vec<String>, S
     letters.map(|row| properties(&row.message)).collect()
 }
 
-fn properties(message: &Message) -> Result<String, StoreError> {
+/// A message's properties as the text column has them.
+pub(super) fn properties(message: &Message) -> Result<String, StoreError> {
     serde_json::to_string(&message.properties).map_err(|error| StoreError::Refused(error.into()))
 }
 

@@ -69,3 +69,46 @@ pub(super) fn is_aggregate(key: &AggregateKey) -> bool {
 fn refused(write: &SagaWrite, why: &str) -> StoreError {
     StoreError::Refused(format!("saga {} {why}", write.head.id).into())
 }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::sample;
+
+    #[test]
+    fn a_batch_that_breaks_its_promises_is_refused() {
+        let good = || sample::new_saga(1, "a", 2);
+        let with = |change: fn(&mut SagaWrite)| {
+            let mut write = good();
+            change(&mut write);
+            vec![write]
+        };
+        let cases = [
+            ("one saga twice", vec![good(), good()]),
+            ("a gap", with(|write| drop(write.entries.remove(0)))),
+            ("out of order", with(|write| write.entries.reverse())),
+            ("an entry too few", with(|write| drop(write.entries.pop()))),
+            ("backwards", with(|write| write.expected = 3)),
+            (
+                "no journal",
+                with(|write| {
+                    write.entries.clear();
+                    write.head.revision = 0;
+                }),
+            ),
+            (
+                "a snapshot from the future",
+                with(|write| write.snapshot = Some(sample::snapshot(3))),
+            ),
+        ];
+        for (case, sagas) in cases {
+            let commit = Commit {
+                sagas,
+                ..Commit::default()
+            };
+            assert!(
+                matches!(check(&commit), Err(StoreError::Refused(_))),
+                "{case}"
+            );
+        }
+    }
+}

@@ -25,7 +25,10 @@ fn search(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> (Vec<Report>, Option
                     if seed >= seeds.end {
                         return;
                     }
-                    match run(&Scenario { bug, ..Scenario::new(seed) }) {
+                    match run(&Scenario {
+                        bug,
+                        ..Scenario::new(seed)
+                    }) {
                         Ok(report) => reports.lock().unwrap().push(report),
                         Err(found) => *failure.lock().unwrap() = Some(found),
                     }
@@ -79,6 +82,7 @@ fn an_unknown_outcome_that_is_not_compensated_is_noticed() {
 
 fn notices(bug: Bug) {
     let (_, failure) = search(0..SEEDS_TO_NOTICE, Some(bug));
-    let failure = failure.unwrap_or_else(|| panic!("{SEEDS_TO_NOTICE} runs did not notice {bug:?}"));
+    let failure =
+        failure.unwrap_or_else(|| panic!("{SEEDS_TO_NOTICE} runs did not notice {bug:?}"));
     println!("{bug:?} noticed: {failure}");
 }

@@ -338,3 +338,24 @@ impl SagaHead {
         self.ended_at = newer.ended_at;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::{Complete, Fixture};
+
+    #[async_trait]
+    impl Fixture for MemoryStore {
+        fn store(&self) -> &dyn Complete {
+            self
+        }
+
+        async fn close(self) {}
+    }
+
+    async fn open() -> MemoryStore {
+        MemoryStore::new()
+    }
+
+    crate::store_conformance!(open);
+}

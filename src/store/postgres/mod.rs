@@ -109,7 +109,7 @@ impl PostgresStore {
         self.pool.close().await;
     }
 
-    async fn begin(&self) -> Result<PgTransaction<'static>, StoreError> {
+    async fn transaction(&self) -> Result<PgTransaction<'static>, StoreError> {
         self.pool.begin().await.map_err(|error| self.failed(error))
     }
 

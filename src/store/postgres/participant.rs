@@ -77,7 +77,7 @@ const EVENTS: &str = "
 impl ParticipantStore for PostgresStore {
     async fn begin(&self) -> Result<Box<dyn ParticipantTransaction>, StoreError> {
         Ok(Box::new(PostgresParticipant {
-            transaction: Self::begin(self).await?,
+            transaction: self.transaction().await?,
             store: self.clone(),
         }))
     }

@@ -140,7 +140,7 @@ impl Store for PostgresStore {
             return Ok(CommitOutcome::default());
         }
         let failed = |error| self.failed(error);
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.transaction().await?;
         let outcome = batch.write(&mut transaction).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(outcome)
@@ -233,7 +233,7 @@ impl Store for PostgresStore {
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
         let failed = |error| self.failed(error);
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.transaction().await?;
         let scan = sqlx::query(ALLOW_SCAN).execute(&mut *transaction).await;
         scan.map_err(failed)?;
         let query = sqlx::query_as(COUNTS);

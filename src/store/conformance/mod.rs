@@ -1,0 +1,116 @@
+//! What every store must do, as one suite that all of them run.
+//!
+//! [`store_conformance!`](crate::store_conformance) makes a test of each case. It is part of the
+//! library, not of its tests, because the suite runs where the databases are: memory and SQLite
+//! beside their code, PostgreSQL in the integration binary. A case gets an empty store and panics
+//! if the store breaks its contract, hence `unwrap`.
+
+// A case is a test: it panics by design.
+#![allow(clippy::missing_panics_doc)]
+
+mod messages;
+mod participants;
+mod queries;
+mod sagas;
+pub mod sample;
+
+pub use messages::*;
+pub use participants::*;
+pub use queries::*;
+pub use sagas::*;
+
+use super::{Store, StoreError, participant::ParticipantStore};
+
+/// A store that keeps both kinds of tables, as a test gets it.
+pub trait Complete: Store + ParticipantStore {}
+
+impl<S: Store + ParticipantStore> Complete for S {}
+
+/// An empty store for one case, and what must outlive it.
+#[async_trait::async_trait]
+pub trait Fixture: Send {
+    /// The store.
+    fn store(&self) -> &dyn Complete;
+
+    /// Removes what the store left behind; not called when the case fails.
+    async fn close(self);
+}
+
+/// Makes a test of each case. The argument is an async function that opens a [`Fixture`].
+#[macro_export]
+macro_rules! store_conformance {
+    ($open:path) => {
+        $crate::store_conformance! { @cases $open:
+            a_new_saga_is_loaded_as_it_was_written,
+            load_answers_in_the_order_asked,
+            load_brings_only_newer_entries,
+            load_of_a_whole_saga_starts_at_its_newest_snapshot,
+            a_change_is_seen_by_the_next_load,
+            a_saga_keeps_what_it_started_with,
+            a_conflict_leaves_the_saga_out_whole_and_stores_the_rest,
+            what_was_decided_on_another_revision_conflicts,
+            a_key_belongs_to_one_saga,
+            of_concurrent_writers_one_wins,
+            of_concurrent_starts_one_gets_the_key,
+            batches_over_the_same_sagas_do_not_lock_each_other_out,
+            a_batch_that_breaks_its_promises_is_refused_whole,
+            a_batch_of_a_thousand_sagas_is_stored,
+            an_empty_batch_is_stored,
+            text_comes_back_whatever_it_is,
+            keys_that_no_database_takes_are_refused,
+            find_answers_in_the_order_asked,
+            due_sagas_are_claimed_earliest_first,
+            a_claimed_saga_is_claimed_again_after_its_time,
+            a_saga_is_claimed_by_one_of_concurrent_nodes,
+            a_definition_is_stored_once,
+            the_first_secret_stays,
+            list_is_newest_first_and_filtered,
+            list_is_bounded,
+            counts_are_by_name_and_status,
+            an_outbox_row_comes_back_as_it_was_written,
+            due_outbox_rows_are_swept_oldest_first,
+            an_outbox_row_is_swept_by_one_of_concurrent_nodes,
+            sent_rows_are_removed_once_and_for_all,
+            an_outbox_row_is_stored_once,
+            a_dead_letter_is_stored_once_and_listed_newest_first,
+            what_exists_is_loaded_in_key_order,
+            a_dropped_transaction_leaves_nothing,
+            a_participants_commit_writes_everything,
+            an_insert_of_what_exists_conflicts_and_leaves_nothing,
+            an_update_of_what_is_missing_is_refused,
+            a_load_waits_for_the_lock_and_sees_what_was_written,
+            concurrent_transactions_lose_no_update,
+            of_concurrent_first_answers_one_is_kept,
+            events_come_in_order_and_are_numbered_once,
+            aggregates_are_paged_by_id,
+        }
+    };
+    (@cases $open:path: $($case:ident,)*) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                use $crate::store::conformance::Fixture;
+                let fixture = $open().await;
+                $crate::store::conformance::$case(fixture.store()).await;
+                fixture.close().await;
+            }
+        )*
+    };
+}
+
+/// Repeats what lost against another transaction, as the engine does.
+async fn until_stored<T, F, R>(mut attempt: F) -> T
+where
+    F: FnMut() -> R,
+    R: Future<Output = Result<T, StoreError>>,
+{
+    const ATTEMPTS_MAX: usize = 1_000;
+    for _ in 0..ATTEMPTS_MAX {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(StoreError::Conflict | StoreError::Unavailable(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("not stored in {ATTEMPTS_MAX} attempts")
+}

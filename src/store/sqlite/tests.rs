@@ -1,0 +1,124 @@
+//! The suite on files, and what only SQLite does.
+
+use super::*;
+use crate::store::conformance::{Complete, Fixture, sample};
+use crate::store::{Commit, Outbox, Store};
+
+struct InFile {
+    store: SqliteStore,
+    directory: tempfile::TempDir,
+}
+
+impl InFile {
+    async fn open() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("backstitch.db");
+        let store = SqliteStore::open(path.to_str().unwrap()).await.unwrap();
+        Self { store, directory }
+    }
+
+    async fn reopen(self) -> Self {
+        self.store.close().await;
+        let path = self.directory.path().join("backstitch.db");
+        let url = format!("sqlite://{}", path.display());
+        let store = SqliteStore::open(&url).await.unwrap();
+        Self { store, ..self }
+    }
+}
+
+#[async_trait::async_trait]
+impl Fixture for InFile {
+    fn store(&self) -> &dyn Complete {
+        &self.store
+    }
+
+    async fn close(self) {
+        self.store.close().await;
+    }
+}
+
+crate::store_conformance!(InFile::open);
+
+#[tokio::test]
+async fn what_was_stored_is_there_after_reopening() {
+    let file = InFile::open().await;
+    let sagas = vec![sample::new_saga(1, "a", 2)];
+    file.store.commit(sample::batch(sagas)).await.unwrap();
+    let file = file.reopen().await;
+    let found = file.store.load(&[sample::whole(1)]).await.unwrap();
+    assert_eq!(found[0].as_ref().unwrap().entries, sample::entries(1, 1, 2));
+}
+
+#[tokio::test]
+async fn commits_are_durable_and_readers_do_not_wait_for_the_writer() {
+    let file = InFile::open().await;
+    let pragma = async |name: &'static str| -> String {
+        let mut connection = file.store.writer.acquire().await.unwrap();
+        let row = sqlx::query(name).fetch_one(&mut *connection).await.unwrap();
+        sqlx::Row::try_get_unchecked(&row, 0).unwrap()
+    };
+    assert_eq!(pragma("PRAGMA journal_mode").await, "wal");
+    assert_eq!(
+        pragma("SELECT CAST(synchronous AS TEXT) FROM pragma_synchronous").await,
+        "2"
+    );
+    let writing = file.store.transaction().await.unwrap();
+    assert_eq!(file.store.outbox_len().await.unwrap(), 0);
+    drop(writing);
+}
+
+#[tokio::test]
+async fn a_store_in_memory_keeps_what_it_is_given() {
+    let store = SqliteStore::open("sqlite::memory:").await.unwrap();
+    let sagas = vec![sample::new_saga(1, "a", 2)];
+    store.commit(sample::batch(sagas)).await.unwrap();
+    assert!(store.load(&[sample::whole(1)]).await.unwrap()[0].is_some());
+}
+
+#[tokio::test]
+async fn history_can_be_removed_by_retention_and_changed_by_no_one() {
+    let file = InFile::open().await;
+    let commit = Commit {
+        sagas: vec![sample::new_saga(1, "a", 2)],
+        dead_letters: vec![sample::dead_letter(1)],
+        ..Commit::default()
+    };
+    file.store.commit(commit).await.unwrap();
+    let run = async |sql: &'static str| sqlx::raw_sql(sql).execute(&file.store.writer).await;
+    for (change, removal) in [
+        ("UPDATE journal SET seq = 9", "DELETE FROM journal"),
+        (
+            "UPDATE dead_letters SET code = 9",
+            "DELETE FROM dead_letters",
+        ),
+    ] {
+        assert!(run(change).await.is_err(), "{change}");
+        assert!(run(removal).await.is_err(), "{removal}");
+        run("INSERT INTO retention VALUES (1)").await.unwrap();
+        assert!(run(change).await.is_err(), "{change}");
+        run(removal).await.unwrap();
+        run("DELETE FROM retention").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_told_at_opening() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("text.db");
+    std::fs::write(&path, "not a database, whatever its name says".repeat(99)).unwrap();
+    for path in [path.as_path(), directory.path()] {
+        let result = SqliteStore::open(path.to_str().unwrap()).await;
+        assert!(matches!(result, Err(StoreError::Open(_))), "{result:?}");
+    }
+}
+
+#[test]
+fn a_busy_or_full_disk_passes_and_a_damaged_file_does_not() {
+    for code in ["5", "261", "6", "10", "266", "13"] {
+        assert!(is_passing(Some(code)), "{code}");
+    }
+    for code in ["11", "26", "2067", "1", "x"] {
+        assert!(!is_passing(Some(code)), "{code}");
+    }
+    assert!(!is_passing(None));
+}
