@@ -1,8 +1,6 @@
 //! Every metric's name, in one place, behind a function that says when it is counted.
 
-use metrics::{
-    counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
-};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 /// A name and what it counts, for `/metrics`.
 pub const DESCRIPTIONS: &[(&str, &str)] = &[

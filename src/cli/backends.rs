@@ -9,10 +9,10 @@ use super::exit::Failure;
 use crate::broker::Broker;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
-use crate::store::Store;
 use crate::store::participant::ParticipantStore;
-use crate::store::postgres::{PostgresOptions, PostgresStore};
-use crate::store::sqlite::SqliteStore;
+use crate::store::postgres::{self, PostgresOptions, PostgresStore};
+use crate::store::sqlite::{self, SqliteStore};
+use crate::store::{Store, StoreError};
 
 /// The database file when nothing else is said.
 pub(super) const FILE_DEFAULT: &str = "backstitch.db";
@@ -97,16 +97,30 @@ impl Database {
                 .map(OpenStore::Postgres),
             Self::Sqlite(path) => open_file(path).await.map(OpenStore::Sqlite),
         };
-        opened.map_err(|error| {
-            Failure::new(format!(
-                "{error} ({}). {}",
-                self.shown(),
-                match self {
-                    Self::Postgres(_) => "Check DATABASE_URL, and that the server runs and lets this user in",
-                    Self::Sqlite(_) => "Check DATABASE_URL, and that the file is a Backstitch database that may be written",
-                }
-            ))
-        })
+        opened.map_err(|error| self.failed(&error))
+    }
+
+    /// Brings its tables up to date; returns what was missing.
+    pub(super) async fn migrate(&self) -> Result<Vec<String>, Failure> {
+        let applied = match self {
+            Self::Postgres(url) => postgres::migrate(url).await,
+            Self::Sqlite(path) => match file_name(path) {
+                Ok(path) => sqlite::migrate(path).await,
+                Err(error) => Err(error),
+            },
+        };
+        applied.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &StoreError) -> Failure {
+        let check = match self {
+            Self::Postgres(_) => "that the server runs and lets this user in",
+            Self::Sqlite(_) => "that the file is a Backstitch database that may be written",
+        };
+        let shown = self.shown();
+        Failure::new(format!(
+            "{error} ({shown}). Check DATABASE_URL, and {check}"
+        ))
     }
 
     /// Opens it to look at, which must not create it.
@@ -123,8 +137,13 @@ impl Database {
     }
 }
 
-async fn open_file(path: &Path) -> Result<SqliteStore, crate::store::StoreError> {
-    SqliteStore::open(path).await
+fn file_name(path: &Path) -> Result<&str, StoreError> {
+    path.to_str()
+        .ok_or_else(|| StoreError::Open("the file's name is not UTF-8".to_owned()))
+}
+
+async fn open_file(path: &Path) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(file_name(path)?).await
 }
 
 /// An open database.
@@ -179,12 +198,14 @@ impl OpenBroker {
             name: name.to_owned(),
             ..RabbitMqOptions::default()
         };
-        let broker = RabbitMqBroker::connect(url, options).await.map_err(|error| {
-            Failure::new(format!(
-                "{error} ({}). Check AMQP_URL, and that the server runs and lets this user in",
-                redacted(url)
-            ))
-        })?;
+        let broker = RabbitMqBroker::connect(url, options)
+            .await
+            .map_err(|error| {
+                Failure::new(format!(
+                    "{error} ({}). Check AMQP_URL, and that the server runs and lets this user in",
+                    redacted(url)
+                ))
+            })?;
         Ok(Self::RabbitMq(Arc::new(broker)))
     }
 

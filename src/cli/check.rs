@@ -24,7 +24,9 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let sources = sources(&arguments.paths)?;
     if sources.is_empty() {
-        return Err(Failure::problems("there is no definition (*.yaml) to check"));
+        return Err(Failure::problems(
+            "there is no definition (*.yaml) to check",
+        ));
     }
     let result = parse_all(&sources);
     if arguments.json {

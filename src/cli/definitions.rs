@@ -51,7 +51,10 @@ pub(super) fn parse(sources: &[(String, String)]) -> Result<Vec<Definition>, Fai
     parse_all(sources).map_err(|refused| {
         let files = refused.len();
         eprintln!("{}", report(&refused));
-        Failure::problems(format!("{files} of {} definitions have problems", sources.len()))
+        Failure::problems(format!(
+            "{files} of {} definitions have problems",
+            sources.len()
+        ))
     })
 }
 

@@ -10,7 +10,13 @@ pub(super) struct Arguments {
     #[arg(long, env = "RUST_LOG", global = true, value_name = "FILTER")]
     log: Option<String>,
     /// How log lines look.
-    #[arg(long, env = "BACKSTITCH_LOG_FORMAT", global = true, value_enum, default_value_t)]
+    #[arg(
+        long,
+        env = "BACKSTITCH_LOG_FORMAT",
+        global = true,
+        value_enum,
+        default_value_t
+    )]
     log_format: Format,
 }
 

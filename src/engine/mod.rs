@@ -36,9 +36,9 @@ use uuid::Uuid;
 use crate::broker::{Broker, BrokerError, Health, Queue, Topology};
 use crate::definition::Definition;
 use crate::environment::{Environment, Shutdown, Task};
+use crate::id::SagaId;
 use crate::message::correlation::Secret;
 use crate::message::{DEAD_LETTER_QUEUE, EVENT_EXCHANGE, REPLY_QUEUE, START_QUEUE};
-use crate::id::SagaId;
 use crate::saga::{Input, Sabotage};
 use crate::store::{Store, StoreError};
 

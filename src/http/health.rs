@@ -42,7 +42,12 @@ pub(super) async fn ready(State(context): Shared) -> Response {
     ];
     let reasons: Vec<Reason> = parts
         .into_iter()
-        .filter_map(|(part, reason)| Some(Reason { part, reason: reason? }))
+        .filter_map(|(part, reason)| {
+            Some(Reason {
+                part,
+                reason: reason?,
+            })
+        })
         .collect();
     let ready = reasons.is_empty();
     let status = if ready {

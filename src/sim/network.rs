@@ -22,7 +22,8 @@ use crate::store::participant::{
 };
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, ListFilter,
-    LoadRequest, LoadedSaga, Outbox, OutboxMessage, SagaCount, SagaHead, SagaKey, Store, StoreError,
+    LoadRequest, LoadedSaga, Outbox, OutboxMessage, SagaCount, SagaHead, SagaKey, Store,
+    StoreError,
 };
 
 /// How likely each fault is, for each message or call.

@@ -260,4 +260,3 @@ pub fn spoken(duration: Duration) -> String {
 fn text_of(at: Option<Timestamp>) -> Option<String> {
     at.map(|at| at.to_string())
 }
-

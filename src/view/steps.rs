@@ -299,9 +299,11 @@ fn next(step: &Step, status: StepStage, pass: Pass) -> Vec<Phase> {
     let rolling_back = pass == Pass::Rollback;
     match status {
         StepStage::Not(NotReached::ToCome) => forward.into_iter().chain(confirm).collect(),
-        StepStage::Reached(
-            StepStatus::Reserving | StepStatus::Reserved | StepStatus::Unknown,
-        ) if rolling_back => compensate.into_iter().collect(),
+        StepStage::Reached(StepStatus::Reserving | StepStatus::Reserved | StepStatus::Unknown)
+            if rolling_back =>
+        {
+            compensate.into_iter().collect()
+        }
         StepStage::Reached(StepStatus::Reserving | StepStatus::Reserved)
             if matches!(pass, Pass::Forward | Pass::Confirm) =>
         {

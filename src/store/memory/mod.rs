@@ -18,8 +18,8 @@ use uuid::Uuid;
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
 use super::{
     Commit, CommitOutcome, Conflict, DeadLetter, DefinitionRow, JournalEntry, KeyMatch,
-    LIST_ROWS_MAX, ListFilter, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount, SagaHead,
-    SagaKey, SagaWrite, Snapshot, Store, StoreError, shape,
+    LIST_ROWS_MAX, ListFilter, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount,
+    SagaHead, SagaKey, SagaWrite, Snapshot, Store, StoreError, shape,
 };
 use crate::id::{SagaId, Timestamp};
 

@@ -11,9 +11,9 @@ use super::{PostgresStore, column};
 use crate::id::{SagaId, Timestamp};
 use crate::store::loading::Loading;
 use crate::store::{
-    Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX, ListFilter,
-    LoadRequest, LoadedSaga, Outbox, Revision, SagaCount, SagaHead, SagaKey, Store, StoreError, is_key, rows,
-    shape,
+    Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX,
+    ListFilter, LoadRequest, LoadedSaga, Outbox, Revision, SagaCount, SagaHead, SagaKey, Store,
+    StoreError, is_key, rows, shape,
 };
 
 /// A query for whole rows of `sagas`.

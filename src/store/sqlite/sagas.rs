@@ -14,7 +14,8 @@ use crate::id::{SagaId, Timestamp};
 use crate::store::loading::Loading;
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX,
-    ListFilter, LoadRequest, LoadedSaga, Revision, SagaCount, SagaHead, SagaKey, Store, StoreError, rows, shape,
+    ListFilter, LoadRequest, LoadedSaga, Revision, SagaCount, SagaHead, SagaKey, Store, StoreError,
+    rows, shape,
 };
 
 /// A query for whole rows of `sagas`.
