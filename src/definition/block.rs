@@ -153,6 +153,9 @@ impl Draft<'_> {
         self.nodes[usize::from(id.0)].kind = NodeKind::ForEach {
             items: items.unwrap_or_else(Expression::placeholder),
             body,
+            sequential: false,
+            until: None,
+            at_most: super::FOR_EACH_ITEMS_MAX,
         };
         Some(id)
     }

@@ -73,6 +73,7 @@ impl<'a> Draft<'a> {
             .filter(|id| usize::from(*id) < NODES_MAX)
             .map(NodeId)?;
         self.nodes.push(Node {
+            pivot: false,
             id,
             parent,
             position,

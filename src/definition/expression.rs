@@ -43,6 +43,8 @@ pub struct Scope<'a> {
     pub steps: &'a dyn StepReplies,
     /// `item`, inside a `for_each`.
     pub item: Option<&'a Value>,
+    /// `signal`, `event` or `tick` by its name, where the language gives one.
+    pub given: Option<(&'static str, &'a Value)>,
     /// `saga.{id,key,started_at}`; absent while the key is being computed.
     pub saga: Option<&'a SagaFacts>,
 }

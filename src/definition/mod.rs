@@ -14,6 +14,7 @@ mod duration;
 pub mod expression;
 mod fields;
 mod input;
+mod kinds;
 mod names;
 mod parse;
 mod problem;
@@ -29,6 +30,10 @@ use serde_json::Value;
 
 pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies};
 pub use input::INPUT_PROBLEMS_MAX;
+pub use kinds::{
+    CatchUp, ConflictRule, Delay, EventRule, Every, OnReject, OnTimeout, Sleep, StartRules,
+    SubSaga, Wait,
+};
 pub use parse::{parse, parse_all};
 pub use problem::{PROBLEMS_MAX, Problem, Problems, Rule};
 pub use template::Template;
@@ -68,6 +73,8 @@ pub struct Definition {
     pub source: String,
     /// Computes the business key from the input.
     pub key: Template,
+    /// How it is started besides by command.
+    pub start: StartRules,
     /// What inputs must look like.
     pub input: Option<InputSchema>,
     /// Past it, and before the pivot, the saga compensates.
@@ -76,7 +83,7 @@ pub struct Definition {
     pub nodes: Vec<Node>,
     /// Computed when the saga completes.
     pub output: Option<Template>,
-    /// Steps by name.
+    /// Steps, and `wait`, `sleep` and `saga` blocks, by name.
     pub steps: BTreeMap<String, NodeId>,
 }
 
@@ -90,6 +97,11 @@ impl Definition {
     /// For an id of another definition.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[usize::from(id.0)]
+    }
+
+    /// A block by its name: a step, `wait`, `sleep` or `saga`.
+    pub fn named(&self, name: &str) -> Option<&Node> {
+        self.steps.get(name).map(|id| self.node(*id))
     }
 
     /// A step by its name.
@@ -134,6 +146,9 @@ pub struct Node {
     pub when: Option<Expression>,
     /// Line in the file, from 1.
     pub line: usize,
+    /// Whether the point of no return is behind this block instead of at the end of the forward
+    /// pass. At most one block of a definition says so, and it stands in the root sequence.
+    pub pivot: bool,
     /// What it is.
     pub kind: NodeKind,
 }
@@ -147,15 +162,27 @@ pub enum NodeKind {
     Sequence(Vec<NodeId>),
     /// All at once.
     Parallel(Vec<NodeId>),
-    /// The body once an item, all at once.
+    /// The body once an item.
     ForEach {
-        /// Computes the list.
+        /// Computes the list, or how many times (items 0, 1, 2, …).
         items: Expression,
         /// The block that is repeated.
         body: NodeId,
+        /// One after the other instead of all at once.
+        sequential: bool,
+        /// Asked after each item of a sequential one: no further items, if true.
+        until: Option<Expression>,
+        /// Most items; more are an error, or with `until` simply not begun.
+        at_most: usize,
     },
     /// Commands to a participant.
     Step(Step),
+    /// Waits for a signal.
+    Wait(Wait),
+    /// Waits for time to pass.
+    Sleep(Sleep),
+    /// Runs another saga as a step.
+    Saga(SubSaga),
 }
 
 /// A step: the commands of one unit of work.
@@ -177,6 +204,8 @@ pub struct Step {
     pub retry: Retry,
     /// Attempts of a confirm or compensate after which the saga is suspended.
     pub suspend_after: u32,
+    /// What a rejection of the forward command leads to.
+    pub on_reject: OnReject,
 }
 
 /// What a step's forward command is.

@@ -129,6 +129,7 @@ fn read(source: &str, file: &str) -> Result<(Definition, Position), Problems> {
         return Err(draft.findings.finish());
     }
     let definition = Definition {
+        start: super::StartRules::default(),
         name: header.name,
         version: header.version,
         description: header.description,

@@ -66,6 +66,7 @@ impl Draft<'_> {
         let attempts = 1..=ATTEMPTS_MAX;
         let suspend_after = fields.whole("suspend_after", attempts, &mut self.findings);
         let step = Step {
+            on_reject: super::OnReject::default(),
             name,
             with,
             forward,

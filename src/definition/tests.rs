@@ -45,7 +45,8 @@ fn the_shipped_example_becomes_the_tree_it_describes() {
         .map(|node| match &node.kind {
             NodeKind::Sequence(children) => format!("sequence {children:?}"),
             NodeKind::Parallel(children) => format!("parallel {children:?}"),
-            NodeKind::ForEach { items, body } => format!("for_each {} {body:?}", items.source),
+            NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => "other".to_owned(),
+            NodeKind::ForEach { items, body, .. } => format!("for_each {} {body:?}", items.source),
             NodeKind::Step(step) => format!("step {}", step.name),
         })
         .collect();
@@ -156,6 +157,7 @@ fn templates_keep_types_and_put_values_into_text() {
             input,
             steps: &(),
             item: None,
+            given: None,
             saga: None,
         })
     };

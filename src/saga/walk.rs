@@ -78,6 +78,7 @@ impl Turn<'_> {
             input: &self.saga.input,
             steps: &*self.saga,
             item,
+            given: None,
             saga: Some(&self.saga.facts),
         }
     }
@@ -203,7 +204,7 @@ impl Turn<'_> {
                     .map(|child| (*child, indices.clone(), item.clone()));
                 self.open(at, children.collect());
             }
-            NodeKind::ForEach { items, body } => match self.items(items, item.as_deref()) {
+            NodeKind::ForEach { items, body, .. } => match self.items(items, item.as_deref()) {
                 Ok(items) => {
                     // The finish pass goes over the items that the forward pass opened.
                     let count = known.map_or(items.len(), |known| known.children as usize);
@@ -215,7 +216,7 @@ impl Turn<'_> {
                 }
                 Err(error) => self.roll_back(format!("line {}: {error}", node.line)),
             },
-            NodeKind::Step(_) => {}
+            NodeKind::Step(_) | NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => {}
         }
     }
 
@@ -256,6 +257,7 @@ impl Turn<'_> {
                 }),
                 None => self.moves.push(Move::Leave { block, indices }),
             },
+            NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => {}
             NodeKind::Parallel(_) | NodeKind::ForEach { .. } => {
                 let at = BlockPath { block, indices };
                 let Some(known) = self.saga.blocks.get(&at).filter(|known| !known.skipped) else {
@@ -342,7 +344,7 @@ impl Turn<'_> {
                 around.pop();
                 self.advance(parent.id, around);
             }
-            NodeKind::Step(_) => {}
+            NodeKind::Step(_) | NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => {}
         }
     }
 
@@ -418,6 +420,7 @@ impl Turn<'_> {
         };
         match &node.kind {
             NodeKind::Step(step) => step.forward.is_none(),
+            NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => false,
             NodeKind::Sequence(children) | NodeKind::Parallel(children) => any(children),
             NodeKind::ForEach { body, .. } => any(std::slice::from_ref(body)),
         }

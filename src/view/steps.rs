@@ -151,6 +151,7 @@ impl Walk<'_> {
         }
         match &node.kind {
             NodeKind::Step(step) => self.step(step, place),
+            NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => {}
             NodeKind::Sequence(children) => {
                 if node.parent.is_some() {
                     inner.depth += 1;

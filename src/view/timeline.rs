@@ -135,6 +135,9 @@ fn block(definition: Option<&Definition>, at: &BlockPath) -> (String, &'static s
         NodeKind::Parallel(_) => ("parallel", "branches"),
         NodeKind::Sequence(_) => ("steps", "steps"),
         NodeKind::Step(_) => ("step", "steps"),
+        NodeKind::Wait(_) => ("wait", "signals"),
+        NodeKind::Sleep(_) => ("sleep", "sleeps"),
+        NodeKind::Saga(_) => ("saga", "sagas"),
     };
     (format!("{name} in line {}", node.line), children)
 }
