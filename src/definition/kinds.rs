@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
+use super::duration::parse_duration;
 use super::expression::Expression;
 use super::template::Template;
+use crate::id::Timestamp;
 
 /// Waits for a signal.
 #[derive(Debug)]
@@ -48,6 +52,29 @@ pub enum Delay {
     /// Computed when the block is entered: whole seconds, a duration text such as `3d`, or an
     /// RFC 3339 time, which is waited for (in the past: no wait).
     Computed(Expression),
+}
+
+/// When a computed delay is over: whole seconds or a duration text from `now`, or an RFC 3339 time.
+///
+/// # Errors
+/// Says what the value should have been.
+pub fn parse_delay(value: &Value, now: Timestamp) -> Result<Timestamp, String> {
+    let wrong = || {
+        format!(
+            "a delay is whole seconds, a duration such as `3d`, or an RFC 3339 time, not {value}"
+        )
+    };
+    match value {
+        Value::Number(seconds) => {
+            let seconds = seconds.as_u64().ok_or_else(wrong)?;
+            Ok(now.after(Duration::from_secs(seconds)))
+        }
+        Value::String(text) => match parse_duration(text) {
+            Ok(duration) => Ok(now.after(duration)),
+            Err(_) => text.parse().map_err(|_| wrong()),
+        },
+        _ => Err(wrong()),
+    }
 }
 
 /// Runs another saga as one step of this one: its forward pass is the reservation, its confirm
