@@ -335,9 +335,8 @@ async fn wait_for_health(broker: &dyn Broker, wanted: impl Fn(&Health) -> bool) 
             tokio::task::yield_now().await;
         }
     };
-    if tokio::time::timeout(WAIT_MAX, wait).await.is_err() {
-        panic!("the health stays {:?}", broker.health());
-    }
+    let came = tokio::time::timeout(WAIT_MAX, wait).await.is_ok();
+    assert!(came, "the health stays {:?}", broker.health());
 }
 
 /// A queue as other programs declare them.
