@@ -3,8 +3,11 @@
 //! What needs PostgreSQL, RabbitMQ or Python takes them from the environment that `./test` sets.
 
 mod bad_input;
+mod broker_rabbitmq;
+mod demo;
 mod end_to_end;
 mod fixture;
 mod python_participant;
 mod simulation;
+mod store_postgres;
 mod tidy;
