@@ -260,3 +260,6 @@ pub fn spoken(duration: Duration) -> String {
 fn text_of(at: Option<Timestamp>) -> Option<String> {
     at.map(|at| at.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,7 @@ const LAYERS: &[&str] = &[
     "dead_letters",
     "proof",
     "sim",
+    "view",
     "http",
     "cli",
 ];
