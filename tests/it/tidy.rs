@@ -28,8 +28,8 @@ const LAYERS: &[&str] = &[
     "aggregates",
     "dead_letters",
     "proof",
-    "sim",
     "view",
+    "sim",
     "http",
     "cli",
 ];
