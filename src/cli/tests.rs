@@ -8,7 +8,13 @@ use super::backends::{Database, DatabaseArguments, OpenBroker, redacted};
 use super::*;
 use crate::broker::Queue;
 use crate::definition::parse_all;
+use crate::id::Phase;
+use crate::message::Outcome;
 use crate::saga::Status;
+use crate::view::tests::Bundle;
+
+/// How a saga looks that is being rolled back.
+const SHOWN: &str = include_str!("../../tests/golden/show.txt");
 
 fn parsed(arguments: &[&str]) -> Result<Cli, clap::Error> {
     Cli::try_parse_from([&["backstitch"], arguments].concat())
@@ -287,4 +293,16 @@ fn a_refused_start_lists_what_is_wrong() {
     let message = start::refused(&answer).message;
     let expected = "the input does not fit the saga's schema (BST-0014)\n  /a: x\n  /b: y";
     assert_eq!(message, expected);
+}
+
+#[test]
+fn a_saga_is_shown_with_what_is_to_come_and_what_happened() {
+    let mut bundle = Bundle::order();
+    bundle.reply("order", Phase::Reserve, Outcome::Succeeded);
+    bundle.reply("stock[0]", Phase::Reserve, Outcome::Failed);
+    bundle.reply("stock[1]", Phase::Reserve, Outcome::Rejected);
+    let text = show::as_text(&bundle.view());
+    // The hash is not what this is about.
+    let shown = text.rsplit_once(" head ").unwrap().0;
+    assert_eq!(shown.trim_end(), SHOWN.trim_end(), "{text}");
 }

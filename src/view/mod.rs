@@ -262,4 +262,4 @@ fn text_of(at: Option<Timestamp>) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -40,7 +40,7 @@ steps:
 ";
 
 /// A saga that is told things, as a node would tell it.
-struct Bundle {
+pub(crate) struct Bundle {
     definition: Definition,
     saga: Saga,
     history: History,
@@ -85,7 +85,7 @@ impl Bundle {
         bundle
     }
 
-    fn order() -> Self {
+    pub(crate) fn order() -> Self {
         Self::start(json!({ "id": "o-1", "items": ["a", "b"], "gift": false }))
     }
 
@@ -106,7 +106,7 @@ impl Bundle {
         self.now = self.now.after(Duration::from_millis(5));
     }
 
-    fn reply(&mut self, step: &str, phase: Phase, outcome: Outcome) {
+    pub(crate) fn reply(&mut self, step: &str, phase: Phase, outcome: Outcome) {
         let reply = Reply {
             step: step.parse::<StepPath>().unwrap(),
             phase,
@@ -117,7 +117,7 @@ impl Bundle {
         self.tell(Cause::Reply, Input::Reply(reply));
     }
 
-    fn view(&self) -> SagaView {
+    pub(crate) fn view(&self) -> SagaView {
         SagaView::new(&self.history, Some(&self.definition))
     }
 
