@@ -93,6 +93,15 @@ pub const CODES: &[(Code, &str)] = &[
         code::DELIVERIES_EXHAUSTED,
         "handling the message failed too many times",
     ),
+    (
+        code::REQUEST_MALFORMED,
+        "the HTTP request can't be understood",
+    ),
+    (code::SAGA_NOT_FOUND, "there is no saga with this id"),
+    (code::NODE_UNAVAILABLE, "the node can't do this now"),
+    (code::NODE_BUSY, "the node handles too many requests"),
+    (code::REQUEST_TIMEOUT, "the request took too long"),
+    (code::NOT_SUSPENDED, "the saga does not wait for a person"),
 ];
 
 /// The codes by name.
@@ -139,4 +148,16 @@ pub mod code {
     pub const COMPENSATE_AFTER_CONFIRM: Code = Code(35);
     /// Handling the message failed too many times.
     pub const DELIVERIES_EXHAUSTED: Code = Code(34);
+    /// The HTTP request can't be understood.
+    pub const REQUEST_MALFORMED: Code = Code(40);
+    /// There is no saga with this id.
+    pub const SAGA_NOT_FOUND: Code = Code(41);
+    /// The node can't do this now.
+    pub const NODE_UNAVAILABLE: Code = Code(42);
+    /// The node handles too many requests.
+    pub const NODE_BUSY: Code = Code(43);
+    /// The request took too long.
+    pub const REQUEST_TIMEOUT: Code = Code(44);
+    /// The saga does not wait for a person.
+    pub const NOT_SUSPENDED: Code = Code(45);
 }

@@ -5,10 +5,12 @@
 
 pub mod aggregates;
 pub mod broker;
+pub mod cli;
 pub mod definition;
 pub mod engine;
 pub mod environment;
 pub mod error;
+pub mod http;
 pub mod id;
 pub mod message;
 pub mod metric;

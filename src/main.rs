@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The program: everything is in the library, so that tests can reach it.
+
+fn main() -> std::process::ExitCode {
+    backstitch::cli::main()
+}

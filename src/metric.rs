@@ -1,6 +1,6 @@
 //! Every metric's name, in one place, behind a function that says when it is counted.
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 /// A name and what it counts, for `/metrics`.
 pub const DESCRIPTIONS: &[(&str, &str)] = &[
@@ -43,6 +43,19 @@ const PUBLISHED: &str = "backstitch_published_total";
 const PUBLISH_FAILED: &str = "backstitch_publish_failed_total";
 const SWEPT: &str = "backstitch_outbox_swept_total";
 const BROKER_UP: &str = "backstitch_broker_up";
+
+/// Tells the installed recorder what each metric means.
+pub fn describe() {
+    for (name, text) in DESCRIPTIONS.iter().copied() {
+        if name.ends_with("_total") {
+            describe_counter!(name, text);
+        } else if name == BROKER_UP {
+            describe_gauge!(name, text);
+        } else {
+            describe_histogram!(name, text);
+        }
+    }
+}
 
 /// A batch was committed.
 pub fn committed(inputs: usize, seconds: f64) {

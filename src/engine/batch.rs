@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::cache::Open;
 use super::decode::{StartRequest, Undecodable};
 use super::encode::{Encoder, start_answer};
-use super::work::{Job, Origin, StartAnswer, StartError, Work};
+use super::work::{Job, Origin, ResumeError, StartAnswer, StartError, Work};
 use super::worker::{Node, WARY_BATCHES};
 use crate::error::{Code, code};
 use crate::id::{SagaId, Timestamp};
@@ -54,6 +54,8 @@ pub(super) struct Decided {
     /// The saga whose conflict would undo it.
     pub(super) saga: Option<SagaId>,
     pub(super) answer: Option<Result<StartAnswer, StartError>>,
+    /// What an operator will hear.
+    pub(super) told: Result<(), ResumeError>,
 }
 
 /// Works and what follows from them.
@@ -197,24 +199,32 @@ impl<'a> Batch<'a> {
     }
 
     fn tell(&mut self, work: Work, id: SagaId, input: Input) {
-        match self.turn(id, input) {
-            Ok(()) | Err(Rejection::Nothing) => self.done(work, Some(id), None),
+        let told = match self.turn(id, input) {
+            Ok(()) => Ok(()),
+            Err(Rejection::Nothing) => Err(ResumeError::NotSuspended(id)),
             Err(Rejection::Stale) => {
                 self.node.wary.store(WARY_BATCHES, Ordering::Relaxed);
                 self.again.push(work);
+                return;
             }
-            Err(Rejection::Wrong(Undecodable { code, reason })) => {
+            Err(Rejection::Wrong(wrong)) => {
                 if let Origin::Delivery { letter, .. } = &work.origin {
                     let letter = DeadLetter {
-                        code,
-                        reason,
+                        code: wrong.code,
+                        reason: wrong.reason.clone(),
                         ..letter()
                     };
                     self.bury(letter, None);
                 }
-                self.done(work, Some(id), None);
+                Err(ResumeError::Refused(wrong))
             }
-        }
+        };
+        self.decided.push(Decided {
+            work,
+            saga: Some(id),
+            answer: None,
+            told,
+        });
     }
 
     /// Decides one input of one saga and keeps what follows.
@@ -393,7 +403,13 @@ impl<'a> Batch<'a> {
         saga: Option<SagaId>,
         answer: Option<Result<StartAnswer, StartError>>,
     ) {
-        self.decided.push(Decided { work, saga, answer });
+        let told = Ok(());
+        self.decided.push(Decided {
+            work,
+            saga,
+            answer,
+            told,
+        });
     }
 
     /// What to store, what to publish after it, and the sagas as they will then be.

@@ -36,9 +36,10 @@ use uuid::Uuid;
 use crate::broker::{Broker, BrokerError, Health, Queue, Topology};
 use crate::definition::Definition;
 use crate::environment::{Environment, Shutdown, Task};
+use crate::id::SagaId;
 use crate::message::correlation::Secret;
 use crate::message::{DEAD_LETTER_QUEUE, EVENT_EXCHANGE, REPLY_QUEUE, START_QUEUE};
-use crate::saga::Sabotage;
+use crate::saga::{Input, Sabotage};
 use crate::store::{Store, StoreError};
 
 use catalogue::{Catalogue, CatalogueError};
@@ -46,7 +47,7 @@ use decode::check_start;
 use intake::{QUEUES, Workers};
 use relay::{Relay, RelayOptions};
 use work::{Job, Origin, Work};
-pub use work::{StartAnswer, StartError};
+pub use work::{ResumeError, StartAnswer, StartError};
 use worker::{BATCH_MAX, Node};
 
 /// How a node behaves.
@@ -185,20 +186,30 @@ impl Engine {
             request,
             key_taken: false,
         };
-        let workers = self
-            .workers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let stopping = || StartError::Unavailable("it is stopping".to_owned());
-        workers
-            .ok_or_else(stopping)?
-            .give(Work {
-                job,
-                origin: Origin::Caller(Some(caller)),
-            })
+        self.give(job, Origin::Caller(Some(caller))).await;
+        let stopping = |_| Err(StartError::Unavailable("it is stopping".to_owned()));
+        answer.await.unwrap_or_else(stopping)
+    }
+
+    /// Has a suspended saga's steps tried again, and answers once that is committed.
+    ///
+    /// # Errors
+    /// [`ResumeError`] says whether there is nothing to resume or the node can't.
+    pub async fn resume(&self, saga: SagaId, by: String, why: String) -> Result<(), ResumeError> {
+        let (operator, answer) = oneshot::channel();
+        let input = Input::Resume { by, why };
+        self.give(Job::Tell { saga, input }, Origin::Operator(operator))
             .await;
-        answer.await.unwrap_or_else(|_| Err(stopping()))
+        let stopping = |_| Err(ResumeError::Unavailable("it is stopping".to_owned()));
+        answer.await.unwrap_or_else(stopping)
+    }
+
+    /// Gives work to the workers; drops it, and with it whoever waits, when they are stopping.
+    async fn give(&self, job: Job, origin: Origin) {
+        let workers = lock(&self.workers).clone();
+        if let Some(workers) = workers {
+            workers.give(Work { job, origin }).await;
+        }
     }
 
     /// Whether messages can flow.

@@ -55,6 +55,8 @@ pub(super) enum Origin {
     },
     /// Somebody in this process (HTTP), for the answer.
     Caller(Option<oneshot::Sender<Result<StartAnswer, StartError>>>),
+    /// A person in this process (HTTP), who told a saga something.
+    Operator(oneshot::Sender<Result<(), ResumeError>>),
     /// An outbox row whose message no queue took; it goes once this is committed.
     Outbox(Uuid),
     /// Nobody: if it is lost, the clock brings it again.
@@ -84,5 +86,19 @@ pub enum StartError {
     },
     /// The node is stopping, or its database refuses.
     #[error("this node can't start sagas now: {0}")]
+    Unavailable(String),
+}
+
+/// Why a saga was not resumed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResumeError {
+    /// No step of it waits for a person.
+    #[error("no step of saga {0} waits for a person, so there is nothing to resume")]
+    NotSuspended(SagaId),
+    /// There is no such saga, or it can't be read.
+    #[error(transparent)]
+    Refused(#[from] super::decode::Undecodable),
+    /// The node is stopping, or its database refuses.
+    #[error("this node can't resume sagas now: {0}")]
     Unavailable(String),
 }

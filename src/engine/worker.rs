@@ -16,7 +16,7 @@ use super::batch::{Batch, Decided, Found, Parts};
 use super::cache::{Cache, Open};
 use super::catalogue::Catalogue;
 use super::relay::Relay;
-use super::work::{Job, Origin, StartAnswer, StartError, Work};
+use super::work::{Job, Origin, ResumeError, StartAnswer, StartError, Work};
 use crate::broker::{Acks, DeliveryTag};
 use crate::environment::{Environment, Shutdown};
 use crate::error::{Class, code};
@@ -121,6 +121,9 @@ impl Node {
             }
             Origin::Caller(Some(caller)) => {
                 drop(caller.send(Err(StartError::Unavailable(error.to_string()))));
+            }
+            Origin::Operator(operator) => {
+                drop(operator.send(Err(ResumeError::Unavailable(error.to_string()))));
             }
             Origin::Caller(None) | Origin::Outbox(_) | Origin::Timer => {}
         }
@@ -346,15 +349,20 @@ fn acknowledge(stored: &[Decided]) {
 }
 
 fn answer(stored: Vec<Decided>) {
-    for Decided { work, answer, .. } in stored {
+    for Decided {
+        work, answer, told, ..
+    } in stored
+    {
         if let (Job::Start { request, .. }, Some(Ok(StartAnswer::Started(_)))) =
             (&work.job, &answer)
         {
             metric::started(&request.definition.name);
         }
-        if let (Origin::Caller(Some(caller)), Some(answer)) = (work.origin, answer) {
-            // The caller may have gone away; the saga runs all the same.
-            drop(caller.send(answer));
+        // The caller may have gone away; the saga runs all the same.
+        match (work.origin, answer) {
+            (Origin::Caller(Some(caller)), Some(answer)) => drop(caller.send(answer)),
+            (Origin::Operator(operator), _) => drop(operator.send(told)),
+            _ => {}
         }
     }
 }

@@ -19,12 +19,12 @@ mod sagas;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgTransaction};
 use sqlx::{Connection, PgConnection, PgPool, SqlSafeStr};
 
 use self::errors::{StalePlans, open_failed};
-use super::StoreError;
+use super::{StoreError, rows};
 
 /// Connections that were idle for longer are tried before they are used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
@@ -118,14 +118,16 @@ impl PostgresStore {
     }
 }
 
-/// Applies the migrations that are missing, for those who do it apart from starting a node.
-pub async fn migrate(url: &str) -> Result<(), StoreError> {
+/// Applies the migrations that are missing, for those who do it apart from starting a node, and
+/// returns their names.
+pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
     let mut connection = PgConnection::connect(url).await.map_err(open_failed)?;
-    apply_migrations(&mut connection).await?;
-    connection.close().await.map_err(open_failed)
+    let applied = apply_migrations(&mut connection).await?;
+    connection.close().await.map_err(open_failed)?;
+    Ok(applied)
 }
 
-async fn apply_migrations(connection: &mut PgConnection) -> Result<(), StoreError> {
+async fn apply_migrations(connection: &mut PgConnection) -> Result<Vec<String>, StoreError> {
     let foundation = include_str!("../../../migrations/postgres/0001_foundation.sql");
     let migrations = vec![Migration::new(
         1,
@@ -134,11 +136,18 @@ async fn apply_migrations(connection: &mut PgConnection) -> Result<(), StoreErro
         foundation.into_sql_str(),
         false,
     )];
+    let migrator = Migrator::with_migrations(migrations);
+    // Fails on a new database, where the table of migrations is missing like all others.
+    let before = connection
+        .list_applied_migrations(&migrator.table_name)
+        .await
+        .unwrap_or_default();
     // `run` takes an advisory lock, so nodes that start together do it once.
-    Migrator::with_migrations(migrations)
+    migrator
         .run(connection)
         .await
-        .map_err(|error| StoreError::Open(error.to_string()))
+        .map_err(|error| StoreError::Open(error.to_string()))?;
+    Ok(rows::newly_applied(&migrator, &before))
 }
 
 async fn warn_if_not_durable(connection: &mut PgConnection) -> Result<(), StoreError> {

@@ -20,11 +20,11 @@ mod sagas;
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqlSafeStr, SqlitePool, SqliteTransaction};
 
-use super::{BoxedError, StoreError};
+use super::{BoxedError, StoreError, rows};
 
 /// How long a statement waits for another program that uses the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ impl SqliteStore {
         let Some(options) = options(path_or_url)? else {
             return Self::open_in_memory().await;
         };
-        let writer = open_writer(options.clone()).await?;
+        let (writer, _) = open_writer(options.clone()).await?;
         let readers = pool(READERS_MAX)
             .connect_with(options.read_only(true))
             .await
@@ -66,7 +66,8 @@ impl SqliteStore {
 
     /// A database that is gone with its last handle.
     pub async fn open_in_memory() -> Result<Self, StoreError> {
-        let writer = open_writer(tuned(SqliteConnectOptions::new()).in_memory(true)).await?;
+        let options = tuned(SqliteConnectOptions::new()).in_memory(true);
+        let (writer, _) = open_writer(options).await?;
         // A second connection would be another database.
         let readers = writer.clone();
         Ok(Self { writer, readers })
@@ -88,12 +89,15 @@ impl SqliteStore {
     }
 }
 
-/// Applies the migrations that are missing, for those who do it apart from starting a node.
-pub async fn migrate(path_or_url: &str) -> Result<(), StoreError> {
-    if let Some(options) = options(path_or_url)? {
-        open_writer(options).await?.close().await;
-    }
-    Ok(())
+/// Applies the migrations that are missing, for those who do it apart from starting a node, and
+/// returns their names.
+pub async fn migrate(path_or_url: &str) -> Result<Vec<String>, StoreError> {
+    let Some(options) = options(path_or_url)? else {
+        return Ok(Vec::new());
+    };
+    let (writer, applied) = open_writer(options).await?;
+    writer.close().await;
+    Ok(applied)
 }
 
 /// How to open the file; `None` for a database in memory.
@@ -128,7 +132,10 @@ fn pool(connections_max: u32) -> SqlitePoolOptions {
         .max_lifetime(None)
 }
 
-async fn open_writer(options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+/// Opens the file for writing, and returns the names of the migrations that were missing.
+async fn open_writer(
+    options: SqliteConnectOptions,
+) -> Result<(SqlitePool, Vec<String>), StoreError> {
     let writer = pool(1).connect_with(options).await.map_err(open_failed)?;
     let foundation = include_str!("../../../migrations/sqlite/0001_foundation.sql");
     let migrations = vec![Migration::new(
@@ -138,11 +145,19 @@ async fn open_writer(options: SqliteConnectOptions) -> Result<SqlitePool, StoreE
         foundation.into_sql_str(),
         false,
     )];
-    Migrator::with_migrations(migrations)
-        .run(&writer)
+    let migrator = Migrator::with_migrations(migrations);
+    let mut connection = writer.acquire().await.map_err(open_failed)?;
+    // Fails on a new database, where the table of migrations is missing like all others.
+    let before = connection
+        .list_applied_migrations(&migrator.table_name)
+        .await
+        .unwrap_or_default();
+    migrator
+        .run(&mut *connection)
         .await
         .map_err(|error| StoreError::Open(error.to_string()))?;
-    Ok(writer)
+    drop(connection);
+    Ok((writer, rows::newly_applied(&migrator, &before)))
 }
 
 fn open_failed(error: sqlx::Error) -> StoreError {

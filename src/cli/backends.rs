@@ -1,0 +1,242 @@
+//! The database and the broker that the configuration names.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::exit::Failure;
+use crate::broker::Broker;
+use crate::broker::memory::MemoryBroker;
+use crate::broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
+use crate::store::participant::ParticipantStore;
+use crate::store::postgres::{self, PostgresOptions, PostgresStore};
+use crate::store::sqlite::{self, SqliteStore};
+use crate::store::{Store, StoreError};
+
+/// The database file when nothing else is said.
+pub(super) const FILE_DEFAULT: &str = "backstitch.db";
+
+/// Which database.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct DatabaseArguments {
+    /// `postgres://…`, `sqlite:FILE` or FILE; `backstitch.db` if nothing is said.
+    // The value may hold a password, so help doesn't show it.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+/// Which broker.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct BrokerArguments {
+    /// `amqp://…` or `amqps://…`; a broker inside this process if nothing is said.
+    #[arg(long, env = "AMQP_URL", hide_env_values = true, value_name = "URL")]
+    amqp_url: Option<String>,
+}
+
+/// Where sagas are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Database {
+    /// A server.
+    Postgres(String),
+    /// A file.
+    Sqlite(PathBuf),
+}
+
+impl DatabaseArguments {
+    /// What they say.
+    pub(super) fn database(&self) -> Result<Database, Failure> {
+        let text = self.database_url.as_deref().map(str::trim);
+        let Some(text) = text.filter(|text| !text.is_empty()) else {
+            return Ok(Database::Sqlite(FILE_DEFAULT.into()));
+        };
+        let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+        match scheme {
+            Some("postgres" | "postgresql") => Ok(Database::Postgres(text.to_owned())),
+            Some("sqlite" | "file") => {
+                let path = text.split_once(':').map_or("", |(_, path)| path);
+                let path = path.strip_prefix("//").unwrap_or(path);
+                let path = path.split('?').next().unwrap_or_default();
+                if path.is_empty() || path == ":memory:" {
+                    return Err(Failure::problems(
+                        "DATABASE_URL names no file; write sqlite:FILE, or use `dev --ephemeral` for a database that is thrown away",
+                    ));
+                }
+                Ok(Database::Sqlite(path.into()))
+            }
+            Some(scheme) if text.contains("://") => Err(Failure::problems(format!(
+                "DATABASE_URL begins with `{scheme}:`; Backstitch keeps sagas in PostgreSQL (postgres://user@host/database) or SQLite (sqlite:FILE)"
+            ))),
+            _ => Ok(Database::Sqlite(text.into())),
+        }
+    }
+}
+
+impl BrokerArguments {
+    /// The server's URL; none for the broker inside the process.
+    pub(super) fn url(&self) -> Option<&str> {
+        let text = self.amqp_url.as_deref().map(str::trim);
+        text.filter(|text| !text.is_empty())
+    }
+}
+
+impl Database {
+    /// For messages: without a password.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Postgres(url) => redacted(url),
+            Self::Sqlite(path) => format!("sqlite:{}", path.display()),
+        }
+    }
+
+    /// Opens it and brings its tables up to date.
+    pub(super) async fn open(&self) -> Result<OpenStore, Failure> {
+        let opened = match self {
+            Self::Postgres(url) => PostgresStore::open(url, PostgresOptions::default())
+                .await
+                .map(OpenStore::Postgres),
+            Self::Sqlite(path) => open_file(path).await.map(OpenStore::Sqlite),
+        };
+        opened.map_err(|error| self.failed(&error))
+    }
+
+    /// Brings its tables up to date; returns what was missing.
+    pub(super) async fn migrate(&self) -> Result<Vec<String>, Failure> {
+        let applied = match self {
+            Self::Postgres(url) => postgres::migrate(url).await,
+            Self::Sqlite(path) => match file_name(path) {
+                Ok(path) => sqlite::migrate(path).await,
+                Err(error) => Err(error),
+            },
+        };
+        applied.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &StoreError) -> Failure {
+        let check = match self {
+            Self::Postgres(_) => "that the server runs and lets this user in",
+            Self::Sqlite(_) => "that the file is a Backstitch database that may be written",
+        };
+        let shown = self.shown();
+        Failure::new(format!(
+            "{error} ({shown}). Check DATABASE_URL, and {check}"
+        ))
+    }
+
+    /// Opens it to look at, which must not create it.
+    pub(super) async fn open_existing(&self) -> Result<OpenStore, Failure> {
+        if let Self::Sqlite(path) = self
+            && !path.exists()
+        {
+            return Err(Failure::new(format!(
+                "there is no database at {}; set DATABASE_URL to that of your nodes, or run `backstitch dev` to have one",
+                path.display()
+            )));
+        }
+        self.open().await
+    }
+}
+
+fn file_name(path: &Path) -> Result<&str, StoreError> {
+    path.to_str()
+        .ok_or_else(|| StoreError::Open("the file's name is not UTF-8".to_owned()))
+}
+
+async fn open_file(path: &Path) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(file_name(path)?).await
+}
+
+/// An open database.
+pub(super) enum OpenStore {
+    /// A server.
+    Postgres(PostgresStore),
+    /// A file.
+    Sqlite(SqliteStore),
+}
+
+impl OpenStore {
+    /// For the orchestrator.
+    pub(super) fn sagas(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Postgres(store) => Arc::new(store.clone()),
+            Self::Sqlite(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// For participants.
+    pub(super) fn participants(&self) -> Arc<dyn ParticipantStore> {
+        match self {
+            Self::Postgres(store) => Arc::new(store.clone()),
+            Self::Sqlite(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// Closes it once what is under way has ended.
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Postgres(store) => store.close().await,
+            Self::Sqlite(store) => store.close().await,
+        }
+    }
+}
+
+/// An open broker.
+pub(super) enum OpenBroker {
+    /// A server.
+    RabbitMq(Arc<RabbitMqBroker>),
+    /// Inside this process.
+    Memory(MemoryBroker),
+}
+
+impl OpenBroker {
+    /// Connects to the server, or makes a broker.
+    pub(super) async fn open(url: Option<&str>, name: &str) -> Result<Self, Failure> {
+        let Some(url) = url else {
+            return Ok(Self::Memory(MemoryBroker::new()));
+        };
+        let options = RabbitMqOptions {
+            name: name.to_owned(),
+            ..RabbitMqOptions::default()
+        };
+        let broker = RabbitMqBroker::connect(url, options)
+            .await
+            .map_err(|error| {
+                Failure::new(format!(
+                    "{error} ({}). Check AMQP_URL, and that the server runs and lets this user in",
+                    redacted(url)
+                ))
+            })?;
+        Ok(Self::RabbitMq(Arc::new(broker)))
+    }
+
+    /// To use.
+    pub(super) fn handle(&self) -> Arc<dyn Broker> {
+        match self {
+            Self::RabbitMq(broker) => Arc::<RabbitMqBroker>::clone(broker),
+            Self::Memory(broker) => Arc::new(broker.clone()),
+        }
+    }
+
+    /// Tells the server the last acknowledgements and leaves.
+    pub(super) async fn close(&self) {
+        if let Self::RabbitMq(broker) = self {
+            broker.close().await;
+        }
+    }
+}
+
+/// A URL without what must not be printed: the password, and the query, which may hold one.
+pub(super) fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return "(unreadable URL)".to_owned();
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    // The last `@`: a password may hold one that nobody escaped, and even a `/`.
+    match rest.rsplit_once('@') {
+        Some((user, host)) => {
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}:***@{host}")
+        }
+        None => format!("{scheme}://{rest}"),
+    }
+}

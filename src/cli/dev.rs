@@ -1,0 +1,93 @@
+//! `backstitch dev`: everything in one process, nothing to install.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::backends::{Database, FILE_DEFAULT, OpenBroker};
+use super::definitions;
+use super::exit::{Exit, Failure};
+use super::node::{self, NodeArguments, NodePlan, Plan};
+use super::seeds::SeedArguments;
+use crate::aggregates::participants;
+use crate::environment::{Environment, TokioEnvironment};
+
+/// Where definitions are looked for.
+const SAGAS_DEFAULT: &str = "sagas";
+
+/// What to run.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Directory with saga definitions (*.yaml); without it and without a directory `sagas`, the
+    /// example `place-order` that comes with the program.
+    #[arg(long, env = "BACKSTITCH_SAGAS", value_name = "DIR")]
+    sagas: Option<PathBuf>,
+    /// The database file.
+    #[arg(long, default_value = FILE_DEFAULT, value_name = "FILE", conflicts_with = "ephemeral")]
+    file: PathBuf,
+    /// Use a database that is thrown away at the end.
+    #[arg(long)]
+    ephemeral: bool,
+    #[command(flatten)]
+    seeds: SeedArguments,
+    #[command(flatten)]
+    node: NodeArguments,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let directory = arguments.sagas.or_else(|| {
+        let default = Path::new(SAGAS_DEFAULT);
+        default.is_dir().then(|| default.to_owned())
+    });
+    let definitions = match directory {
+        Some(directory) => definitions::load(&directory)?,
+        None => {
+            let (file, source) = definitions::SHIPPED;
+            definitions::parse(&[(file.to_owned(), source.to_owned())])?
+        }
+    };
+    let ephemeral = arguments.ephemeral.then(Ephemeral::new).transpose()?;
+    let file = ephemeral.as_ref().map_or(arguments.file, Ephemeral::file);
+    let database = Database::Sqlite(file);
+    tracing::info!("database: {}", database.shown());
+    let store = database.open().await?;
+    let seeds = arguments.seeds.or_examples();
+    seeds
+        .apply(&*store.participants(), TokioEnvironment.now())
+        .await?;
+    node::run(Plan {
+        store,
+        broker: OpenBroker::open(None, "backstitch dev").await?,
+        node: Some(NodePlan {
+            definitions,
+            arguments: arguments.node,
+        }),
+        participants: participants(),
+    })
+    .await?;
+    Ok(Exit::Done)
+}
+
+/// A directory of its own for the database file, removed at the end.
+struct Ephemeral(PathBuf);
+
+impl Ephemeral {
+    fn new() -> Result<Self, Failure> {
+        let name = format!("backstitch-{}", TokioEnvironment.new_id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path)
+            .map_err(|error| Failure::new(format!("can't create {}: {error}", path.display())))?;
+        Ok(Self(path))
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join(FILE_DEFAULT)
+    }
+}
+
+impl Drop for Ephemeral {
+    fn drop(&mut self) {
+        // Left-overs in the temporary directory harm nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

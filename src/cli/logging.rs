@@ -1,0 +1,49 @@
+//! Logging: to stderr, never to stdout.
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// How to log.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// What to log, such as `info`, `debug` or `warn,backstitch::engine=debug`.
+    #[arg(long, env = "RUST_LOG", global = true, value_name = "FILTER")]
+    log: Option<String>,
+    /// How log lines look.
+    #[arg(
+        long,
+        env = "BACKSTITCH_LOG_FORMAT",
+        global = true,
+        value_enum,
+        default_value_t
+    )]
+    log_format: Format,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging; `service`: say what is done, not only what goes wrong.
+pub(super) fn start(arguments: &Arguments, service: bool) {
+    let default = if service { "info" } else { "warn" };
+    let wanted = arguments.log.as_deref().filter(|text| !text.is_empty());
+    let filter = EnvFilter::try_new(wanted.unwrap_or(default)).unwrap_or_else(|error| {
+        eprintln!("warning: the log filter can't be read ({error}); logging `{default}`");
+        EnvFilter::new(default)
+    });
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    // Fails only if logging was started before, which is as good.
+    let _ = match arguments.log_format {
+        Format::Text => subscriber.try_init(),
+        Format::Json => subscriber.json().flatten_event(true).try_init(),
+    };
+}

@@ -1,0 +1,129 @@
+//! The command line: one file a command.
+//!
+//! Data goes to stdout (`--json` everywhere data is printed), all else to stderr; the exit code
+//! says how it ended (see [`exit`] and `docs/operating.md`). Flags win over environment variables.
+//!
+//! Deliberately absent: any rule about sagas. Commands open backends, call the library, print.
+
+mod backends;
+mod check;
+mod client;
+mod dead_letters;
+mod definitions;
+mod dev;
+pub mod exit;
+mod list;
+mod logging;
+mod migrate;
+mod node;
+mod output;
+mod participants;
+mod resume;
+mod seeds;
+mod serve;
+mod show;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::{Exit, Failure};
+
+/// Printed under the list of commands.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done; with `start --wait`: the saga completed
+  1  refused or failed; the reason is on stderr
+  2  wrong usage, or problems in definitions
+  3  with `start --wait`: the saga was compensated
+  4  with `start --wait`: the saga is suspended and waits for a person
+  5  with `start --wait`: the saga had not ended when the time was up
+
+Environment:
+  DATABASE_URL        postgres://…, sqlite:FILE or FILE (default: backstitch.db)
+  AMQP_URL            amqp://… or amqps://… (default: a broker inside the process)
+  BACKSTITCH_URL      the node that `start` and `resume` talk to
+  BACKSTITCH_LISTEN   where `serve` and `dev` answer HTTP requests
+  RUST_LOG            what is logged, such as `info` or `backstitch=debug`";
+
+/// A saga orchestrator: all or nothing across services that talk over RabbitMQ.
+#[derive(Debug, Parser)]
+#[command(name = "backstitch", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    logging: logging::Arguments,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything in one process: a node, the shipped participants, a database file.
+    Dev(dev::Arguments),
+    /// Run a node: drive sagas, answer HTTP requests.
+    Serve(serve::Arguments),
+    /// Run the shipped participants: inventory, orders, payments, mailer.
+    Participants(participants::Arguments),
+    /// Check saga definitions and report everything that is wrong with them.
+    Check(check::Arguments),
+    /// Start a saga on a running node.
+    Start(start::Arguments),
+    /// List sagas, newest first; reads the database, so no node need run.
+    List(list::Arguments),
+    /// Show a saga: where it stands, what is still to come, what happened.
+    Show(show::Arguments),
+    /// Have a suspended saga's steps tried again.
+    Resume(resume::Arguments),
+    /// Look at messages nobody could handle.
+    DeadLetters(dead_letters::Arguments),
+    /// Bring the database's tables up to date; nodes do so themselves when they start.
+    Migrate(migrate::Arguments),
+}
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = run(cli);
+    let exit = result.unwrap_or_else(|failure| {
+        if !failure.message.is_empty() {
+            eprintln!("error: {}", failure.message);
+        }
+        failure.exit
+    });
+    ExitCode::from(exit.code())
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    logging::start(&cli.logging, is_service(&cli.command));
+    match cli.command {
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Start(arguments) => start::run(&arguments),
+        Command::Resume(arguments) => resume::run(&arguments),
+        Command::Dev(arguments) => block_on(dev::run(arguments)),
+        Command::Serve(arguments) => block_on(serve::run(arguments)),
+        Command::Participants(arguments) => block_on(participants::run(arguments)),
+        Command::List(arguments) => block_on(list::run(arguments)),
+        Command::Show(arguments) => block_on(show::run(arguments)),
+        Command::DeadLetters(arguments) => block_on(dead_letters::run(arguments)),
+        Command::Migrate(arguments) => block_on(migrate::run(arguments)),
+    }
+}
+
+/// Services say what they do; commands only what goes wrong.
+fn is_service(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Dev(_) | Command::Serve(_) | Command::Participants(_)
+    )
+}
+
+fn block_on(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("can't start the runtime: {error}")))?;
+    runtime.block_on(work)
+}

@@ -1,0 +1,310 @@
+//! Running one process of the system: a node, participants, HTTP, until a signal asks for the end.
+//!
+//! `serve`, `dev` and `participants` differ only in which parts they run. The end comes in order:
+//! no longer ready, batches at hand finished and acknowledged, requests answered, connections
+//! closed. A second signal ends the process at once; what was in work is done again by another.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::backends::{OpenBroker, OpenStore};
+use super::exit::Failure;
+use crate::definition::Definition;
+use crate::engine::{Engine, EngineOptions, EngineParts};
+use crate::environment::{Environment, Shutdown, TokioEnvironment};
+use crate::http::{self, Api, Limits};
+use crate::metric;
+use crate::participant::{Participant, ParticipantOptions, run_all};
+
+/// How often the broker's health goes into the metrics.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// How long requests under way may take once everything else has stopped.
+const LAST_REQUESTS_MAX: Duration = Duration::from_secs(5);
+/// Exit code of a process that a second signal ended: 128 + SIGINT.
+const ENDED_AT_ONCE: i32 = 130;
+
+/// How a node runs.
+#[derive(Debug, Clone, Args)]
+pub(super) struct NodeArguments {
+    /// Where to answer HTTP requests. There is no authentication: keep it on the loopback
+    /// interface, or put a proxy in front.
+    #[arg(
+        long,
+        env = "BACKSTITCH_LISTEN",
+        default_value = "127.0.0.1:7474",
+        value_name = "ADDRESS"
+    )]
+    listen: String,
+    /// Workers side by side, each with a batch of its own.
+    #[arg(long, env = "BACKSTITCH_WORKERS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: u16,
+    /// Unacknowledged messages that a queue gives this node at most.
+    #[arg(long, env = "BACKSTITCH_PREFETCH", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..))]
+    prefetch: u16,
+}
+
+/// What to run.
+pub(super) struct Plan {
+    pub(super) store: OpenStore,
+    pub(super) broker: OpenBroker,
+    /// The orchestrator and its API, if this process has them.
+    pub(super) node: Option<NodePlan>,
+    /// Participants, if this process has some.
+    pub(super) participants: Vec<Participant>,
+}
+
+/// An orchestrator.
+pub(super) struct NodePlan {
+    pub(super) definitions: Vec<Definition>,
+    pub(super) arguments: NodeArguments,
+}
+
+/// Runs until SIGTERM or SIGINT, then stops in order.
+pub(super) async fn run(plan: Plan) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let environment: Arc<dyn Environment> = Arc::new(TokioEnvironment);
+    let stopping = Shutdown::default();
+    let Plan {
+        store,
+        broker,
+        node,
+        participants,
+    } = plan;
+    let node = match node {
+        None => None,
+        Some(node) => Some(Node::start(node, &store, &broker, &environment, &stopping).await?),
+    };
+    let participants = Participants::start(participants, &store, &broker, &environment);
+    let failed = tokio::select! {
+        () = signals.next() => None,
+        error = participants.failed() => Some(error),
+        error = failed(node.as_ref()) => Some(error),
+    };
+    tracing::info!("stopping: finishing what is in work; a second signal ends at once");
+    tokio::spawn(async move {
+        signals.next().await;
+        tracing::warn!("ended at once; what was in work will be done again");
+        std::process::exit(ENDED_AT_ONCE);
+    });
+    stopping.request();
+    if let Some(node) = node {
+        node.stop().await;
+    }
+    participants.stop().await;
+    broker.close().await;
+    store.close().await;
+    tracing::info!("stopped");
+    failed.map_or(Ok(()), Err)
+}
+
+async fn failed(node: Option<&Node>) -> Failure {
+    match node {
+        Some(node) => node.failed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A running orchestrator.
+struct Node {
+    engine: Arc<Engine>,
+    serving: tokio::sync::watch::Receiver<Option<String>>,
+    last_request: Shutdown,
+}
+
+impl Node {
+    async fn start(
+        plan: NodePlan,
+        store: &OpenStore,
+        broker: &OpenBroker,
+        environment: &Arc<dyn Environment>,
+        stopping: &Shutdown,
+    ) -> Result<Self, Failure> {
+        let NodePlan {
+            definitions,
+            arguments,
+        } = plan;
+        let metrics = http::metrics::install()
+            .map_err(|error| Failure::new(format!("can't collect metrics: {error}")))?;
+        // First of all, so that a taken port is found out before anything is begun.
+        let listener = bind(&arguments.listen).await?;
+        for definition in &definitions {
+            let (saga, version) = (&definition.name, definition.version);
+            tracing::info!(saga, version, "definition loaded");
+        }
+        let engine = Engine::start(EngineParts {
+            environment: Arc::clone(environment),
+            store: store.sagas(),
+            broker: broker.handle(),
+            definitions,
+            options: EngineOptions {
+                workers: usize::from(arguments.workers),
+                prefetch: arguments.prefetch,
+                ..EngineOptions::default()
+            },
+        })
+        .await
+        .map_err(Failure::new)?;
+        let router = http::router(Api {
+            engine: Arc::clone(&engine),
+            metrics: Some(metrics),
+            stopping: stopping.clone(),
+            limits: Limits::default(),
+        });
+        let last_request = Shutdown::default();
+        let (ended, serving) = tokio::sync::watch::channel(None);
+        let stop = last_request.clone();
+        tokio::spawn(async move {
+            let result = http::serve(listener, router, stop).await;
+            ended.send_replace(Some(match result {
+                Ok(()) => "it has ended".to_owned(),
+                Err(error) => error.to_string(),
+            }));
+        });
+        let (watched, stop) = (Arc::clone(&engine), last_request.clone());
+        tokio::spawn(async move {
+            loop {
+                metric::broker_up(watched.broker_health() == crate::broker::Health::Up);
+                tokio::select! {
+                    () = stop.requested() => return,
+                    () = tokio::time::sleep(HEALTH_EVERY) => {}
+                }
+            }
+        });
+        Ok(Self {
+            engine,
+            serving,
+            last_request,
+        })
+    }
+
+    /// Completes when the API can't be served any more.
+    async fn failed(&self) -> Failure {
+        let mut serving = self.serving.clone();
+        let why = match serving.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => "it panicked".to_owned(),
+        };
+        Failure::new(format!("the HTTP server stopped: {why}"))
+    }
+
+    async fn stop(self) {
+        self.engine.stop().await;
+        self.last_request.request();
+        let mut serving = self.serving;
+        let ended = serving.wait_for(Option::is_some);
+        if tokio::time::timeout(LAST_REQUESTS_MAX, ended)
+            .await
+            .is_err()
+        {
+            tracing::warn!("requests were still open; they are cut off");
+        }
+    }
+}
+
+async fn bind(listen: &str) -> Result<TcpListener, Failure> {
+    let wrong = |error| {
+        Failure::new(format!(
+            "can't listen on {listen}: {error}; choose another address with --listen"
+        ))
+    };
+    let listener = TcpListener::bind(listen).await.map_err(wrong)?;
+    let address = listener.local_addr().map_err(wrong)?;
+    tracing::info!("answering HTTP requests on http://{address}");
+    if is_open_to_others(&address) {
+        tracing::warn!(
+            "{address} can be reached from other machines and there is no authentication: whoever reaches it can start sagas and read their data"
+        );
+    }
+    Ok(listener)
+}
+
+fn is_open_to_others(address: &SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
+
+/// Participants of this process.
+struct Participants {
+    stop: Shutdown,
+    result: tokio::sync::watch::Receiver<Option<Option<String>>>,
+}
+
+impl Participants {
+    fn start(
+        participants: Vec<Participant>,
+        store: &OpenStore,
+        broker: &OpenBroker,
+        environment: &Arc<dyn Environment>,
+    ) -> Self {
+        let stop = Shutdown::default();
+        let (ended, result) = tokio::sync::watch::channel(None);
+        if participants.is_empty() {
+            // The sender is gone: nothing that could fail or would have to be waited for.
+            return Self { stop, result };
+        }
+        let names: Vec<&str> = participants.iter().map(Participant::name).collect();
+        tracing::info!("participants in this process: {}", names.join(", "));
+        let running = run_all(
+            participants,
+            Arc::clone(environment),
+            store.participants(),
+            broker.handle(),
+            ParticipantOptions::default(),
+            stop.clone(),
+        );
+        tokio::spawn(async move {
+            let error = running.await.err().map(|error| error.to_string());
+            ended.send_replace(Some(error));
+        });
+        Self { stop, result }
+    }
+
+    /// Completes when one of them can't go on.
+    async fn failed(&self) -> Failure {
+        let mut result = self.result.clone();
+        match result.wait_for(Option::is_some).await {
+            Ok(error) => {
+                let error = error.clone().flatten();
+                Failure::new(error.unwrap_or_else(|| "the participants have ended".to_owned()))
+            }
+            // There are none.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.request();
+        let mut result = self.result;
+        // An error was logged when it came.
+        let _ = result.wait_for(Option::is_some).await;
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::new(format!("can't wait for signals: {error}")))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

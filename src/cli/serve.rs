@@ -1,0 +1,62 @@
+//! `backstitch serve`: one node. Nodes are stateless; run as many as you like on the same
+//! database and queues.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::backends::{BrokerArguments, DatabaseArguments, OpenBroker};
+use super::definitions;
+use super::exit::{Exit, Failure};
+use super::node::{self, NodeArguments, NodePlan, Plan};
+use crate::aggregates::participants;
+
+/// How to run a node.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Directory with saga definitions (*.yaml).
+    #[arg(
+        long,
+        env = "BACKSTITCH_SAGAS",
+        default_value = "sagas",
+        value_name = "DIR"
+    )]
+    sagas: PathBuf,
+    /// Run the shipped participants in this process too.
+    #[arg(long)]
+    with_participants: bool,
+    #[command(flatten)]
+    node: NodeArguments,
+    #[command(flatten)]
+    database: DatabaseArguments,
+    #[command(flatten)]
+    broker: BrokerArguments,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let definitions = definitions::load(&arguments.sagas)?;
+    let database = arguments.database.database()?;
+    if arguments.broker.url().is_none() && !arguments.with_participants {
+        tracing::warn!(
+            "AMQP_URL is not set, so messages stay inside this process, and no participant runs in it: nobody can answer a command, and every saga will be rolled back. Set AMQP_URL, or add --with-participants"
+        );
+    }
+    tracing::info!("database: {}", database.shown());
+    let store = database.open().await?;
+    let broker = OpenBroker::open(arguments.broker.url(), "backstitch serve").await?;
+    node::run(Plan {
+        store,
+        broker,
+        node: Some(NodePlan {
+            definitions,
+            arguments: arguments.node,
+        }),
+        participants: if arguments.with_participants {
+            participants()
+        } else {
+            Vec::new()
+        },
+    })
+    .await?;
+    Ok(Exit::Done)
+}

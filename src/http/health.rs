@@ -1,0 +1,99 @@
+//! How the node does: alive, ready, its numbers.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::{Context, Shared};
+use crate::broker::Health;
+use crate::metric;
+use crate::store::ListFilter;
+
+/// How long the database may take to answer a node that calls itself ready.
+const DATABASE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// `GET /livez`: the program runs.
+pub(super) async fn live() -> &'static str {
+    "alive\n"
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    reasons: Vec<Reason>,
+}
+
+#[derive(Serialize)]
+struct Reason {
+    part: &'static str,
+    reason: String,
+}
+
+/// `GET /readyz`: work sent here would be done now; if not, why not.
+pub(super) async fn ready(State(context): Shared) -> Response {
+    let parts = [
+        ("node", node(&context)),
+        ("database", database(&context).await),
+        ("broker", broker(&context)),
+    ];
+    let reasons: Vec<Reason> = parts
+        .into_iter()
+        .filter_map(|(part, reason)| {
+            Some(Reason {
+                part,
+                reason: reason?,
+            })
+        })
+        .collect();
+    let ready = reasons.is_empty();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(Readiness { ready, reasons })).into_response()
+}
+
+fn node(context: &Context) -> Option<String> {
+    let stopping = context.api.stopping.is_requested();
+    stopping.then(|| "it is stopping".to_owned())
+}
+
+async fn database(context: &Context) -> Option<String> {
+    let one = ListFilter {
+        limit: 1,
+        ..ListFilter::default()
+    };
+    let query = context.api.engine.store().list(&one);
+    match tokio::time::timeout(DATABASE_TIME_MAX, query).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!(
+            "no answer within {}",
+            crate::view::spoken(DATABASE_TIME_MAX)
+        )),
+    }
+}
+
+fn broker(context: &Context) -> Option<String> {
+    match context.api.engine.broker_health() {
+        Health::Up => None,
+        Health::Blocked(why) => Some(format!("it takes no messages: {why}")),
+        Health::Down(why) => Some(format!("not connected: {why}")),
+    }
+}
+
+/// `GET /metrics`: for Prometheus.
+pub(super) async fn metrics(State(context): Shared) -> Response {
+    metric::broker_up(context.api.engine.broker_health() == Health::Up);
+    let text = context.api.metrics.as_ref().map(|metrics| {
+        metrics.run_upkeep();
+        metrics.render()
+    });
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (kind, text.unwrap_or_default()).into_response()
+}

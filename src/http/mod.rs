@@ -1,0 +1,140 @@
+//! The HTTP API of a node: start sagas, look at them, ask how the node does.
+//!
+//! Separate from the engine because it is one way among others (queues, the command line) to the
+//! same things. Every answer is JSON, every error `{code, reason}`. Everything is bounded: bodies,
+//! the time a request may take, the number of requests at once.
+//!
+//! Deliberately absent: authentication (bind to the loopback interface, or put a proxy in front),
+//! TLS, and any decision: what a start means is the engine's word.
+
+mod dead_letters;
+mod health;
+pub mod metrics;
+mod problem;
+mod sagas;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::engine::Engine;
+use crate::environment::Shutdown;
+use crate::error::code;
+use crate::message::BODY_BYTES_MAX;
+use problem::Problem;
+
+/// What a request may cost.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub body_bytes_max: usize,
+    /// Longest time from a request's head to its answer.
+    pub request_time_max: Duration,
+    /// Most requests at once; health checks and metrics are not counted.
+    pub requests_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: BODY_BYTES_MAX,
+            request_time_max: Duration::from_secs(30),
+            requests_max: 1_000,
+        }
+    }
+}
+
+/// What the API speaks for.
+pub struct Api {
+    /// The node.
+    pub engine: Arc<Engine>,
+    /// Where metrics are read from; `/metrics` is empty without.
+    pub metrics: Option<PrometheusHandle>,
+    /// Requested as soon as the node is to stop: then it is no longer ready.
+    pub stopping: Shutdown,
+    /// What a request may cost.
+    pub limits: Limits,
+}
+
+/// What handlers share.
+struct Context {
+    api: Api,
+    permits: Semaphore,
+}
+
+type Shared = State<Arc<Context>>;
+
+/// The routes.
+pub fn router(api: Api) -> Router {
+    let body_limit = DefaultBodyLimit::max(api.limits.body_bytes_max);
+    let context = Arc::new(Context {
+        permits: Semaphore::new(api.limits.requests_max),
+        api,
+    });
+    let bounded = middleware::from_fn_with_state(Arc::clone(&context), bound);
+    Router::new()
+        .route("/sagas", get(sagas::list))
+        .route("/sagas/{saga}", post(sagas::start).get(sagas::show))
+        .route("/sagas/{saga}/resume", post(sagas::resume))
+        .route("/dead-letters", get(dead_letters::list))
+        .route_layer(bounded)
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(body_limit)
+        .with_state(context)
+}
+
+/// Answers requests until `stop`, then lets those under way come to their end.
+pub async fn serve(listener: TcpListener, router: Router, stop: Shutdown) -> std::io::Result<()> {
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move { stop.requested().await })
+        .await
+}
+
+/// Turns requests away that are too many, and ends those that take too long.
+async fn bound(State(context): Shared, request: Request, next: Next) -> Response {
+    let Ok(_permit) = context.permits.try_acquire() else {
+        let most = context.api.limits.requests_max;
+        let reason = format!("the node handles {most} requests already; try again in a moment");
+        return Problem::unavailable(code::NODE_BUSY, reason).into_response();
+    };
+    let time = context.api.limits.request_time_max;
+    match tokio::time::timeout(time, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let reason = format!(
+                "no answer within {}; a start may have succeeded all the same, and starting again with the same input is safe",
+                crate::view::spoken(time)
+            );
+            Problem::unavailable(code::REQUEST_TIMEOUT, reason).into_response()
+        }
+    }
+}
+
+async fn unknown_path() -> Problem {
+    Problem::not_found(
+        code::REQUEST_MALFORMED,
+        "there is nothing at this path; see docs/operating.md for those there are",
+    )
+}
+
+async fn wrong_method() -> Problem {
+    Problem::new(
+        axum::http::StatusCode::METHOD_NOT_ALLOWED,
+        code::REQUEST_MALFORMED,
+        "this path does not take this method",
+    )
+}

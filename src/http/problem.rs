@@ -1,0 +1,134 @@
+//! What a client is told when its request can't be done: a status, a code, a reason.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::engine::decode::Undecodable;
+use crate::engine::{ResumeError, StartError};
+use crate::error::{Class, Code, code};
+use crate::id::SagaId;
+use crate::store::StoreError;
+
+/// An answer that is no.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    body: Body,
+}
+
+#[derive(Debug, Serialize)]
+struct Body {
+    code: String,
+    reason: String,
+    /// Each thing that is wrong with the input.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
+    /// The saga that is in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saga_id: Option<SagaId>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: Code, reason: impl Into<String>) -> Self {
+        let body = Body {
+            code: code.to_string(),
+            reason: reason.into(),
+            problems: Vec::new(),
+            saga_id: None,
+        };
+        Self { status, body }
+    }
+
+    pub(super) fn malformed(reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code::REQUEST_MALFORMED, reason)
+    }
+
+    pub(super) fn not_found(code: Code, reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, reason)
+    }
+
+    pub(super) fn no_saga(id: SagaId) -> Self {
+        Self::not_found(code::SAGA_NOT_FOUND, format!("there is no saga {id}"))
+    }
+
+    pub(super) fn unavailable(code: Code, reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, reason)
+    }
+
+    pub(super) fn with_problems(mut self, problems: Vec<String>) -> Self {
+        self.body.problems = problems;
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self { status, body } = self;
+        let mut response = (status, Json(body)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let soon = HeaderValue::from_static("1");
+            response.headers_mut().insert(header::RETRY_AFTER, soon);
+        }
+        response
+    }
+}
+
+impl From<Undecodable> for Problem {
+    fn from(wrong: Undecodable) -> Self {
+        let status = match wrong.code {
+            code::SAGA_UNKNOWN => StatusCode::NOT_FOUND,
+            code::INPUT_INVALID | code::KEY_INVALID => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, wrong.code, wrong.reason)
+    }
+}
+
+impl From<StartError> for Problem {
+    fn from(error: StartError) -> Self {
+        let reason = error.to_string();
+        match error {
+            StartError::Refused(wrong) => wrong.into(),
+            StartError::KeyConflict { saga } => {
+                let mut problem = Self::new(StatusCode::CONFLICT, code::KEY_CONFLICT, reason);
+                problem.body.saga_id = Some(saga);
+                problem
+            }
+            StartError::Unavailable(_) => Self::unavailable(code::NODE_UNAVAILABLE, reason),
+        }
+    }
+}
+
+impl From<ResumeError> for Problem {
+    fn from(error: ResumeError) -> Self {
+        let reason = error.to_string();
+        match error {
+            ResumeError::NotSuspended(_) => {
+                Self::new(StatusCode::CONFLICT, code::NOT_SUSPENDED, reason)
+            }
+            ResumeError::Refused(wrong) if wrong.code == code::REPLY_FOR_NO_SAGA => {
+                Self::not_found(code::SAGA_NOT_FOUND, wrong.reason)
+            }
+            ResumeError::Refused(wrong) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, wrong.code, wrong.reason)
+            }
+            ResumeError::Unavailable(_) => Self::unavailable(code::NODE_UNAVAILABLE, reason),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        if error.class() == Class::Retry {
+            return Self::unavailable(code::NODE_UNAVAILABLE, error.to_string());
+        }
+        tracing::error!(%error, "a query failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            code::STORE_REFUSED,
+            "the database refuses; the node's log says more",
+        )
+    }
+}

@@ -1,0 +1,226 @@
+//! Starting sagas, looking at them, resuming them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::problem::Problem;
+use super::{Context, Shared};
+use crate::engine::{StartAnswer, StartError};
+use crate::error::code;
+use crate::id::SagaId;
+use crate::saga::Status;
+use crate::store::{LIST_ROWS_MAX, ListFilter};
+use crate::view::{HeadView, ListView, SagaView, read_head, read_history};
+
+/// Rows of a page when the request does not say.
+const LIST_ROWS_DEFAULT: usize = 100;
+/// Longest words of an operator, in bytes; they go into the journal.
+const OPERATOR_BYTES_MAX: usize = 1_000;
+
+/// The answer to a start.
+#[derive(Serialize)]
+struct Started {
+    saga_id: SagaId,
+    saga: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    status: Status,
+}
+
+/// `POST /sagas/{name}`: the body is the input.
+pub(super) async fn start(
+    State(context): Shared,
+    name: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let name = path(name)?;
+    let body = json_body(&context, &headers, body)?;
+    let input: Value = parse(&body)?;
+    let newest = context.api.engine.catalogue().newest(&name);
+    let key = newest.and_then(|definition| definition.key_of(&input).ok());
+    let answer = match context.api.engine.start_saga(&name, input).await {
+        Ok(answer) => answer,
+        Err(error) => return Err(refused(&context, &name, &body, error)),
+    };
+    let (code, saga_id, status) = match answer {
+        StartAnswer::Started(id) => (StatusCode::CREATED, id, Status::Running),
+        StartAnswer::Existing(id, status) => (StatusCode::OK, id, status),
+    };
+    let location = [(header::LOCATION, format!("/sagas/{saga_id}"))];
+    let body = Json(Started {
+        saga_id,
+        saga: name,
+        key,
+        status,
+    });
+    Ok((code, location, body).into_response())
+}
+
+/// Why a start was refused; for an input that breaks the schema, with each problem.
+fn refused(context: &Context, name: &str, body: &[u8], error: StartError) -> Problem {
+    let broken_schema =
+        matches!(&error, StartError::Refused(wrong) if wrong.code == code::INPUT_INVALID);
+    let problem = Problem::from(error);
+    if !broken_schema {
+        return problem;
+    }
+    let input: Value = serde_json::from_slice(body).unwrap_or_default();
+    let definition = context.api.engine.catalogue().newest(name);
+    let wrong = definition.and_then(|definition| definition.check_input(&input).err());
+    problem.with_problems(wrong.unwrap_or_default())
+}
+
+/// What of a saga to answer with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ShowQuery {
+    /// `head`: the row alone, for those who poll.
+    only: Option<Only>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Only {
+    Head,
+}
+
+/// `GET /sagas/{id}`: the row, the steps, what happened.
+pub(super) async fn show(
+    State(context): Shared,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<ShowQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let id = saga_id(&path(id)?)?;
+    let Query(query) = query.map_err(|wrong| Problem::malformed(wrong.body_text()))?;
+    let store = &**context.api.engine.store();
+    if matches!(query.only, Some(Only::Head)) {
+        let head = read_head(store, id).await?;
+        let head = head.ok_or_else(|| Problem::no_saga(id))?;
+        return Ok(Json(HeadView::new(&head)).into_response());
+    }
+    let history = read_history(store, id).await?;
+    let history = history.ok_or_else(|| Problem::no_saga(id))?;
+    let catalogue = context.api.engine.catalogue();
+    let definition = catalogue.version(&history.head.name, history.head.version);
+    let view = SagaView::new(&history, definition.map(Arc::as_ref));
+    Ok(Json(view).into_response())
+}
+
+/// Which sagas to list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    name: Option<String>,
+    status: Option<Status>,
+    key: Option<String>,
+    before: Option<SagaId>,
+    limit: Option<usize>,
+}
+
+/// `GET /sagas`: newest first.
+pub(super) async fn list(
+    State(context): Shared,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<ListView>, Problem> {
+    let Query(query) = query.map_err(|wrong| Problem::malformed(wrong.body_text()))?;
+    let limit = query.limit.unwrap_or(LIST_ROWS_DEFAULT).min(LIST_ROWS_MAX);
+    let filter = ListFilter {
+        name: query.name,
+        status: query.status,
+        key: query.key,
+        before: query.before,
+        limit,
+    };
+    let heads = context.api.engine.store().list(&filter).await?;
+    Ok(Json(ListView::new(&heads, limit)))
+}
+
+/// Who resumes a saga, and why; both go into its journal.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResumeRequest {
+    by: String,
+    why: String,
+}
+
+/// `POST /sagas/{id}/resume`: tries a suspended saga's steps again.
+pub(super) async fn resume(
+    State(context): Shared,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<HeadView>, Problem> {
+    let id = saga_id(&path(id)?)?;
+    let ResumeRequest { by, why } = parse(&json_body(&context, &headers, body)?)?;
+    for (field, words) in [("by", &by), ("why", &why)] {
+        if words.trim().is_empty() || words.len() > OPERATOR_BYTES_MAX {
+            return Err(Problem::malformed(format!(
+                "`{field}` must have between 1 and {OPERATOR_BYTES_MAX} bytes: it goes into the journal"
+            )));
+        }
+    }
+    context.api.engine.resume(id, by, why).await?;
+    let head = read_head(&**context.api.engine.store(), id).await?;
+    let head = head.ok_or_else(|| Problem::no_saga(id))?;
+    Ok(Json(HeadView::new(&head)))
+}
+
+fn path(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    path.map(|Path(text)| text)
+        .map_err(|wrong| Problem::malformed(wrong.body_text()))
+}
+
+fn saga_id(text: &str) -> Result<SagaId, Problem> {
+    text.parse().map_err(|_| {
+        Problem::malformed("a saga's id is a UUID, as in /sagas/019a9b2e-0000-7000-8000-000000000000; to find one by its key: /sagas?name=…&key=…")
+    })
+}
+
+/// The body of a request that changes something. It must say that it is JSON: a page of another
+/// origin can't, without the browser asking us first.
+fn json_body(
+    context: &Context,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Bytes, Problem> {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let media = kind.split(';').next().unwrap_or_default().trim();
+    if !media.eq_ignore_ascii_case("application/json") {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            code::REQUEST_MALFORMED,
+            "the body must be JSON: send the header `content-type: application/json`",
+        ));
+    }
+    body.map_err(|wrong| {
+        if wrong.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let most = context.api.limits.body_bytes_max;
+            let reason = format!("the body is larger than {most} bytes; keep large things elsewhere and send a reference");
+            Problem::new(wrong.status(), code::BODY_TOO_LARGE, reason)
+        } else {
+            Problem::malformed(wrong.body_text())
+        }
+    })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        let code = if error.is_data() {
+            code::REQUEST_MALFORMED
+        } else {
+            code::BODY_NOT_JSON
+        };
+        let reason = format!("the body is not what is expected: {error}");
+        Problem::new(StatusCode::BAD_REQUEST, code, reason)
+    })
+}
