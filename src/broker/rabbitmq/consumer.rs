@@ -326,9 +326,10 @@ impl Subscription {
         careful: bool,
         mut delay: Duration,
     ) -> Option<(Subscribed, u64)> {
-        let (prefetch, deliveries_max) = match careful {
-            true => (CAREFUL_PREFETCH, CAREFUL_DELIVERIES),
-            false => (self.prefetch, u64::MAX),
+        let (prefetch, deliveries_max) = if careful {
+            (CAREFUL_PREFETCH, CAREFUL_DELIVERIES)
+        } else {
+            (self.prefetch, u64::MAX)
         };
         let mut pace = Pace::new();
         loop {

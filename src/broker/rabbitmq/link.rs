@@ -84,8 +84,8 @@ impl Link {
             }
             let delay = pace.next_delay();
             if Instant::now() + delay >= give_up_at {
-                let place = address::public(&uri);
-                return Err(BrokerError::Connect(format!("{place}: {error}")));
+                let server = address::public(&uri);
+                return Err(BrokerError::Connect(format!("{server}: {error}")));
             }
             sleep(delay).await;
         };

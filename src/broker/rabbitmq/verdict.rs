@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use lapin::BasicProperties;
 use lapin::message::BasicReturnMessage;
+use lapin::types::ShortString;
 
 use super::convert::Prepared;
 use crate::broker::Published;
@@ -68,7 +69,7 @@ pub(super) fn judge(set: &[&Prepared], answers: &[Answer]) -> Vec<Published> {
 #[derive(PartialEq, Eq, Hash)]
 struct Key<'a> {
     exchange: &'a str,
-    routing_key: &'a str,
+    route: &'a str,
     message_id: Option<&'a str>,
 }
 
@@ -82,7 +83,7 @@ impl<'a> Key<'a> {
     fn of(prepared: &'a Prepared) -> Self {
         Self {
             exchange: prepared.exchange.as_str(),
-            routing_key: prepared.routing_key.as_str(),
+            route: prepared.routing_key.as_str(),
             message_id: message_id(&prepared.properties),
         }
     }
@@ -90,14 +91,14 @@ impl<'a> Key<'a> {
     fn of_returned(returned: &'a BasicReturnMessage) -> Self {
         Self {
             exchange: returned.exchange.as_str(),
-            routing_key: returned.routing_key.as_str(),
+            route: returned.routing_key.as_str(),
             message_id: message_id(&returned.properties),
         }
     }
 }
 
 fn message_id(properties: &BasicProperties) -> Option<&str> {
-    properties.message_id().as_ref().map(|id| id.as_str())
+    properties.message_id().as_ref().map(ShortString::as_str)
 }
 
 #[cfg(test)]
@@ -120,7 +121,7 @@ mod tests {
         convert::outgoing(outgoing).ok().unwrap()
     }
 
-    fn returned(prepared: &Prepared) -> Option<Box<BasicReturnMessage>> {
+    fn returned(prepared: &Prepared) -> Box<BasicReturnMessage> {
         let mut delivery = Delivery::mock(
             0,
             prepared.exchange.clone(),
@@ -129,11 +130,11 @@ mod tests {
             Vec::new(),
         );
         delivery.properties = prepared.properties.clone();
-        Some(Box::new(BasicReturnMessage {
+        Box::new(BasicReturnMessage {
             delivery,
             reply_code: 312,
             reply_text: "NO_ROUTE".into(),
-        }))
+        })
     }
 
     /// `C`onfirmed, `U`nroutable, `F`ailed.
@@ -154,12 +155,12 @@ mod tests {
         );
         let set = [&a, &b];
         for answers in [
-            vec![Answer::Ack(returned(&b)), Answer::Ack(None)],
-            vec![Answer::Ack(None), Answer::Ack(returned(&b))],
+            vec![Answer::Ack(Some(returned(&b))), Answer::Ack(None)],
+            vec![Answer::Ack(None), Answer::Ack(Some(returned(&b)))],
         ] {
             assert_eq!(verdicts(&set, answers), "CU");
         }
-        let refused = vec![Answer::Nack(returned(&b)), Answer::Ack(None)];
+        let refused = vec![Answer::Nack(Some(returned(&b))), Answer::Ack(None)];
         assert_eq!(verdicts(&set, refused), "FU");
     }
 
@@ -169,7 +170,7 @@ mod tests {
             message("q", Some("a"), true),
             message("gone", Some("a"), true),
         );
-        let answers = vec![Answer::Ack(returned(&b)), Answer::Ack(None)];
+        let answers = vec![Answer::Ack(Some(returned(&b))), Answer::Ack(None)];
         assert_eq!(verdicts(&[&a, &b], answers), "CU");
     }
 
@@ -177,9 +178,12 @@ mod tests {
     fn equal_messages_are_unroutable_together_and_unknown_when_only_some_came_back() {
         for id in [Some("a"), None] {
             let (a, b) = (message("q", id, true), message("q", id, true));
-            let both = vec![Answer::Ack(returned(&a)), Answer::Ack(returned(&b))];
+            let both = vec![
+                Answer::Ack(Some(returned(&a))),
+                Answer::Ack(Some(returned(&b))),
+            ];
             assert_eq!(verdicts(&[&a, &b], both), "UU");
-            let one = vec![Answer::Ack(None), Answer::Ack(returned(&b))];
+            let one = vec![Answer::Ack(None), Answer::Ack(Some(returned(&b)))];
             assert_eq!(verdicts(&[&a, &b], one), "FF");
         }
     }

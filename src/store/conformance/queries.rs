@@ -219,3 +219,23 @@ pub async fn counts_are_by_name_and_status(store: &dyn Complete) {
     ];
     assert_eq!(store.counts().await.unwrap(), expected);
 }
+
+/// In order of `seq`, at most as many as asked for; a journal can be longer than a page.
+pub async fn a_journal_is_read_in_pages(store: &dyn Complete) {
+    let length = LIST_ROWS_MAX as u64 + 2;
+    store_all(store, vec![new_saga(1, "a", length), new_saga(2, "b", 2)]).await;
+    for (number, after, limit, first, last) in [
+        (1, 0, 2, 1, 2),
+        (1, 2, 3, 3, 5),
+        (1, 0, usize::MAX, 1, length - 2),
+        (1, length - 2, usize::MAX, length - 1, length),
+        (2, 1, 9, 2, 2),
+    ] {
+        let found = store.journal(saga(number), after, limit).await.unwrap();
+        assert_eq!(found, sample::entries(number, first, last));
+    }
+    for (number, after, limit) in [(2, 2, 9), (2, 0, 0), (3, 0, 9)] {
+        let found = store.journal(saga(number), after, limit).await.unwrap();
+        assert_eq!(found, []);
+    }
+}

@@ -41,7 +41,7 @@ const ENTRIES: &str = "
         AND journal.seq > wanted.after AND journal.seq <= wanted.up_to
     ORDER BY journal.saga_id, journal.seq";
 
-/// By primary key.
+/// By primary key, one range.
 const JOURNAL: &str = "
     SELECT saga_id, seq, at, hash, body FROM journal
     WHERE saga_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
@@ -224,14 +224,11 @@ impl Store for PostgresStore {
     ) -> Result<Vec<JournalEntry>, StoreError> {
         let query = sqlx::query_as(JOURNAL)
             .bind(saga.0)
-            .bind(after.cast_signed())
-            .bind(rows::limit(limit));
-        let found = query
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|error| self.failed(error))?;
-        let entries = rows::all(found, rows::entry)?;
-        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+            .bind(rows::signed(after))
+            .bind(rows::limit(limit.min(LIST_ROWS_MAX)));
+        let found = query.fetch_all(&self.pool).await;
+        let found = found.map_err(|error| self.failed(error))?;
+        rows::all(found, |row| Ok(rows::entry(row)?.1))
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {

@@ -45,6 +45,11 @@ const ENTRIES: &str = "
         AND journal.seq > wanted.value ->> 1 AND journal.seq <= wanted.value ->> 2
     ORDER BY wanted.id, journal.seq";
 
+/// By primary key, one range.
+const JOURNAL: &str = "
+    SELECT saga_id, seq, at, hash, body FROM journal
+    WHERE saga_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+
 /// By the unique index on (name, key).
 const FIND: &str = "
     SELECT sagas.name, sagas.key, sagas.id, sagas.input_hash, sagas.status
@@ -57,11 +62,6 @@ const DUE: &str = "SELECT id FROM sagas WHERE wake_at <= ?1 ORDER BY wake_at, id
 /// By primary key.
 const POSTPONE: &str = "
     UPDATE sagas SET wake_at = ?2 WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
-
-/// By primary key.
-const JOURNAL: &str = "
-    SELECT saga_id, seq, at, hash, body FROM journal
-    WHERE saga_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
 
 const INSERT_DEFINITION: &str = "
     INSERT INTO definitions (name, version, hash, source, stored_at)
@@ -226,11 +226,10 @@ impl Store for SqliteStore {
     ) -> Result<Vec<JournalEntry>, StoreError> {
         let query = sqlx::query_as(JOURNAL)
             .bind(saga.0)
-            .bind(after.cast_signed())
-            .bind(rows::limit(limit));
+            .bind(rows::signed(after))
+            .bind(rows::limit(limit.min(LIST_ROWS_MAX)));
         let found = query.fetch_all(&self.readers).await.map_err(failed)?;
-        let entries = rows::all(found, rows::entry)?;
-        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+        rows::all(found, |row| Ok(rows::entry(row)?.1))
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
