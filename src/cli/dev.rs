@@ -47,7 +47,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         }
     };
     let ephemeral = arguments.ephemeral.then(Ephemeral::new).transpose()?;
-    let file = ephemeral.as_ref().map_or(arguments.file, |own| own.file(FILE_DEFAULT));
+    let file = ephemeral
+        .as_ref()
+        .map_or(arguments.file, |own| own.file(FILE_DEFAULT));
     let database = Database::Sqlite(file);
     tracing::info!("database: {}", database.shown());
     let store = database.open().await?;
