@@ -9,6 +9,12 @@
 //! * everything that is asked of the server has a time limit;
 //! * passwords are never printed.
 //!
+//! Known limits, both in how the library reads what the server sends: a message with a property
+//! that is not UTF-8 costs the connection each time it is delivered, until the delivery limit
+//! (consumers then go on one message at a time, so that it alone reaches the limit); and a header
+//! nested a thousand levels deep overflows the stack of the library's thread, which ends the
+//! program.
+//!
 //! Deliberately absent: the library's recovery, publishing again, delays, classic queues.
 
 mod acks;

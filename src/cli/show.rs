@@ -250,7 +250,7 @@ fn cause(cause: &crate::saga::journal::Cause) -> &'static str {
 /// Time since the start: to the millisecond while that tells something.
 pub(super) fn offset(micros: u64) -> String {
     let duration = Duration::from_micros(micros);
-    if duration < Duration::from_secs(60) {
+    if duration < Duration::from_mins(1) {
         format!("+{}.{:03}s", duration.as_secs(), duration.subsec_millis())
     } else {
         format!("+{}", spoken(duration))

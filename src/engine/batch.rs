@@ -4,24 +4,23 @@
 //! come back unharmed, to be decided again on what is then stored.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
 use uuid::Uuid;
 
 use super::cache::Open;
-use super::decode::{StartRequest, Undecodable};
-use super::encode::{Encoder, start_answer};
+use super::decode::Undecodable;
+use super::encode::Encoder;
 use super::work::{Job, Origin, ResumeError, StartAnswer, StartError, Work};
 use super::worker::{Node, WARY_BATCHES};
 use crate::error::{Code, code};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
-use crate::saga::journal::{Cause, GENESIS, JournalEntry, Record};
-use crate::saga::{Decision, Input, Refusal, Saga, Starter, Status, decide_sabotaged};
+use crate::saga::journal::{Cause, JournalEntry, Record};
+use crate::saga::{Decision, Input, Refusal, Starter, Status, decide_sabotaged};
 use crate::store::{
-    Commit, DeadLetter, KeyMatch, OutboxMessage, Revision, SagaHead, SagaKey, SagaWrite, Snapshot,
+    Commit, DeadLetter, KeyMatch, OutboxMessage, Revision, SagaKey, SagaWrite, Snapshot,
 };
 
 /// Entries after which a snapshot is written, or as many as the saga has steps, if that is more:
@@ -60,13 +59,13 @@ pub(super) struct Decided {
 
 /// Works and what follows from them.
 pub(super) struct Batch<'a> {
-    node: &'a Node,
-    now: Timestamp,
-    found: BTreeMap<SagaId, Found>,
-    keys: BTreeMap<SagaKey, Option<KeyMatch>>,
+    pub(super) node: &'a Node,
+    pub(super) now: Timestamp,
+    pub(super) found: BTreeMap<SagaId, Found>,
+    pub(super) keys: BTreeMap<SagaKey, Option<KeyMatch>>,
     changed: BTreeMap<SagaId, Changed>,
-    starting: BTreeSet<SagaKey>,
-    outbox: Vec<OutboxMessage>,
+    pub(super) starting: BTreeSet<SagaKey>,
+    pub(super) outbox: Vec<OutboxMessage>,
     letters: Vec<DeadLetter>,
     sent: Vec<Uuid>,
     /// Works that are decided.
@@ -118,86 +117,6 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn decide_start(&mut self, work: Work, request: StartRequest, key_taken: bool) {
-        let key = SagaKey {
-            name: request.definition.name.clone(),
-            key: request.key.clone(),
-        };
-        if key_taken && let Some(known) = self.keys.get(&key).cloned().flatten() {
-            self.start_again(work, &request, &known);
-            return;
-        }
-        // Two starts of one key in one batch: the second one waits until the first is stored.
-        if !self.starting.insert(key) {
-            self.again.push(work);
-            return;
-        }
-        let id = SagaId(self.node.environment.new_id());
-        let definition = Arc::clone(&request.definition);
-        let saga = Saga::new(id, &definition.name, &request.key, self.now);
-        let head = SagaHead {
-            id,
-            name: definition.name.clone(),
-            version: definition.version,
-            key: request.key,
-            input_hash: request.input_hash,
-            status: Status::Running,
-            reason: None,
-            revision: 0,
-            head_hash: GENESIS,
-            started_at: self.now,
-            updated_at: self.now,
-            ended_at: None,
-            wake_at: None,
-        };
-        self.found.insert(
-            id,
-            Found::Open(Box::new(Open {
-                saga,
-                head,
-                definition,
-                tail: 0,
-                fresh: true,
-            })),
-        );
-        let input = Input::Start {
-            input: request.input,
-            starter: request.starter,
-        };
-        if self.turn(id, input).is_ok() {
-            self.done(work, Some(id), Some(Ok(StartAnswer::Started(id))));
-        }
-    }
-
-    /// A saga with this key exists: the same start again, or somebody's mistake.
-    fn start_again(&mut self, work: Work, request: &StartRequest, known: &KeyMatch) {
-        if known.input_hash == request.input_hash {
-            if let Some(starter) = &request.starter {
-                let body = json!({
-                    "saga_id": known.id,
-                    "saga": request.definition.name,
-                    "key": request.key,
-                    "status": known.status,
-                    "existing": true,
-                });
-                self.answer(starter, "accepted", None, &body);
-            }
-            let answer = StartAnswer::Existing(known.id, known.status);
-            self.done(work, None, Some(Ok(answer)));
-            return;
-        }
-        let error = StartError::KeyConflict { saga: known.id };
-        if let Origin::Delivery { letter, .. } = &work.origin {
-            let letter = DeadLetter {
-                code: code::KEY_CONFLICT,
-                reason: format!("key `{}`: {error}", request.key),
-                ..letter()
-            };
-            self.bury(letter, request.starter.as_ref());
-        }
-        self.done(work, None, Some(Err(error)));
-    }
-
     fn tell(&mut self, work: Work, id: SagaId, input: Input) {
         let told = match self.turn(id, input) {
             Ok(()) => Ok(()),
@@ -228,7 +147,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Decides one input of one saga and keeps what follows.
-    fn turn(&mut self, id: SagaId, input: Input) -> Result<(), Rejection> {
+    pub(super) fn turn(&mut self, id: SagaId, input: Input) -> Result<(), Rejection> {
         let now = self.now;
         let sabotage = self.node.options.sabotage;
         let changed = self.changed(id)?;
@@ -369,7 +288,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn bury(&mut self, letter: DeadLetter, starter: Option<&Starter>) {
+    pub(super) fn bury(&mut self, letter: DeadLetter, starter: Option<&Starter>) {
         crate::metric::dead_letter(letter.code);
         tracing::warn!(
             queue = %letter.queue, code = %letter.code, reason = %letter.reason, "dead letter"
@@ -384,20 +303,7 @@ impl<'a> Batch<'a> {
         });
     }
 
-    fn answer(
-        &mut self,
-        starter: &Starter,
-        kind: &str,
-        reason: Option<&str>,
-        body: &serde_json::Value,
-    ) {
-        let id = self.node.environment.new_id();
-        let (destination, message) = start_answer(starter, id, kind, reason, body, self.now);
-        self.outbox
-            .push(self.node.outbox_row(destination, message, self.now));
-    }
-
-    fn done(
+    pub(super) fn done(
         &mut self,
         work: Work,
         saga: Option<SagaId>,
@@ -457,7 +363,7 @@ pub(super) struct Parts {
 }
 
 /// Why an input led to nothing.
-enum Rejection {
+pub(super) enum Rejection {
     /// Duplicate or late.
     Nothing,
     /// Perhaps wrong, perhaps our copy of the saga is behind: load and decide again.

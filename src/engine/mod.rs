@@ -21,6 +21,7 @@ pub mod decode;
 mod encode;
 mod intake;
 pub mod relay;
+mod starts;
 mod work;
 mod worker;
 

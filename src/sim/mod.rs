@@ -203,9 +203,9 @@ impl World {
 
     fn start(&self, node: NodeName) {
         if node == PARTICIPANTS {
-            self.start_participants()
+            self.start_participants();
         } else {
-            self.start_node(node)
+            self.start_node(node);
         }
     }
 
