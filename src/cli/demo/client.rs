@@ -19,6 +19,7 @@ use super::workload::{SAGA, Workload};
 use crate::broker::{
     Broker, BrokerError, Consumer, Delivery, Outgoing, Published, Queue, Topology,
 };
+use crate::error::Class;
 use crate::message::{
     CONTENT_TYPE_JSON, DEAD_LETTER_QUEUE, Destination, HEADER_REASON, Message, Properties,
     START_QUEUE,
@@ -42,7 +43,9 @@ const ASK_AFTER: Duration = Duration::from_secs(15);
 const ASK_AT_ONCE: usize = 500;
 /// The run is given up when no saga has ended for so long.
 const STALL_TIME_MAX: Duration = Duration::from_mins(2);
-/// Wait before a start that the broker did not take is sent again.
+/// How long the broker may take until answers can be received.
+const LISTEN_TIME_MAX: Duration = Duration::from_secs(30);
+/// Wait before what the broker did not take is tried again.
 const RESEND_AFTER: Duration = Duration::from_millis(200);
 
 /// What a client needs.
@@ -94,10 +97,7 @@ impl Client {
         workload: &Workload,
         progress: &Progress,
     ) -> Result<Outcome, Failure> {
-        let consumer = self
-            .listen()
-            .await
-            .map_err(|error| Failure::new(format!("can't receive answers: {error}")))?;
+        let consumer = self.listen().await?;
         let began = Instant::now();
         let board = Mutex::new(Board {
             began,
@@ -121,7 +121,23 @@ impl Client {
         Ok(outcome)
     }
 
-    async fn listen(&self) -> Result<Consumer, BrokerError> {
+    /// Receives answers, once the broker can be used.
+    async fn listen(&self) -> Result<Consumer, Failure> {
+        let began = Instant::now();
+        loop {
+            match self.declare_and_consume().await {
+                Ok(consumer) => return Ok(consumer),
+                Err(error)
+                    if error.class() != Class::Retry || began.elapsed() > LISTEN_TIME_MAX =>
+                {
+                    return Err(Failure::new(format!("can't receive answers: {error}")));
+                }
+                Err(_) => tokio::time::sleep(RESEND_AFTER).await,
+            }
+        }
+    }
+
+    async fn declare_and_consume(&self) -> Result<Consumer, BrokerError> {
         let plain = |name: &str, dead_letter_to: Option<&str>| Queue {
             name: name.to_owned(),
             dead_letter_to: dead_letter_to.map(str::to_owned),
