@@ -50,6 +50,12 @@ impl DatabaseArguments {
         Self { database_url }
     }
 
+    /// Whether one was named.
+    pub(super) fn is_named(&self) -> bool {
+        let text = self.database_url.as_deref().map(str::trim);
+        text.is_some_and(|text| !text.is_empty())
+    }
+
     /// What they say.
     pub(super) fn database(&self) -> Result<Database, Failure> {
         let text = self.database_url.as_deref().map(str::trim);
