@@ -1,9 +1,10 @@
 //! How many transitions a second each store commits.
 //!
 //! A transition is what one reply causes: a saga's row updated, a journal entry and an outbox row
-//! inserted, an outbox row of an earlier one deleted. Run with `cargo bench --bench store`;
-//! PostgreSQL is measured if `BACKSTITCH_TEST_POSTGRES` names a server (in the database of that
-//! URL, which should be an empty one).
+//! inserted, an outbox row of an earlier one deleted. Run with `cargo bench --bench store`, and
+//! `-- sqlite` or `-- postgres` for one of them; PostgreSQL is measured if
+//! `BACKSTITCH_TEST_POSTGRES` names a server (in the database of that URL, which should be an
+//! empty one). CPU time is this process's own, without PostgreSQL's.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,16 @@ const BODY_BYTES: usize = 300;
 
 #[tokio::main]
 async fn main() {
+    let only = |name: &str| std::env::args().any(|argument| argument == name);
+    if !only("postgres") {
+        measure_sqlite().await;
+    }
+    if !only("sqlite") {
+        measure_postgres().await;
+    }
+}
+
+async fn measure_sqlite() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("bench.db");
     let sqlite = SqliteStore::open(path.to_str().expect("a UTF-8 path"));
@@ -31,6 +42,9 @@ async fn main() {
     for batch in [1, 50, 200, 1_000] {
         measure("SQLite", &sqlite, 1, batch).await;
     }
+}
+
+async fn measure_postgres() {
     let Ok(url) = std::env::var("BACKSTITCH_TEST_POSTGRES") else {
         eprintln!("BACKSTITCH_TEST_POSTGRES is not set: PostgreSQL is not measured");
         return;
@@ -45,11 +59,27 @@ async fn main() {
 async fn measure(name: &str, store: &dyn Store, writers: usize, batch: usize) {
     let loads = (0..writers).map(|_| Load::start(store, batch));
     let mut loads = join_all(loads).await;
-    let start = Instant::now();
+    let (start, cpu_start) = (Instant::now(), cpu_micros());
     let counts = join_all(loads.iter_mut().map(|load| load.run(store, start))).await;
     let count: u32 = counts.iter().sum();
     let per_second = f64::from(count) / start.elapsed().as_secs_f64();
-    println!("{name:10}  writers {writers}  batch {batch:5}  {per_second:9.0} transitions/s");
+    let cpu = (cpu_micros() - cpu_start) / f64::from(count);
+    println!(
+        "{name:10}  writers {writers}  batch {batch:5}  {per_second:9.0} transitions/s  \
+        {cpu:6.1} us CPU each"
+    );
+}
+
+/// CPU time of this process so far; 0 where there is no `/proc`.
+fn cpu_micros() -> f64 {
+    const MICROS_PER_TICK: f64 = 10_000.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks
+        .filter_map(|text| text.parse::<f64>().ok())
+        .sum::<f64>()
+        * MICROS_PER_TICK
 }
 
 /// One writer's sagas, each as it was last written.

@@ -1,7 +1,7 @@
 -- Conventions. Ids are BLOBs of 16 bytes. Points in time are INTEGERs: microseconds since
 -- 1970-01-01T00:00:00Z, exactly as the program has them. Bodies are BLOBs and come back byte for
 -- byte. There are no foreign keys: all rows of a saga are written in one transaction by one
--- program.
+-- program. Tables have row ids: without them (WITHOUT ROWID) a batch of 200 took a third more CPU.
 
 CREATE TABLE definitions (
     name TEXT NOT NULL,

@@ -32,7 +32,7 @@ pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies}
 pub use input::INPUT_PROBLEMS_MAX;
 pub use kinds::{
     CatchUp, ConflictRule, Delay, EventRule, Every, OnReject, OnTimeout, Sleep, StartRules,
-    SubSaga, Wait,
+    SubSaga, Wait, parse_delay,
 };
 pub use parse::{parse, parse_all};
 pub use problem::{PROBLEMS_MAX, Problem, Problems, Rule};

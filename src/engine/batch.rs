@@ -155,7 +155,8 @@ impl<'a> Batch<'a> {
             Input::Start { .. } => Cause::Start,
             Input::Reply(_) => Cause::Reply,
             Input::Wake => Cause::Timer,
-            Input::Resume { .. } => Cause::Operator,
+            Input::Signal(_) => Cause::Signal,
+            Input::Operator(_) => Cause::Operator,
         };
         let open = &mut changed.open;
         let before = open.head.status;
@@ -171,6 +172,9 @@ impl<'a> Batch<'a> {
                 code::REPLY_UNEXPECTED,
                 format!("step `{step}` of saga {id} was never asked to {phase}"),
             )),
+            Err(refusal @ (Refusal::Ended | Refusal::TooManySignals | Refusal::NotPossible(_))) => {
+                Err(Rejection::wrong(code::NOT_POSSIBLE, refusal.to_string()))
+            }
             Err(Refusal::Settled | Refusal::AlreadyStarted) => {
                 if cause == Cause::Timer {
                     // Looked early: put the wake-up where it belongs.

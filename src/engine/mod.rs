@@ -40,7 +40,7 @@ use crate::environment::{Environment, Shutdown, Task};
 use crate::id::SagaId;
 use crate::message::correlation::Secret;
 use crate::message::{DEAD_LETTER_QUEUE, EVENT_EXCHANGE, REPLY_QUEUE, START_QUEUE};
-use crate::saga::{Input, Sabotage};
+use crate::saga::{Input, Sabotage, OperatorAction, OperatorKind};
 use crate::store::{Store, StoreError};
 
 use catalogue::{Catalogue, CatalogueError};
@@ -198,7 +198,9 @@ impl Engine {
     /// [`ResumeError`] says whether there is nothing to resume or the node can't.
     pub async fn resume(&self, saga: SagaId, by: String, why: String) -> Result<(), ResumeError> {
         let (operator, answer) = oneshot::channel();
-        let input = Input::Resume { by, why };
+        let id = self.node.environment.new_id().to_string();
+        let kind = OperatorKind::Resume;
+        let input = Input::Operator(OperatorAction { id, by, why, kind });
         self.give(Job::Tell { saga, input }, Origin::Operator(operator))
             .await;
         let stopping = |_| Err(ResumeError::Unavailable("it is stopping".to_owned()));

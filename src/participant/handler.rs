@@ -1,7 +1,7 @@
 //! What a team writes: a handler for commands, and what it may touch while it runs.
 //!
 //! [`CommandHandler`] is object-safe and asynchronous so that anything can be one; the domain
-//! logic that Backstitch ships is pure and comes in through [`Aggregate`](super::Aggregate), whose
+//! logic that Backstitch ships is pure and comes in through [`Aggregate`], whose
 //! adapter is one of these. The barrier has spoken before a handler runs: it sees no duplicates,
 //! and no command out of order.
 //!

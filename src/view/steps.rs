@@ -284,6 +284,8 @@ fn view_of(step: String, state: &StepState) -> StepView {
             Waiting::Reply(at) => Some(waiting("reply", Some(at))),
             Waiting::Retry(at) => Some(waiting("retry", Some(at))),
             Waiting::Person => Some(waiting("person", None)),
+            Waiting::Signal(until) => Some(waiting("signal", until)),
+            Waiting::Sleep(until) => Some(waiting("time", Some(until))),
         },
         with: state.with.clone(),
         reply: state.reply.clone(),

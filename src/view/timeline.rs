@@ -65,7 +65,7 @@ pub(super) fn moments(
 
 fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Option<String> {
     let text = match event {
-        Event::Advanced { .. } => return None,
+        Event::Advanced { .. } | Event::NextItem { .. } => return None,
         Event::Started { deadline: None, .. } => "started".to_owned(),
         Event::Started {
             deadline: Some(deadline),
@@ -91,8 +91,9 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
         Event::BlockSkipped { at } => {
             format!("{} skipped: its `when` is false", block(definition, at).0)
         }
-        Event::Opened { at, children } => {
-            let (block, of) = block(definition, at);
+        Event::Opened { at, children, .. } => {
+            let (block, (one, many)) = block(definition, at);
+            let of = if *children == 1 { one } else { many };
             format!("{block}: {children} {of}")
         }
         Event::Succeeded { step, phase, .. } => format!("{step} {phase} succeeded"),
@@ -115,6 +116,22 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
             reason,
         } => format!("{step} {phase} suspended, waits for a person: {reason}"),
         Event::Resumed { step, by, why } => format!("{step} resumed by {by}: {why}"),
+        Event::Waiting { step, until, signal } => {
+            let what = if *signal { "waits for a signal" } else { "sleeps" };
+            match until {
+                Some(until) => format!("{step} {what} until {until}"),
+                None => format!("{step} {what}"),
+            }
+        }
+        Event::Signalled(signal) => format!("signal `{}` came", signal.name),
+        Event::Received { step, .. } => format!("{step} took its signal"),
+        Event::Elapsed { step } => format!("{step} is over"),
+        Event::Operated(action) => {
+            format!("{} by {}: {}", action.kind.as_str(), action.by, action.why)
+        }
+        Event::Held { reply } => {
+            format!("{} {} answered while paused; kept", reply.step, reply.phase)
+        }
         Event::PivotPassed => "pivot passed: from here on only forward".to_owned(),
         Event::ReservationsConfirmed => "everything reserved is confirmed".to_owned(),
         Event::RollbackStarted { reason } => format!("rolling back: {reason}"),
@@ -124,20 +141,23 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
     Some(text)
 }
 
-/// A block's name for people, and what its children are called.
-fn block(definition: Option<&Definition>, at: &BlockPath) -> (String, &'static str) {
+/// A block's name for people, and what one and several of its children are called.
+fn block(
+    definition: Option<&Definition>,
+    at: &BlockPath,
+) -> (String, (&'static str, &'static str)) {
     let node = definition.and_then(|definition| definition.nodes.get(usize::from(at.block.0)));
     let Some(node) = node else {
-        return (format!("block {}", at.block.0), "children");
+        return (format!("block {}", at.block.0), ("child", "children"));
     };
     let (name, children) = match &node.kind {
-        NodeKind::ForEach { .. } => ("for_each", "items"),
-        NodeKind::Parallel(_) => ("parallel", "branches"),
-        NodeKind::Sequence(_) => ("steps", "steps"),
-        NodeKind::Step(_) => ("step", "steps"),
-        NodeKind::Wait(_) => ("wait", "signals"),
-        NodeKind::Sleep(_) => ("sleep", "sleeps"),
-        NodeKind::Saga(_) => ("saga", "sagas"),
+        NodeKind::ForEach { .. } => ("for_each", ("item", "items")),
+        NodeKind::Parallel(_) => ("parallel", ("branch", "branches")),
+        NodeKind::Sequence(_) => ("steps", ("step", "steps")),
+        NodeKind::Step(_) => ("step", ("step", "steps")),
+        NodeKind::Wait(_) => ("wait", ("signal", "signals")),
+        NodeKind::Sleep(_) => ("sleep", ("sleep", "sleeps")),
+        NodeKind::Saga(_) => ("saga", ("saga", "sagas")),
     };
     (format!("{name} in line {}", node.line), children)
 }

@@ -1,6 +1,9 @@
 //! The RabbitMQ broker against a real server: the suite of all brokers, and what only a network
 //! can do to it. Connections are cut by a small proxy in the test, which needs no rights there.
 
+mod proxy;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,10 +12,10 @@ use backstitch::broker::conformance::{
 };
 use backstitch::broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 use backstitch::broker::{Broker, BrokerError, Health, Published, Queue, Topology};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+
+use self::proxy::{Proxy, UNREADABLE};
 
 /// Longest wait for a condition.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -88,6 +91,49 @@ async fn an_outage_shows_in_the_health_and_publishing_waits_for_its_end() {
     proxy.refuse(false);
     assert_eq!(waiting.await.unwrap(), [Published::Confirmed]);
     assert_eq!(bodies(&take_acked(&mut consumer, 1).await), ["7"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_broker_blocks_publishers_publishing_pauses_and_consuming_goes_on() {
+    let proxy = Proxy::start(&server()).await;
+    let bundle = bundle(connect(&proxy.url).await);
+    let queue = bundle.queue("q").await;
+    bundle
+        .publish_all((0..5).map(|n| to(&queue, n)).collect())
+        .await;
+    proxy.block("low on disk");
+    let blocked = Health::Blocked("low on disk".to_owned());
+    wait_for_health(&*bundle.broker, |health| *health == blocked).await;
+    let waiting = {
+        let (broker, queue) = (Arc::clone(&bundle.broker), queue.clone());
+        tokio::spawn(async move { broker.publish(vec![to(&queue, 7)]).await })
+    };
+    let mut consumer = bundle.consume(&queue, 1).await;
+    assert_eq!(take_acked(&mut consumer, 5).await.len(), 5);
+    assert!(!waiting.is_finished());
+    proxy.unblock();
+    assert_eq!(waiting.await.unwrap(), [Published::Confirmed]);
+    assert_eq!(bodies(&take_acked(&mut consumer, 1).await), ["7"]);
+    assert_eq!(bundle.broker.health(), Health::Up);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_not_amqp_does_not_keep_others_from_being_handled() {
+    let proxy = Proxy::start(&server()).await;
+    let bundle = bundle(connect(&proxy.url).await);
+    let queue = bundle.queue("q").await;
+    let mut batch: Vec<_> = (0..20).map(|n| to(&queue, n)).collect();
+    let last = &mut batch.last_mut().unwrap().message.properties;
+    last.correlation_id = Some(UNREADABLE.to_owned());
+    bundle.publish_all(batch).await;
+    let mut consumer = bundle.consume(&queue, 100).await;
+    let mut seen = BTreeSet::new();
+    while seen.len() < 19 {
+        let batch = next_batch(&mut consumer, 100).await;
+        consumer.acks.ack(&tags(&batch));
+        seen.extend(bodies(&batch));
+    }
+    assert!(!seen.contains("19"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -289,9 +335,8 @@ async fn wait_for_health(broker: &dyn Broker, wanted: impl Fn(&Health) -> bool) 
             tokio::task::yield_now().await;
         }
     };
-    if tokio::time::timeout(WAIT_MAX, wait).await.is_err() {
-        panic!("the health stays {:?}", broker.health());
-    }
+    let came = tokio::time::timeout(WAIT_MAX, wait).await.is_ok();
+    assert!(came, "the health stays {:?}", broker.health());
 }
 
 /// A queue as other programs declare them.
@@ -308,79 +353,4 @@ async fn declare_classic(name: &str) {
     let arguments = lapin::types::FieldTable::default();
     let declared = channel.queue_declare(name.into(), options, arguments);
     declared.await.unwrap();
-}
-
-/// Passes connections on to the server until told otherwise.
-struct Proxy {
-    /// The server's URL, by way of the proxy.
-    url: String,
-    control: watch::Sender<Control>,
-    refused: watch::Receiver<u32>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Control {
-    /// Connections accepted before the newest cut are closed.
-    cuts: u32,
-    /// New connections are closed at once.
-    refusing: bool,
-}
-
-impl Proxy {
-    async fn start(server: &str) -> Self {
-        let (_, after) = server
-            .split_once('@')
-            .expect("the URL has user and password");
-        let target = after.split('/').next().unwrap_or(after).to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (control, told) = watch::channel(Control::default());
-        let (refusals, refused) = watch::channel(0);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                if told.borrow().refusing {
-                    refusals.send_modify(|count| *count += 1);
-                    continue;
-                }
-                let (target, told) = (target.clone(), told.clone());
-                tokio::spawn(pass_on(client, target, told));
-            }
-        });
-        Self {
-            url: server.replace(after.split('/').next().unwrap_or(after), &address),
-            control,
-            refused,
-        }
-    }
-
-    /// Cuts all connections, in the middle of whatever they carry.
-    fn cut(&self) {
-        self.control.send_modify(|control| control.cuts += 1);
-    }
-
-    /// Cuts all connections and refuses new ones, or lets them through again.
-    fn refuse(&self, refusing: bool) {
-        self.control.send_modify(|control| {
-            control.cuts += 1;
-            control.refusing = refusing;
-        });
-    }
-
-    /// Waits until somebody was refused.
-    async fn refused_one(&self) {
-        let mut refused = self.refused.clone();
-        let wait = refused.wait_for(|count| *count > 0);
-        tokio::time::timeout(WAIT_MAX, wait).await.unwrap().unwrap();
-    }
-}
-
-async fn pass_on(mut client: TcpStream, target: String, mut told: watch::Receiver<Control>) {
-    let cuts = told.borrow().cuts;
-    let Ok(mut server) = TcpStream::connect(&target).await else {
-        return;
-    };
-    tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => {}
-        _ = told.wait_for(|control| control.cuts > cuts) => {}
-    }
 }

@@ -1,64 +1,52 @@
-//! The whole program as people run it: `demo`, on the embedded default and on PostgreSQL and
-//! RabbitMQ, and with a `kill -9` in the middle.
+//! The whole program as people run it, on PostgreSQL and RabbitMQ: nodes and participants in
+//! processes of their own, orders over HTTP, `kill -9` in the middle, and the proof that it adds up.
 
-use std::process::Output;
+use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use backstitch::proof::{Expected, Item, Order, prove};
+use backstitch::store::postgres::{PostgresOptions, PostgresStore};
+use serde_json::json;
 
 use crate::fixture::{
-    Backends, Command, Node, PATIENCE, eventually, finish, get, post, repository,
+    Backends, Command, Node, PATIENCE, blocking, eventually, finish, post, repository, told,
 };
 
-#[test]
-fn the_demo_proves_its_totals_on_the_embedded_default() {
-    let demo = Command::backstitch(["demo", "--orders", "300", "--seed", "1", "--json"]);
-    proven(&finish(&demo), 300);
-}
+/// Orders of one run; enough that a kill finds sagas in every state.
+const ORDERS: u64 = 200;
 
 #[test]
-fn the_demo_proves_its_totals_on_postgresql_and_rabbitmq() {
+fn orders_are_all_or_nothing_though_a_node_and_the_participants_are_killed() {
     let backends = Backends::create();
-    let demo = Command::backstitch(["demo", "--orders", "300", "--seed", "2", "--json"]);
-    proven(&finish(&demo.on(&backends)), 300);
-}
+    let expected = shop();
+    let mut nodes = [
+        Node::serve(&backends, &repository("sagas")),
+        Node::serve(&backends, &repository("sagas")),
+    ];
+    let mut participants = Node::start(&seeded_participants(&expected, &backends));
 
-#[test]
-fn a_demo_killed_in_the_middle_ends_with_all_proofs_when_started_again() {
-    let backends = Backends::create();
-    let orders = ["demo", "--orders", "600", "--seed", "3", "--json"];
-    let mut first = Node::start(&Command::backstitch(orders).on(&backends));
-    eventually("some sagas have ended", PATIENCE, || {
-        (backends.database.ended_sagas() > 50).then_some(())
+    for (number, order) in expected.orders.values().enumerate() {
+        place(&nodes[number % 2], order);
+        if number == 80 {
+            nodes[0].kill9();
+            nodes[0] = Node::serve(&backends, &repository("sagas"));
+        }
+        if number == 120 {
+            participants.kill9();
+            participants = Node::start(&seeded_participants(&expected, &backends));
+        }
+    }
+    let all = usize::try_from(ORDERS).unwrap();
+    eventually("every saga ends", PATIENCE * 2, || {
+        (backends.database.ended_sagas() == all).then_some(())
     });
-    first.kill9();
-    let ended = backends.database.ended_sagas();
-    assert!(ended < 600, "killed too late to mean anything: {ended}");
-
-    proven(&finish(&Command::backstitch(orders).on(&backends)), 600);
-}
-
-#[test]
-fn participants_in_a_process_of_their_own_answer() {
-    let backends = Backends::create();
-    let node = Node::serve(&backends, &repository("sagas"));
-    let mut participants = Node::participants(&backends);
-    let order = json!({
-        "order_id": "1",
-        "customer": "nobody",
-        "total": 100,
-        "items": [{ "sku": "no such article", "quantity": 1 }],
+    // What the killed ones had committed and not yet published is swept up after a grace period.
+    eventually("every message is published", PATIENCE, || {
+        (backends.database.count("outbox") == 0).then_some(())
     });
-    let (status, started) = post(&format!("{}/sagas/place-order", node.url), &order).unwrap();
-    assert!((200..300).contains(&status), "{started}");
-    let id = started["saga_id"].as_str().unwrap();
-
-    // Nobody has the article, so there is a no to undo the order for.
-    let saga = eventually("the saga ends", PATIENCE, || {
-        let (_, saga) = get(&format!("{}/sagas/{id}", node.url)).ok()?;
-        (!saga["ended_at"].is_null()).then_some(saga)
-    });
-    assert_eq!(saga["status"], "compensated", "{saga}");
-    assert!(participants.terminate().success(), "{}", participants.log());
+    for node in nodes.iter_mut().chain([&mut participants]) {
+        assert!(node.terminate().success(), "{}", node.log());
+    }
+    proven(&backends, &expected);
 }
 
 #[test]
@@ -92,20 +80,75 @@ fn a_node_asked_to_stop_finishes_and_says_so_with_its_status() {
     assert!(node.terminate().success(), "{}", node.log());
 }
 
-/// The demo ended well, and its summary on stdout is JSON about this many orders.
-#[track_caller]
-fn proven(output: &Output, orders: u64) {
-    assert!(output.status.success(), "{}", told(output));
-    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(summary["orders"], orders, "{summary}");
-    let completed = summary["completed"].as_u64().unwrap();
-    let compensated = summary["compensated"].as_u64().unwrap();
-    assert_eq!(completed + compensated, orders, "{summary}");
-    assert!(completed > 0 && compensated > 0, "{summary}");
+// ---------------------------------------------------------------- fixture
+
+/// Articles, customers and orders: some articles run short, one customer has no money.
+fn shop() -> Expected {
+    let named = |what: &str, count: u64, amount: u64| -> BTreeMap<String, u64> {
+        let name = |number| (format!("{what}-{number}"), amount);
+        (0..count).map(name).collect()
+    };
+    let mut stock = named("article", 10, 1_000);
+    stock.insert("article-9".to_owned(), 5);
+    let mut balances = named("customer", 8, 1_000_000);
+    balances.insert("customer-7".to_owned(), 0);
+    let order = |number: u64| {
+        let item = |number: u64| Item {
+            sku: format!("article-{}", number % 10),
+            quantity: 1 + number % 3,
+        };
+        let order = Order {
+            order_id: format!("order-{number:04}"),
+            customer: format!("customer-{}", number % 8),
+            items: vec![item(number), item(number + 3)],
+            total: 100 + number,
+        };
+        (order.order_id.clone(), order)
+    };
+    Expected {
+        saga: "place-order".to_owned(),
+        stock,
+        balances,
+        orders: (0..ORDERS).map(order).collect(),
+        ..Expected::default()
+    }
 }
 
-/// What a command printed.
-fn told(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    format!("{}{}", text(&output.stdout), text(&output.stderr))
+fn seeded_participants(expected: &Expected, backends: &Backends) -> Command {
+    let mut command = Command::backstitch(["participants"]).on(backends);
+    for (flag, amounts) in [
+        ("--stock", &expected.stock),
+        ("--balance", &expected.balances),
+    ] {
+        for (name, amount) in amounts {
+            command = command.with(flag).with(format!("{name}={amount}"));
+        }
+    }
+    command
+}
+
+#[track_caller]
+fn place(node: &Node, order: &Order) {
+    let answer = post(&format!("{}/sagas/place-order", node.url), &json!(order));
+    assert!(matches!(answer, Ok((201, _))), "{answer:?}");
+}
+
+/// Everything that was put in came out once, and nothing is left over.
+#[track_caller]
+fn proven(backends: &Backends, expected: &Expected) {
+    let proofs = blocking(async || {
+        let url = &backends.database.url;
+        let store = PostgresStore::open(url, PostgresOptions::default()).await?;
+        prove(&store, &store, expected).await
+    });
+    let proofs = proofs.unwrap();
+    assert!(proofs.iter().all(|proof| proof.held), "{proofs:#?}");
+    let completed = backends.database.count("sagas WHERE status = 'completed'");
+    let compensated = backends
+        .database
+        .count("sagas WHERE status = 'compensated'");
+    assert!(
+        completed > 20 && compensated > 20,
+        "{completed} completed, {compensated} compensated"
+    );
 }

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod broker_rabbitmq;
+mod demo;
 mod end_to_end;
 mod fixture;
 mod python_participant;

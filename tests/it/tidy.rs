@@ -28,6 +28,7 @@ const LAYERS: &[&str] = &[
     "aggregates",
     "dead_letters",
     "proof",
+    "view",
     "sim",
     "http",
     "cli",
