@@ -144,6 +144,9 @@ impl Turn<'_> {
             phase,
         };
         let state = self.saga.steps.get(path).ok_or_else(never)?;
+        if self.saga.forced.is_some() {
+            return Err(Refusal::Settled);
+        }
         let step = self.definition.step(&path.name).ok_or_else(never)?;
         let (asking, asked) = match phase {
             Phase::Reserve | Phase::Action => (

@@ -116,8 +116,16 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
             reason,
         } => format!("{step} {phase} suspended, waits for a person: {reason}"),
         Event::Resumed { step, by, why } => format!("{step} resumed by {by}: {why}"),
-        Event::Waiting { step, until, signal } => {
-            let what = if *signal { "waits for a signal" } else { "sleeps" };
+        Event::Waiting {
+            step,
+            until,
+            signal,
+        } => {
+            let what = if *signal {
+                "waits for a signal"
+            } else {
+                "sleeps"
+            };
             match until {
                 Some(until) => format!("{step} {what} until {until}"),
                 None => format!("{step} {what}"),

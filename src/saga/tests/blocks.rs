@@ -87,10 +87,7 @@ fn an_expression_that_fails_before_the_pivot_rolls_back_and_after_it_suspends() 
         "{}",
         story.reason()
     );
-    let resume = Input::Resume {
-        by: "ann".into(),
-        why: "try".into(),
-    };
+    let resume = operator("a-1", OperatorKind::Resume);
     assert!(story.tell(resume).unwrap().is_empty());
     assert_eq!(
         story.saga.status(),

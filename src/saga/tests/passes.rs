@@ -88,10 +88,7 @@ fn what_ended_does_not_change_again() {
         Err(Refusal::Settled)
     );
     assert_eq!(story.tell(Input::Wake), Err(Refusal::Settled));
-    let resume = Input::Resume {
-        by: "me".into(),
-        why: "no".into(),
-    };
+    let resume = operator("a-1", OperatorKind::Resume);
     assert_eq!(story.tell(resume), Err(Refusal::Settled));
 }
 
