@@ -50,14 +50,14 @@ impl Ran {
 
         let environment: Arc<dyn Environment> = Arc::new(TokioEnvironment);
         let broker = Arc::new(MemoryBroker::new());
-        let stop = Shutdown::default();
+        let shutdown = Shutdown::default();
         let shop = tokio::spawn(run_all(
             participants(),
             Arc::clone(&environment),
             Arc::new(store.clone()),
             broker.clone(),
             ParticipantOptions::default(),
-            stop.clone(),
+            shutdown.clone(),
         ));
         let source = include_str!("../../sagas/place-order.yaml");
         let engine = Engine::start(EngineParts {
@@ -77,7 +77,7 @@ impl Ran {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         engine.stop().await;
-        stop.request();
+        shutdown.request();
         shop.await.unwrap().unwrap();
         Self { store, expected }
     }
@@ -188,7 +188,7 @@ async fn another_expectation_fails_where_it_differs() {
             |expected| {
                 expected
                     .orders
-                    .extend([order("5-lost", "alice", "lamp", 1, 350)])
+                    .extend([order("5-lost", "alice", "lamp", 1, 350)]);
             },
             &[ENDED, ORDERS],
         ),

@@ -168,10 +168,10 @@ impl FaultPlan {
                 }
             }
         }
-        let copied = copies.len() as u64;
+        let doubled = copies.len() as u64;
         self.counts
             .commands_doubled
-            .fetch_add(copied, Ordering::Relaxed);
+            .fetch_add(doubled, Ordering::Relaxed);
         copies
     }
 
