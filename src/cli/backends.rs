@@ -44,6 +44,12 @@ pub(super) enum Database {
 }
 
 impl DatabaseArguments {
+    #[cfg(test)]
+    pub(super) fn of(url: Option<&str>) -> Self {
+        let database_url = url.map(str::to_owned);
+        Self { database_url }
+    }
+
     /// Whether one was named.
     pub(super) fn is_named(&self) -> bool {
         let text = self.database_url.as_deref().map(str::trim);

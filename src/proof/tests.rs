@@ -2,7 +2,6 @@
 //! the sentences that speak of it must fail.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -50,14 +49,14 @@ impl Ran {
 
         let environment: Arc<dyn Environment> = Arc::new(TokioEnvironment);
         let broker = Arc::new(MemoryBroker::new());
-        let shutdown = Shutdown::default();
-        let shop = tokio::spawn(run_all(
+        let stop = Shutdown::default();
+        let participants_done = tokio::spawn(run_all(
             participants(),
             Arc::clone(&environment),
             Arc::new(store.clone()),
             broker.clone(),
             ParticipantOptions::default(),
-            shutdown.clone(),
+            stop.clone(),
         ));
         let source = include_str!("../../sagas/place-order.yaml");
         let engine = Engine::start(EngineParts {
@@ -74,11 +73,11 @@ impl Ran {
             engine.start_saga("place-order", input).await.unwrap();
         }
         while !all_ended(&store).await {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
         engine.stop().await;
-        shutdown.request();
-        shop.await.unwrap().unwrap();
+        stop.request();
+        participants_done.await.unwrap().unwrap();
         Self { store, expected }
     }
 
