@@ -1,7 +1,7 @@
 //! What goes wrong: a broker for the participants that doubles commands and replies, loses
 //! replies, and holds a batch back as if the participant hung.
 //!
-//! A fault is decided by what it hits (order, step, phase), hashed with the seed, and hits the
+//! A fault is decided by what it hits (order number, step, phase), hashed with the seed, and hits the
 //! first attempt only: the same seed brings the same faults whatever the timing. The exception are
 //! the silent orders, whose payment's answers are lost every time.
 //! Only the participants see this broker; nothing in the engine knows of it.
@@ -108,8 +108,8 @@ impl FaultPlan {
 
     /// Whether to send an order's start twice.
     pub(super) fn doubles_start(&self, order: &str) -> bool {
-        let doubled =
-            self.stormy.contains(order) && self.roll(&(order, "start")) < STARTS_DOUBLED_PER_MILLE;
+        let doubled = self.stormy.contains(order)
+            && self.roll(&(number(order), "start")) < STARTS_DOUBLED_PER_MILLE;
         count(&self.counts.starts_doubled, doubled);
         doubled
     }
@@ -192,7 +192,7 @@ impl FaultPlan {
         if !is_first || !self.stormy.contains(order) {
             return None;
         }
-        let roll = self.roll(&(order, step, phase));
+        let roll = self.roll(&(number(order), step, phase));
         let mut bound = COMMANDS_DOUBLED_PER_MILLE;
         if roll < bound {
             return Some((correlation, Fault::DoubleCommand));
@@ -227,6 +227,11 @@ impl FaultPlan {
     fn replies(&self) -> MutexGuard<'_, HashMap<String, ReplyFault>> {
         self.replies.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// An order's id without what tells runs apart.
+fn number(order: &str) -> &str {
+    order.split_once('-').map_or(order, |(_, number)| number)
 }
 
 fn count(counter: &AtomicU64, happened: bool) {

@@ -42,6 +42,10 @@ const TASKS_TIDY_AT: usize = 256;
 
 /// The databases and the broker.
 pub(super) struct World {
+    /// The server, if it is one: a service that crashes has connections of its own, which the
+    /// server must find broken. A connection given back by a task that was dropped in the middle
+    /// of a statement would spoil it for others.
+    server: Option<Database>,
     sagas: OpenStore,
     participants: OpenStore,
     broker: OpenBroker,
@@ -80,6 +84,7 @@ impl World {
             Database::Sqlite(_) => "SQLite (synchronous=FULL)",
         };
         Ok(Self {
+            server: matches!(database, Database::Postgres(_)).then(|| database.clone()),
             sagas: database.open().await?,
             participants: database.open().await?,
             broker: OpenBroker::open(Some(url), "backstitch demo").await?,
@@ -91,6 +96,7 @@ impl World {
     async fn embed() -> Result<Self, Failure> {
         let files = Ephemeral::new()?;
         Ok(Self {
+            server: None,
             // Two files, so that the node and the participants don't wait for each other's turn.
             sagas: Database::Sqlite(files.file("sagas.db")).open().await?,
             participants: Database::Sqlite(files.file("shop.db")).open().await?,
@@ -160,6 +166,7 @@ impl World {
         .map_err(|error| Failure::new(format!("the node can't start: {error}")))?;
         let (ended, ends) = mpsc::unbounded_channel();
         let recipe = Recipe {
+            server: self.server.clone(),
             store: self.participants(),
             broker: Arc::new(FaultyBroker {
                 inner: self.broker(),
@@ -169,8 +176,8 @@ impl World {
         };
         Ok(Shop {
             engine,
-            payments: Mutex::new(recipe.start(|name| name == Payments::NAME)),
-            others: recipe.start(|name| name != Payments::NAME),
+            payments: Mutex::new(recipe.start_payments().await?),
+            others: recipe.start(self.participants(), |name| name != Payments::NAME),
             recipe,
             ends: tokio::sync::Mutex::new(ends),
         })
@@ -205,8 +212,10 @@ impl Shop {
             self.payments().crash();
             plan.crashed();
             tokio::time::sleep(DOWN_TIME).await;
-            let again = self.recipe.start(|name| name == Payments::NAME);
-            *self.payments() = again;
+            match self.recipe.start_payments().await {
+                Ok(again) => *self.payments() = again,
+                Err(failure) => return failure,
+            }
             std::future::pending::<Failure>().await
         };
         tokio::select! {
@@ -242,14 +251,24 @@ impl Shop {
 
 /// How to start a service.
 struct Recipe {
+    server: Option<Database>,
     store: Arc<dyn ParticipantStore>,
     broker: Arc<dyn Broker>,
     ended: mpsc::UnboundedSender<ParticipantError>,
 }
 
 impl Recipe {
+    /// Starts the one that crashes.
+    async fn start_payments(&self) -> Result<Service, Failure> {
+        let store = match &self.server {
+            Some(server) => server.open().await?.participants(),
+            None => Arc::clone(&self.store),
+        };
+        Ok(self.start(store, |name| name == Payments::NAME))
+    }
+
     /// Starts the shipped participants that `serves` picks.
-    fn start(&self, serves: impl Fn(&str) -> bool) -> Service {
+    fn start(&self, store: Arc<dyn ParticipantStore>, serves: impl Fn(&str) -> bool) -> Service {
         let picked: Vec<Participant> = participants()
             .into_iter()
             .filter(|participant| serves(participant.name()))
@@ -259,7 +278,7 @@ impl Recipe {
         let running = run_all(
             picked,
             Arc::clone(&tasks) as Arc<dyn Environment>,
-            Arc::clone(&self.store),
+            store,
             Arc::clone(&self.broker),
             ParticipantOptions {
                 reply_grace: REPLY_GRACE,
