@@ -23,7 +23,10 @@ pub(super) fn problems(source: &str) -> Vec<(String, String)> {
         Ok(_) => Vec::new(),
         Err(Problems(problems)) => problems
             .into_iter()
-            .map(|p| (format!("{}:{} {}", p.line, p.column, p.code), p.message))
+            .map(|p| {
+                let place = format!("{}:{} {}", p.line, p.column, p.code);
+                (place, format!("{}; {}", p.message, p.fix))
+            })
             .collect(),
     }
 }
