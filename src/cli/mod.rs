@@ -19,6 +19,7 @@ mod node;
 mod output;
 mod participants;
 mod resume;
+mod schema;
 mod seeds;
 mod serve;
 mod show;
@@ -69,6 +70,8 @@ enum Command {
     Participants(participants::Arguments),
     /// Check saga definitions and report everything that is wrong with them.
     Check(check::Arguments),
+    /// Print the JSON Schema of saga definitions, for editors.
+    Schema,
     /// Start a saga on a running node.
     Start(start::Arguments),
     /// List sagas, newest first; reads the database, so no node need run.
@@ -100,6 +103,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     logging::start(&cli.logging, is_service(&cli.command));
     match cli.command {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Schema => schema::run(),
         Command::Start(arguments) => start::run(&arguments),
         Command::Resume(arguments) => resume::run(&arguments),
         Command::Dev(arguments) => block_on(dev::run(arguments)),

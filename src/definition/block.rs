@@ -218,9 +218,10 @@ impl Draft<'_> {
     }
 
     /// Notes that a block can't stand behind the pivot, and why.
-    pub fn refuse_behind_pivot(&mut self, at: Position, why: &str) {
+    pub fn refuse_behind_pivot(&mut self, at: Position, why: &str, fix: &str) {
         let line = self.pivot.map_or(0, |id| self.node(id).line);
-        let message = format!("{why}, and behind the pivot (line {line}) there is no way back");
+        let message =
+            format!("{why}, and behind the pivot (line {line}) there is no way back; {fix}");
         self.findings.add(at, Rule::AfterPivot, message);
     }
 }

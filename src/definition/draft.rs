@@ -31,6 +31,8 @@ pub(super) struct Draft<'a> {
     pub pivot: Option<NodeId>,
     /// The `timeout` of the whole, if it has one.
     pub saga_timeout: Option<Duration>,
+    /// Whether it has one, be it unreadable.
+    pub saga_ends: bool,
     /// The definition's name.
     pub saga_name: String,
     /// What steps do that do not say it themselves.
@@ -111,6 +113,7 @@ impl<'a> Draft<'a> {
             runs: Vec::new(),
             pivot: None,
             saga_timeout: None,
+            saga_ends: false,
             saga_name: String::new(),
             defaults: Defaults::default(),
             is_full: false,

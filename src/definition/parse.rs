@@ -189,6 +189,7 @@ impl Draft<'_> {
         let version = fields.whole("version", 1..=VERSION_MAX, findings);
         let description = fields.text("description", findings);
         self.saga_timeout = fields.duration("timeout", WAIT_RANGE, findings);
+        self.saga_ends = fields.get("timeout").is_some();
         self.saga_name = name.to_owned();
         let key = fields.require("key", "key: ${ input.order_id }", findings);
         self.read_defaults(fields);

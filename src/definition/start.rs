@@ -135,7 +135,7 @@ impl Draft<'_> {
             catch_up: catch_up.unwrap_or_default(),
             with,
         };
-        if let Err((field, why)) = every.check() {
+        for (field, why) in every.check() {
             let at = fields.get(field).map_or(fields.at, |yaml| yaml.at);
             self.findings.add(at, Rule::BadSchedule, why);
         }

@@ -122,13 +122,21 @@ impl Draft<'_> {
     /// Behind the pivot everything must succeed in the end: nothing is refused, nothing undone.
     fn check_commands_behind_pivot(&mut self, fields: &Fields<'_>) {
         let reasons = [
-            ("reserve", "a `reserve` may be rejected"),
-            ("on_reject", "a rejection means nothing there"),
-            ("compensate", "`compensate` is never sent there"),
+            (
+                "reserve",
+                "a `reserve` may be rejected",
+                "use an `action` or `confirm`, or move the step before the pivot",
+            ),
+            (
+                "on_reject",
+                "what is sent there may not be rejected",
+                "drop `on_reject`",
+            ),
+            ("compensate", "nothing is undone there", "drop `compensate`"),
         ];
-        for (name, why) in reasons {
+        for (name, why, fix) in reasons {
             if let Some(entry) = fields.entry(name) {
-                self.refuse_behind_pivot(entry.at, why);
+                self.refuse_behind_pivot(entry.at, why, fix);
             }
         }
         let has = |name: &str| fields.get(name).is_some();

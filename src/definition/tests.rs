@@ -1,8 +1,13 @@
 //! What a file may say, and what is said about one that may not.
 
+mod blocks;
 mod hostile;
+mod language;
 mod references;
 mod rules;
+mod soundness;
+mod starts;
+mod times;
 
 use std::time::Duration;
 

@@ -53,7 +53,7 @@ impl Draft<'_> {
     /// How long; a wait that nothing would ever end must say so.
     fn wait_timeout(&mut self, fields: &Fields<'_>, id: NodeId) -> Option<Delay> {
         let Some(yaml) = fields.get("timeout") else {
-            if self.saga_timeout.is_none() || self.is_behind_pivot(id) {
+            if !self.saga_ends || self.is_behind_pivot(id) {
                 let message = "if no signal comes, nothing ends this wait; add `timeout: 7d`, or `timeout: none` if it may wait for ever";
                 self.findings.add(fields.at, Rule::UnboundedWait, message);
             }
@@ -86,8 +86,8 @@ impl Draft<'_> {
             && self.is_behind_pivot(id)
         {
             let at = entry.map_or(timeout.at, |entry| entry.at);
-            let why = "this wait fails when its time is up (`on_timeout: continue` would not)";
-            self.refuse_behind_pivot(at, why);
+            let why = "this wait fails when its time is up";
+            self.refuse_behind_pivot(at, why, "write `on_timeout: continue`");
         }
         on_timeout
     }
@@ -134,7 +134,11 @@ impl Draft<'_> {
         let id = self.add(fields, spot, placeholder)?;
         let name = self.name(fields, "saga", id);
         if self.is_behind_pivot(id) {
-            self.refuse_behind_pivot(fields.at, "another saga may fail");
+            self.refuse_behind_pivot(
+                fields.at,
+                "another saga may fail",
+                "move the block before it",
+            );
         }
         let saga = self.run(fields);
         let with = fields

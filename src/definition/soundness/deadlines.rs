@@ -10,9 +10,11 @@ use std::time::Duration;
 use super::super::draft::Draft;
 use super::super::duration::format_duration;
 use super::super::problem::{Position, Rule};
-use super::super::{Definition, Delay, NodeId, NodeKind, Retry, Step};
+use super::super::{Definition, Delay, Node, NodeId, NodeKind, Retry, Step};
 
 type Found = (Position, Rule, String);
+/// What each block may take at worst, by its number; `None` if nothing bounds it.
+type Worst = Vec<Option<Duration>>;
 
 impl Draft<'_> {
     /// Every deadline that can't be met or never comes.
@@ -21,8 +23,9 @@ impl Draft<'_> {
         if let Some(saga) = self.saga_timeout {
             self.visit(Definition::ROOT, Duration::ZERO, saga, &mut found);
         }
+        let worst = self.at_worst();
         let leases = self.nodes.iter().filter_map(|node| match &node.kind {
-            NodeKind::Step(step) => self.check_lease(node.id, step.expires_in?),
+            NodeKind::Step(step) => self.check_lease(node.id, step.expires_in?, &worst),
             _ => None,
         });
         found.extend(leases);
@@ -129,8 +132,13 @@ impl Draft<'_> {
     }
 
     /// Whether a reservation may lapse before the pivot.
-    fn check_lease(&self, id: NodeId, lease: Duration) -> Option<Found> {
-        let worst = match (self.from_here_to_pivot(id), self.saga_timeout) {
+    fn check_lease(
+        &self,
+        id: NodeId,
+        lease: Duration,
+        worst: &[Option<Duration>],
+    ) -> Option<Found> {
+        let worst = match (self.worst_to_pivot(id, worst), self.saga_timeout) {
             (Some(worst), Some(saga)) => Some(worst.min(saga)),
             (worst, saga) => worst.or(saga),
         };
@@ -149,23 +157,24 @@ impl Draft<'_> {
     }
 
     /// What may pass at worst from a block's begin to the pivot; `None` if nothing bounds it.
-    fn from_here_to_pivot(&self, id: NodeId) -> Option<Duration> {
-        let mut worst = self.at_worst(id)?;
+    fn worst_to_pivot(&self, id: NodeId, all: &[Option<Duration>]) -> Option<Duration> {
+        let of = |id: NodeId| all[usize::from(id.0)];
+        let mut worst = of(id)?;
         let mut at = self.node(id);
         while let Some(parent) = at.parent.map(|parent| self.node(parent)) {
             match &parent.kind {
                 NodeKind::Sequence(children) => {
                     for later in &children[at.position + 1..] {
-                        worst = worst.saturating_add(self.at_worst(*later)?);
+                        worst = worst.saturating_add(of(*later)?);
                     }
                 }
                 NodeKind::Parallel(children) => {
                     for beside in children {
-                        worst = worst.max(self.at_worst(*beside)?);
+                        worst = worst.max(of(*beside)?);
                     }
                 }
                 // It may be the first item's.
-                NodeKind::ForEach { .. } => worst = worst.max(self.at_worst(parent.id)?),
+                NodeKind::ForEach { .. } => worst = worst.max(of(parent.id)?),
                 NodeKind::Step(_) | NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => {}
             }
             at = parent;
@@ -173,22 +182,32 @@ impl Draft<'_> {
         Some(worst)
     }
 
-    /// What a block may take at worst before the pivot.
-    fn at_worst(&self, id: NodeId) -> Option<Duration> {
-        if self.is_behind_pivot(id) {
+    /// What each block may take at worst before the pivot.
+    fn at_worst(&self) -> Worst {
+        let mut worst = vec![None; self.nodes.len()];
+        // What is inside a block has a higher number.
+        for node in self.nodes.iter().rev() {
+            worst[usize::from(node.id.0)] = self.one_at_worst(node, &worst);
+        }
+        worst
+    }
+
+    fn one_at_worst(&self, node: &Node, inner: &[Option<Duration>]) -> Option<Duration> {
+        if self.is_behind_pivot(node.id) {
             return Some(Duration::ZERO);
         }
+        let of = |id: &NodeId| inner[usize::from(id.0)];
         let fixed = |delay: &Delay| match delay {
             Delay::Fixed(delay) => Some(*delay),
             Delay::Computed(_) => None,
         };
-        match &self.node(id).kind {
-            NodeKind::Sequence(children) => children.iter().try_fold(Duration::ZERO, |sum, id| {
-                Some(sum.saturating_add(self.at_worst(*id)?))
-            }),
-            NodeKind::Parallel(children) => children.iter().try_fold(Duration::ZERO, |most, id| {
-                Some(most.max(self.at_worst(*id)?))
-            }),
+        match &node.kind {
+            NodeKind::Sequence(children) => children
+                .iter()
+                .try_fold(Duration::ZERO, |sum, id| Some(sum.saturating_add(of(id)?))),
+            NodeKind::Parallel(children) => children
+                .iter()
+                .try_fold(Duration::ZERO, |most, id| Some(most.max(of(id)?))),
             NodeKind::ForEach {
                 body,
                 sequential,
@@ -197,7 +216,7 @@ impl Draft<'_> {
             } => {
                 let times = if *sequential { *at_most } else { 1 };
                 let times = u32::try_from(times).unwrap_or(u32::MAX);
-                Some(self.at_worst(*body)?.saturating_mul(times))
+                Some(of(body)?.saturating_mul(times))
             }
             NodeKind::Step(step) => Some(all_attempts(step)),
             NodeKind::Wait(wait) => wait.timeout.as_ref().and_then(fixed),

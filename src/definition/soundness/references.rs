@@ -45,7 +45,7 @@ impl Tree<'_, '_> {
                 problems.push((Rule::UnknownReference, why));
             }
         }
-        if let Some(only) = self.only_root(usage.place) {
+        if let Some(only) = only_root(usage.place) {
             let used = [
                 ("input", references.input.is_used()),
                 ("item", references.item.is_used()),
@@ -73,16 +73,6 @@ impl Tree<'_, '_> {
             problems.extend(self.check_step(usage, step));
         }
         problems
-    }
-
-    /// What alone is known when an expression is computed before, or outside, a saga's life.
-    fn only_root(&self, place: Place) -> Option<&'static str> {
-        match place {
-            Place::Key => Some("input"),
-            Place::Event => Some("event"),
-            Place::Tick => Some("tick"),
-            _ => None,
-        }
     }
 
     fn check_step(&self, usage: &Use, step: &str) -> Option<(Rule, String)> {
@@ -277,6 +267,16 @@ impl Tree<'_, '_> {
 
     fn kind(&self, id: NodeId) -> &NodeKind {
         &self.draft.node(id).kind
+    }
+}
+
+/// What alone is known when an expression is computed before, or outside, a saga's life.
+fn only_root(place: Place) -> Option<&'static str> {
+    match place {
+        Place::Key => Some("input"),
+        Place::Event => Some("event"),
+        Place::Tick => Some("tick"),
+        _ => None,
     }
 }
 

@@ -25,27 +25,34 @@ pub(in crate::definition) fn check(
 ) {
     let newest = newest(all);
     for (name, at) in caller.runs {
-        let Some(callee) = newest.get(name.as_str()) else {
+        let Some(target) = newest.get(name.as_str()) else {
             let hint = did_you_mean(name, newest.keys().copied());
             let message = format!("no file defines a saga `{name}`{hint}");
             findings.add(*at, Rule::UnknownSaga, message);
             continue;
         };
-        let mut path = vec![caller.definition.name.as_str(), name.as_str()];
-        match deepest(callee, &newest, &mut path) {
+        // An older version is not what others run, so it can't be part of a circle.
+        let own = caller.definition;
+        let is_newest = newest
+            .get(own.name.as_str())
+            .is_some_and(|newest| newest.definition.version == own.version);
+        let mut path: Vec<&str> = Vec::new();
+        path.extend(is_newest.then_some(own.name.as_str()));
+        path.push(name.as_str());
+        match depth_below(target, &newest, &mut BTreeMap::new(), &mut path) {
             Err(()) => {
                 let circle = path.join("` runs `");
                 let message =
                     format!("`{circle}`, and so on for ever; let one of them do without the other");
                 findings.add(*at, Rule::RecursiveSaga, message);
             }
-            Ok(depth) if depth > SUB_SAGAS_DEEP_MAX => {
+            Ok(depth) if depth >= SUB_SAGAS_DEEP_MAX => {
                 let message = format!(
                     "sagas run one another deeper than {SUB_SAGAS_DEEP_MAX}; put steps of the inner ones here"
                 );
                 findings.add(*at, Rule::RecursiveSaga, message);
             }
-            Ok(_) => check_time(caller, callee, *at, findings),
+            Ok(_) => check_time(caller, target, *at, findings),
         }
     }
 }
@@ -65,19 +72,21 @@ fn newest<'a, 'd>(all: &'a [Caller<'d>]) -> BTreeMap<&'a str, &'a Caller<'d>> {
     newest
 }
 
-/// How many sagas deep it goes from here; an error, with the circle in `path`, if it has no end.
-/// Gives up, deep enough to be refused, before a wide graph takes long.
-fn deepest<'a>(
+/// How many sagas run one another below this one; an error, with the circle at the end of `path`,
+/// if there is no end. What is known of others is kept in `known`, so that each is visited once.
+fn depth_below<'a>(
     caller: &'a Caller<'_>,
     newest: &BTreeMap<&str, &'a Caller<'_>>,
+    known: &mut BTreeMap<&'a str, usize>,
     path: &mut Vec<&'a str>,
 ) -> Result<usize, ()> {
-    let mut depth = path.len();
-    if depth > SUB_SAGAS_DEEP_MAX + 1 {
-        return Ok(depth);
+    let name = caller.definition.name.as_str();
+    if let Some(depth) = known.get(name) {
+        return Ok(*depth);
     }
+    let mut depth = 0;
     for (name, _) in caller.runs {
-        let Some(callee) = newest.get(name.as_str()) else {
+        let Some(target) = newest.get(name.as_str()) else {
             continue;
         };
         let is_circle = path.contains(&name.as_str());
@@ -85,29 +94,30 @@ fn deepest<'a>(
         if is_circle {
             return Err(());
         }
-        depth = depth.max(deepest(callee, newest, path)?);
+        depth = depth.max(1 + depth_below(target, newest, known, path)?);
         path.pop();
     }
+    known.insert(name, depth);
     Ok(depth)
 }
 
 /// A sub-saga whose sleeps alone take longer than the block gives it can never succeed.
-fn check_time(caller: &Caller<'_>, callee: &Caller<'_>, at: Position, findings: &mut Findings<'_>) {
-    let callee = callee.definition;
+fn check_time(caller: &Caller<'_>, target: &Caller<'_>, at: Position, findings: &mut Findings<'_>) {
+    let target = target.definition;
     let given = caller
         .definition
         .nodes
         .iter()
         .filter_map(|node| match &node.kind {
-            NodeKind::Saga(block) if block.saga == callee.name => Some(block.timeout),
+            NodeKind::Saga(block) if block.saga == target.name => Some(block.timeout),
             _ => None,
         });
     let Some(given) = given.min() else { return };
-    let needed = surely(callee, Definition::ROOT);
+    let needed = surely(target, Definition::ROOT);
     if needed > given {
         let message = format!(
             "`{}` sleeps for {}, so it can't reach its pivot in the {} it is given; give it a longer `timeout`",
-            callee.name,
+            target.name,
             format_duration(needed),
             format_duration(given)
         );
