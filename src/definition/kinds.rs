@@ -42,8 +42,6 @@ pub struct Sleep {
 
 /// How long: written down, or computed.
 #[derive(Debug)]
-// A definition has few of them, so there is little to save by boxing the larger one.
-#[allow(clippy::large_enum_variant)]
 pub enum Delay {
     /// Written down.
     Fixed(Duration),

@@ -126,10 +126,10 @@ fn files_full_of_loops_and_waits_are_judged_quickly() {
         }
         format!("- {block}\n")
     };
-    let leases: String = (0..900)
+    let leases: Vec<String> = (0..900)
         .map(|n| format!("- {{ step: s{n}, reserve: p.r, compensate: p.c, expires_in: 1s, retry: {{ attempts: 1000 }} }}\n"))
         .collect();
-    let references: String = (0..900)
+    let references: Vec<String> = (0..900)
         .map(|n| {
             let used: Vec<String> = (1..20).map(|back| format!("steps.s{}", n + back)).collect();
             format!(
@@ -142,8 +142,8 @@ fn files_full_of_loops_and_waits_are_judged_quickly() {
     let schedule = format!("start: {{ every: \"{schedules}\" }}\n");
     refused_quickly("loops", &with_steps(&loops));
     refused_quickly("nested loops", &with_steps(&nested));
-    refused_quickly("leases", &with_steps(&leases));
-    refused_quickly("references", &with_steps(&references));
+    refused_quickly("leases", &with_steps(&leases.concat()));
+    refused_quickly("references", &with_steps(&references.concat()));
     refused_quickly(
         "schedule",
         &(schedule + &with_steps("- { step: a, confirm: p.f }")),
@@ -261,10 +261,11 @@ fn blocks() -> impl Strategy<Value = String> {
         })
     });
     prop::collection::vec(tree, 1..5).prop_map(|blocks| {
-        blocks
+        let lines: Vec<String> = blocks
             .iter()
             .map(|block| format!("  - {block}\n"))
-            .collect()
+            .collect();
+        lines.concat()
     })
 }
 

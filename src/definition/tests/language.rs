@@ -67,16 +67,14 @@ fn completed(example: &str) -> String {
             .filter(|line| !line.starts_with([' ', '#']))
             .filter_map(|line| line.split_once(':').map(|(name, _)| name))
             .collect();
-        let top: String = top
-            .lines()
-            .filter(|line| {
-                line.split_once(':')
-                    .is_some_and(|(name, _)| !given.contains(name))
-            })
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let missing = |line: &&str| {
+            line.split_once(':')
+                .is_some_and(|(name, _)| !given.contains(name))
+        };
+        let top: Vec<&str> = top.lines().filter(missing).collect();
+        let top = top.join("\n");
         let steps = if given.contains("steps") { "" } else { steps };
-        format!("{top}{example}\n{steps}")
+        format!("{top}\n{example}\n{steps}")
     }
 }
 
