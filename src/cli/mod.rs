@@ -20,6 +20,7 @@ mod node;
 mod operator;
 mod output;
 mod participants;
+mod schema;
 mod seeds;
 mod serve;
 mod show;
@@ -72,6 +73,8 @@ enum Command {
     Participants(participants::Arguments),
     /// Check saga definitions and report everything that is wrong with them.
     Check(check::Arguments),
+    /// Print the JSON Schema of saga definitions, for editors.
+    Schema,
     /// Start a saga on a running node.
     Start(start::Arguments),
     /// List sagas, newest first; reads the database, so no node need run.
@@ -115,6 +118,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     logging::start(&cli.logging, is_service(&cli.command));
     match cli.command {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Schema => schema::run(),
         Command::Start(arguments) => start::run(&arguments),
         Command::Cancel(arguments) => operator::run("cancel", &arguments),
         Command::Retry(arguments) => operator::retry(&arguments),

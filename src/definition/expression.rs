@@ -93,7 +93,8 @@ impl SagaFacts {
 pub struct Expression {
     /// As written, without `${` and `}`.
     pub source: String,
-    references: References,
+    // Most of an expression's size, and hardly ever looked at when it is evaluated.
+    references: Box<References>,
     compiled: Compiled,
 }
 
@@ -134,7 +135,7 @@ impl Expression {
         };
         Ok(Self {
             source: source.to_owned(),
-            references,
+            references: Box::new(references),
             compiled,
         })
     }
@@ -143,7 +144,7 @@ impl Expression {
     pub(in crate::definition) fn placeholder() -> Self {
         Self {
             source: String::new(),
-            references: References::default(),
+            references: Box::default(),
             compiled: Compiled::Path(Path::input()),
         }
     }

@@ -9,18 +9,25 @@
 //! the block itself and so is evaluated for each item.
 
 mod block;
+mod destination;
 mod draft;
 mod duration;
 pub mod expression;
 mod fields;
+mod grammar;
 mod input;
 mod kinds;
 mod names;
+mod pace;
 mod parse;
 mod problem;
+mod repeat;
+mod schedule;
 mod soundness;
+mod start;
 mod step;
 mod template;
+mod waits;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -35,7 +42,7 @@ pub use kinds::{
     SubSaga, Wait, parse_delay,
 };
 pub use parse::{parse, parse_all};
-pub use problem::{PROBLEMS_MAX, Problem, Problems, Rule};
+pub use problem::{End, PROBLEMS_MAX, Problem, Problems, Rule};
 pub use template::Template;
 
 use crate::message::Destination;
@@ -55,8 +62,19 @@ pub const STEP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Shortest and longest `timeout` of a step.
 pub const STEP_TIMEOUT_RANGE: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_hours(30 * 24));
+/// Longest `wait`, `sleep`, or `timeout` of a saga: ten years.
+pub const WAIT_MAX: Duration = Duration::from_hours(3_660 * 24);
+/// How long a sub-saga has to reach its pivot when the block does not say.
+pub const SUB_SAGA_TIMEOUT_DEFAULT: Duration = Duration::from_hours(1);
+/// Most steps, waits, sleeps and sub-sagas that one saga may come to have, all items counted.
+pub const INSTANCES_MAX: usize = 100_000;
+/// Deepest nesting of sagas that run one another.
+pub const SUB_SAGAS_DEEP_MAX: usize = 8;
 /// Attempts of a confirm or compensate after which a person is asked.
 pub const SUSPEND_AFTER_DEFAULT: u32 = 20;
+
+/// The JSON Schema of the language itself, for editors.
+pub const LANGUAGE_SCHEMA: &str = include_str!("language.schema.json");
 
 /// A definition that was checked.
 #[derive(Debug)]
@@ -206,6 +224,9 @@ pub struct Step {
     pub suspend_after: u32,
     /// What a rejection of the forward command leads to.
     pub on_reject: OnReject,
+    /// How long a reservation holds, as far as the author knows; the participant's `expires_at`
+    /// says it exactly.
+    pub expires_in: Option<Duration>,
 }
 
 /// What a step's forward command is.

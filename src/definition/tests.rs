@@ -1,8 +1,13 @@
 //! What a file may say, and what is said about one that may not.
 
+mod blocks;
 mod hostile;
+mod language;
 mod references;
 mod rules;
+mod soundness;
+mod starts;
+mod times;
 
 use std::time::Duration;
 
@@ -23,7 +28,10 @@ pub(super) fn problems(source: &str) -> Vec<(String, String)> {
         Ok(_) => Vec::new(),
         Err(Problems(problems)) => problems
             .into_iter()
-            .map(|p| (format!("{}:{} {}", p.line, p.column, p.code), p.message))
+            .map(|p| {
+                let place = format!("{}:{} {}", p.line, p.column, p.code);
+                (place, format!("{}; {}", p.message, p.fix))
+            })
             .collect(),
     }
 }
