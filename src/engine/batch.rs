@@ -119,9 +119,8 @@ impl<'a> Batch<'a> {
 
     fn tell(&mut self, work: Work, id: SagaId, input: Input) {
         let told = match self.turn(id, input) {
-            Ok(()) => Ok(()),
             // A person's action that is known already is done.
-            Err(Rejection::Nothing) => Ok(()),
+            Ok(()) | Err(Rejection::Nothing) => Ok(()),
             Err(Rejection::Stale) => {
                 self.node.wary.store(WARY_BATCHES, Ordering::Relaxed);
                 self.again.push(work);

@@ -9,7 +9,7 @@ use super::event::{Decision, Event, Input, Refusal, Reply, Send, Starter};
 use super::retry::backoff;
 use super::state::{Pass, Saga, StepStatus, Waiting};
 use super::walk::Move;
-use crate::definition::{Definition, OnReject};
+use crate::definition::{Definition, NodeId, OnReject};
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::message::Outcome;
 
@@ -53,6 +53,7 @@ pub fn decide_sabotaged(
         events: Vec::new(),
         sends: Vec::new(),
         moves: Vec::new(),
+        focus: (Definition::ROOT, Vec::new()),
     };
     match input {
         Input::Start { input, starter } => turn.start(input, starter)?,
@@ -80,6 +81,8 @@ pub(super) struct Turn<'a> {
     pub(super) sends: Vec<Send>,
     /// Blocks still to enter or to leave in this decision, the next one last.
     pub(super) moves: Vec<Move>,
+    /// The block that expressions are evaluated for, and its places in the loops around it.
+    pub(super) focus: (NodeId, Vec<u32>),
 }
 
 impl Turn<'_> {
@@ -384,6 +387,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn complete(&mut self) {
+        self.focus = (Definition::ROOT, Vec::new());
         let output = match &self.definition.output {
             None => Value::Null,
             // The work is done and stays done; the result just can't be shown.

@@ -160,7 +160,11 @@ pub enum Event {
         /// From 1, counted anew in each phase.
         attempt: u32,
         /// The payload, when it was computed for this command.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "super::state::present"
+        )]
         with: Option<Arc<Value>>,
         /// When the answer is overdue.
         due: Timestamp,

@@ -113,6 +113,7 @@ impl Turn<'_> {
         self.emit(Event::Advanced { at: at.clone() });
         let remaining = self.saga.blocks.get(&at).map_or(0, |known| known.remaining);
         let backward = self.saga.pass == Pass::Rollback;
+        self.focus = (*body, deeper(&at.indices, index as usize));
         let enough = match until {
             Some(until) if !backward => match self.is_enough(until, &at, *body, index) {
                 Ok(enough) => enough,

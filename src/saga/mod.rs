@@ -24,6 +24,7 @@ mod event;
 pub mod journal;
 mod loops;
 mod operator;
+mod replies;
 mod retry;
 mod sends;
 mod state;

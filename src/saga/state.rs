@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::event::{BlockPath, Reply, Signal, Starter};
 use super::status::Status;
-use crate::definition::{SagaFacts, StepReplies};
+use crate::definition::SagaFacts;
 use crate::id::{Phase, SagaId, StepPath, Timestamp};
 
 /// A saga as the fold of its journal.
@@ -39,6 +39,11 @@ pub struct Saga {
     /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// The result, once completed.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub output: Option<Arc<Value>>,
     /// Steps that were reached.
     pub steps: BTreeMap<StepPath, StepState>,
@@ -118,10 +123,18 @@ pub struct StepState {
     /// What it waits for.
     pub waiting: Waiting,
     /// The payload.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub with: Option<Arc<Value>>,
     /// What the `reserve`, `action` or confirm-only `confirm` answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub reply: Option<Arc<Value>>,
     /// The newest trouble, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -269,6 +282,12 @@ impl Saga {
 
     /// Why it stands there: what a person asks first.
     pub fn status_reason(&self) -> Option<String> {
+        if let Some(Forced { by, why }) = &self.forced {
+            return Some(format!("forced by {by}: {why}"));
+        }
+        if self.paused.is_some() {
+            return Some("paused by a person".to_owned());
+        }
         match self
             .suspended
             .first()
@@ -333,20 +352,11 @@ impl Saga {
     }
 }
 
-impl StepReplies for Saga {
-    fn reply(&self, step: &str) -> Option<Value> {
-        let value = |state: &StepState| state.reply.as_deref().cloned();
-        if let Some(state) = self.steps.get(&StepPath::plain(step)) {
-            return value(state);
-        }
-        let instances = self
-            .steps
-            .range(StepPath::plain(step)..)
-            .take_while(|(path, _)| path.name == step)
-            .map(|(_, state)| value(state).unwrap_or(Value::Null))
-            .collect::<Vec<_>>();
-        (!instances.is_empty()).then_some(Value::Array(instances))
-    }
+/// What is there is `Some`, also if it is null: an empty answer is an answer.
+pub(super) fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Arc<Value>>, D::Error> {
+    Arc::<Value>::deserialize(deserializer).map(Some)
 }
 
 /// JSON keys must be text, so the map is stored as a list of pairs.

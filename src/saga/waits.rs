@@ -112,8 +112,11 @@ impl Turn<'_> {
 
     /// Ends the wait with the oldest kept signal that it accepts.
     fn take_signal(&mut self, path: &StepPath, wait: &Wait) {
-        let block = block_named(self.definition, &path.name);
-        let item = block.and_then(|block| self.item_at(block, &path.indices));
+        let Some(block) = block_named(self.definition, &path.name) else {
+            return;
+        };
+        let item = self.item_at(block, &path.indices);
+        self.focus = (block, path.indices.clone());
         let taken = self.saga.signals.iter().find(|signal| {
             signal.name == wait.signal && self.matches(wait, &signal.body, item.as_deref())
         });

@@ -52,6 +52,7 @@ impl Turn<'_> {
                     item,
                 } => {
                     let node = self.definition.node(block);
+                    self.focus = (block, indices.clone());
                     match self.saga.pass {
                         Pass::Rollback => self.enter_backward(node, indices),
                         _ => self.enter(node, indices, item),
@@ -76,7 +77,7 @@ impl Turn<'_> {
     pub(super) fn scope<'s>(&'s self, item: Option<&'s Value>) -> Scope<'s> {
         Scope {
             input: &self.saga.input,
-            steps: &*self.saga,
+            steps: self,
             item,
             given: None,
             saga: Some(&self.saga.facts),

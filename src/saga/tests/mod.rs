@@ -1,8 +1,10 @@
 //! What the core does, told as stories: inputs in, commands out.
 
 mod blocks;
+mod loops;
 mod operators;
 mod passes;
+mod signals;
 mod suspension;
 mod trouble;
 

@@ -89,7 +89,7 @@ fn what_ended_does_not_change_again() {
     );
     assert_eq!(story.tell(Input::Wake), Err(Refusal::Settled));
     let resume = operator("a-1", OperatorKind::Resume);
-    assert_eq!(story.tell(resume), Err(Refusal::Settled));
+    assert_eq!(story.tell(resume), Err(Refusal::Ended));
 }
 
 #[test]
