@@ -102,6 +102,15 @@ pub const CODES: &[(Code, &str)] = &[
     (code::NODE_BUSY, "the node handles too many requests"),
     (code::REQUEST_TIMEOUT, "the request took too long"),
     (code::NOT_SUSPENDED, "the saga does not wait for a person"),
+    (code::DEAD_LETTERED, "the broker dead-lettered the message"),
+    (
+        code::LETTER_NOT_FOUND,
+        "there is no dead letter with this id",
+    ),
+    (
+        code::LETTER_REFUSED,
+        "the dead letter can't be replayed, edited or discarded as asked",
+    ),
 ];
 
 /// The codes by name.
@@ -160,4 +169,10 @@ pub mod code {
     pub const REQUEST_TIMEOUT: Code = Code(44);
     /// The saga does not wait for a person.
     pub const NOT_SUSPENDED: Code = Code(45);
+    /// The broker dead-lettered the message.
+    pub const DEAD_LETTERED: Code = Code(50);
+    /// There is no dead letter with this id.
+    pub const LETTER_NOT_FOUND: Code = Code(51);
+    /// The dead letter can't be replayed, edited or discarded as asked.
+    pub const LETTER_REFUSED: Code = Code(52);
 }
