@@ -151,6 +151,8 @@ impl Node {
         .map_err(Failure::new)?;
         let router = http::router(Api {
             engine: Arc::clone(&engine),
+            letters: store.letters(),
+            environment: Arc::clone(environment),
             metrics: Some(metrics),
             stopping: stopping.clone(),
             limits: Limits::default(),

@@ -174,7 +174,7 @@ pub(super) async fn resume(
     Ok(Json(HeadView::new(&head)))
 }
 
-fn path(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+pub(super) fn path(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     path.map(|Path(text)| text)
         .map_err(|wrong| Problem::malformed(wrong.body_text()))
 }
@@ -187,7 +187,7 @@ fn saga_id(text: &str) -> Result<SagaId, Problem> {
 
 /// The body of a request that changes something. It must say that it is JSON: a page of another
 /// origin can't, without the browser asking us first.
-fn json_body(
+pub(super) fn json_body(
     context: &Context,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -213,7 +213,7 @@ fn json_body(
     })
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let code = if error.is_data() {
             code::REQUEST_MALFORMED
