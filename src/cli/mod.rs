@@ -11,6 +11,7 @@ mod client;
 mod dead_letters;
 mod definitions;
 mod dev;
+mod drains;
 pub mod exit;
 mod list;
 mod logging;
@@ -78,7 +79,7 @@ enum Command {
     /// Have a suspended saga's steps tried again.
     Resume(resume::Arguments),
     /// Look at messages nobody could handle.
-    DeadLetters(dead_letters::Arguments),
+    DeadLetters(Box<dead_letters::Arguments>),
     /// Bring the database's tables up to date; nodes do so themselves when they start.
     Migrate(migrate::Arguments),
 }
@@ -107,7 +108,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Participants(arguments) => block_on(participants::run(arguments)),
         Command::List(arguments) => block_on(list::run(arguments)),
         Command::Show(arguments) => block_on(show::run(arguments)),
-        Command::DeadLetters(arguments) => block_on(dead_letters::run(arguments)),
+        Command::DeadLetters(arguments) => block_on(dead_letters::run(*arguments)),
         Command::Migrate(arguments) => block_on(migrate::run(arguments)),
     }
 }

@@ -168,9 +168,9 @@ impl Drain {
             }
             Err(error) => {
                 let mut stored = Stored::default();
-                letters
-                    .iter()
-                    .for_each(|letter| stored.refuse(queue, letter, &error));
+                for letter in letters {
+                    stored.refuse(queue, letter, &error);
+                }
                 Ok(Some(stored))
             }
         }

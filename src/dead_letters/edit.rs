@@ -242,7 +242,7 @@ impl Desk {
         if message == *letter.message() {
             return Err(refused("nothing would change"));
         }
-        let changes = [change(&letter.head, Change::Edit(message))];
+        let changes = [change(&letter.head, Change::Edit(Box::new(message)))];
         let nothing = PublishedReplays::default();
         let actor = self.actor(by, why);
         let lost = self

@@ -22,7 +22,8 @@ use crate::error::code;
 use crate::id::{SagaId, Timestamp};
 use crate::message::{DEAD_LETTER_QUEUE, Destination, Message};
 use crate::store::dead_letters::{
-    Change, HEADER_LETTER, HEADER_REPLAYS, Letter, LetterHead, LetterStatus, PublishedReplays,
+    Change, HEADER_LETTER, HEADER_ORIGIN, HEADER_REPLAYS, Letter, LetterHead, LetterStatus,
+    PublishedReplays,
 };
 use crate::store::{LoadRequest, OutboxMessage, Status};
 
@@ -35,7 +36,7 @@ const SWEEP_ROWS_MAX: usize = 500;
 /// Pause between two looks at replays that are on their way.
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 /// How long to wait for replays that are on their way.
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(60);
+const SETTLE_TIME_MAX: Duration = Duration::from_mins(1);
 /// With a rate, chunks a second.
 const CHUNKS_A_SECOND: u32 = 5;
 /// Prefetch of the drains that watch for what comes back.
@@ -133,6 +134,13 @@ pub fn prepare(
     headers.retain(|name, _| !is_brokers(name));
     headers.insert(HEADER_LETTER.to_owned(), Value::from(head.id.to_string()));
     headers.insert(HEADER_REPLAYS.to_owned(), Value::from(head.replays + 1));
+    let origin = head.origin.queue.clone().or_else(|| {
+        let to = &destination;
+        to.exchange.is_empty().then(|| to.routing_key.clone())
+    });
+    if let Some(queue) = origin {
+        headers.insert(HEADER_ORIGIN.to_owned(), Value::from(queue));
+    }
     Ok(OutboxMessage {
         id,
         destination,
@@ -280,6 +288,7 @@ impl Desk {
                 .commit(&heads, options, due_at, &told, &mut total, &mut tell)
                 .await?;
             let count = sent.len();
+            let went: HashSet<Uuid> = sent.iter().map(|(letter, _)| *letter).collect();
             total.replayed += count as u64;
             let outcome = self.publish(broker, sent).await;
             for (letter, _) in &outcome.published.returned {
@@ -295,7 +304,7 @@ impl Desk {
             }
             if canaries > 0 {
                 canaries = canaries.saturating_sub(count);
-                out.extend(heads);
+                out.extend(heads.into_iter().filter(|head| went.contains(&head.id)));
                 if canaries == 0 {
                     self.note(options, std::mem::take(&mut published)).await?;
                     tell(ReplayEvent::Waiting(out.len(), wait));

@@ -78,7 +78,7 @@ fn asked(query: Queried, now: Timestamp, most: usize) -> Result<Asked, Problem> 
     let Query(mut fields) = query.map_err(|wrong| Problem::malformed(wrong.body_text()))?;
     let mut take = |name: &str| fields.remove(name);
     let (limit, after) = (take("limit"), take("after"));
-    let order = take("order");
+    let direction = take("order");
     let (older, newer) = (take("older_than"), take("newer_than"));
     let mut filter = serde_json::Map::new();
     filter.extend(
@@ -100,7 +100,7 @@ fn asked(query: Queried, now: Timestamp, most: usize) -> Result<Asked, Problem> 
         text.parse()
             .map_err(|_| wrong(format!("`limit` is `{text}`")))
     })?;
-    let oldest_first = match order.as_deref() {
+    let oldest_first = match direction.as_deref() {
         None | Some("newest") => false,
         Some("oldest") => true,
         Some(other) => return Err(wrong(format!("`order` is `{other}`: newest or oldest"))),
@@ -371,9 +371,10 @@ pub(super) async fn import(
     let Import { letters } = parse(&json_body(&context, &headers, body)?)?;
     let (mut new, mut known) = (0_u64, 0_u64);
     for letter in letters {
-        match context.desk().import(&letter.to_string()).await? {
-            true => new += 1,
-            false => known += 1,
+        if context.desk().import(&letter.to_string()).await? {
+            new += 1;
+        } else {
+            known += 1;
         }
     }
     Ok(Json(json!({ "new": new, "known": known })))

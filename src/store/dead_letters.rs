@@ -30,6 +30,8 @@ pub use facts::{LetterFacts, fingerprint};
 
 /// Header of a replay: how often its message has been replayed, this time included.
 pub const HEADER_REPLAYS: &str = "backstitch-replays";
+/// Header of a replay: the queue where its message died first, should nobody say so next time.
+pub const HEADER_ORIGIN: &str = "backstitch-origin";
 /// Header of a replay: the letter it was made from.
 pub const HEADER_LETTER: &str = "backstitch-letter";
 
@@ -349,7 +351,7 @@ pub enum Change {
     /// Send its message again.
     Replay(Box<OutboxMessage>),
     /// Have replays send another message.
-    Edit(Message),
+    Edit(Box<Message>),
     /// Forget it.
     Discard,
     /// It is undecided again.

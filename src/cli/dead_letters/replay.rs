@@ -1,5 +1,6 @@
 //! `dead-letters replay`: letters → queues.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -91,7 +92,7 @@ pub(super) async fn run(
     let stop = super::stop_on_signal();
     let total = desk
         .replay(&broker.handle(), selection, &options, &stop, |event| {
-            tell(&event, false)
+            tell(&event, false);
         })
         .await;
     broker.close().await;
@@ -132,7 +133,8 @@ fn report(total: &Replayed, json: bool, dry: bool) -> Result<Exit, Failure> {
             ),
         ] {
             if count > 0 {
-                line.push_str(&format!(", {count} {what}"));
+                // Writing to a string can't fail.
+                let _ = write!(line, ", {count} {what}");
             }
         }
         output::print(&(line + "\n"))?;

@@ -90,7 +90,7 @@ pub(super) async fn audit(
     arguments: &AuditArguments,
     json: bool,
 ) -> Result<Exit, Failure> {
-    let shows = |letter| {
+    let wanted = |letter| {
         arguments
             .letter
             .map_or(arguments.list, |one| letter == Some(one))
@@ -98,7 +98,7 @@ pub(super) async fn audit(
     let mut shown = Vec::new();
     let check = desk
         .check_audit(|entry| {
-            if shows(entry.letter) {
+            if wanted(entry.letter) {
                 shown.push(AuditView::new(entry));
             }
         })

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{HEADER_LETTER, HEADER_REPLAYS, LetterOrigin};
+use super::{HEADER_LETTER, HEADER_ORIGIN, HEADER_REPLAYS, LetterOrigin};
 use crate::id::SagaId;
 use crate::message::Message;
 use crate::message::correlation::Correlation;
@@ -79,7 +79,9 @@ pub(in crate::store) fn origin(message: &Message) -> LetterOrigin {
     LetterOrigin {
         exchange: header("x-first-death-exchange").or_else(|| text(field("exchange"))),
         routing_key: keys.and_then(|keys| text(keys.first())),
-        queue: queue.or_else(|| text(field("queue"))),
+        queue: queue
+            .or_else(|| text(field("queue")))
+            .or_else(|| header(HEADER_ORIGIN)),
         reason: reason.or_else(|| text(field("reason"))),
         count: field("count").and_then(Value::as_u64).unwrap_or(0),
     }
