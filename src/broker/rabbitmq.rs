@@ -33,10 +33,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::link::{CONNECT_TIME_MAX, Link};
 use self::publisher::{CONNECTION_WAIT_MAX, Publisher};
+use super::pace::Pace;
 use super::{Broker, BrokerError, Consumer, Health, Outgoing, Published, Topology};
 
 /// How to connect.
@@ -100,7 +101,7 @@ impl RabbitMqBroker {
 #[async_trait]
 impl Broker for RabbitMqBroker {
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
-        declare_on(&self.control, topology).await?;
+        undeterred(|| declare_on(&self.control, topology)).await?;
         let mut declared = lock(&self.declared);
         if !declared.contains(topology) {
             declared.push(topology.clone());
@@ -136,6 +137,25 @@ impl Broker for RabbitMqBroker {
         match (self.control.health(), self.publisher.link().health()) {
             (Health::Down(why), _) | (_, Health::Down(why)) => Health::Down(why),
             (_, publishing) => publishing,
+        }
+    }
+}
+
+/// Does it again if the connection breaks under it, within a bound. It is shared, and whoever
+/// shares it may break it: RabbitMQ 3.10 ends a whole connection when one channel consumes from a
+/// quorum queue that was declared a moment ago and has no leader yet.
+async fn undeterred<T, F: Future<Output = Result<T, BrokerError>>>(
+    attempt: impl Fn() -> F,
+) -> Result<T, BrokerError> {
+    let begin = Instant::now();
+    let mut pace = Pace::new();
+    loop {
+        match attempt().await {
+            Err(BrokerError::Unavailable(why)) if begin.elapsed() < CONNECTION_WAIT_MAX => {
+                tracing::debug!(why, "the connection broke; once more");
+                sleep(pace.next_delay()).await;
+            }
+            result => return result,
         }
     }
 }

@@ -57,6 +57,18 @@ pub(super) enum Database {
 }
 
 impl DatabaseArguments {
+    #[cfg(test)]
+    pub(super) fn of(url: Option<&str>) -> Self {
+        let database_url = url.map(str::to_owned);
+        Self { database_url }
+    }
+
+    /// Whether one was named.
+    pub(super) fn is_named(&self) -> bool {
+        let text = self.database_url.as_deref().map(str::trim);
+        text.is_some_and(|text| !text.is_empty())
+    }
+
     /// What they say.
     pub(super) fn database(&self) -> Result<Database, Failure> {
         let text = self.database_url.as_deref().map(str::trim);

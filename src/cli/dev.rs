@@ -47,7 +47,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         }
     };
     let ephemeral = arguments.ephemeral.then(Ephemeral::new).transpose()?;
-    let file = ephemeral.as_ref().map_or(arguments.file, Ephemeral::file);
+    let file = ephemeral
+        .as_ref()
+        .map_or(arguments.file, |own| own.file(FILE_DEFAULT));
     let database = Database::Sqlite(file);
     tracing::info!("database: {}", database.shown());
     let store = database.open().await?;
@@ -68,11 +70,11 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// A directory of its own for the database file, removed at the end.
-struct Ephemeral(PathBuf);
+/// A directory of its own for database files, removed at the end.
+pub(super) struct Ephemeral(PathBuf);
 
 impl Ephemeral {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let name = format!("backstitch-{}", TokioEnvironment.new_id());
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path)
@@ -80,8 +82,8 @@ impl Ephemeral {
         Ok(Self(path))
     }
 
-    fn file(&self) -> PathBuf {
-        self.0.join(FILE_DEFAULT)
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
     }
 }
 

@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod dead_letters;
 mod definitions;
+mod demo;
 mod dev;
 mod drains;
 pub mod exit;
@@ -64,6 +65,8 @@ pub struct Cli {
 enum Command {
     /// Run everything in one process: a node, the shipped participants, a database file.
     Dev(dev::Arguments),
+    /// Place thousands of orders, let things go wrong, and prove that it all adds up.
+    Demo(demo::Arguments),
     /// Run a node: drive sagas, answer HTTP requests.
     Serve(serve::Arguments),
     /// Run the shipped participants: inventory, orders, payments, mailer.
@@ -104,6 +107,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Start(arguments) => start::run(&arguments),
         Command::Resume(arguments) => resume::run(&arguments),
         Command::Dev(arguments) => block_on(dev::run(arguments)),
+        Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),
         Command::Participants(arguments) => block_on(participants::run(arguments)),
         Command::List(arguments) => block_on(list::run(arguments)),

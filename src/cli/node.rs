@@ -245,8 +245,9 @@ fn is_open_to_others(address: &SocketAddr) -> bool {
 
 /// Participants of this process.
 struct Participants {
+    any: bool,
     stop: Shutdown,
-    result: tokio::sync::watch::Receiver<Option<Option<String>>>,
+    result: tokio::sync::watch::Receiver<Option<Result<(), String>>>,
 }
 
 impl Participants {
@@ -258,9 +259,9 @@ impl Participants {
     ) -> Self {
         let stop = Shutdown::default();
         let (ended, result) = tokio::sync::watch::channel(None);
-        if participants.is_empty() {
-            // The sender is gone: nothing that could fail or would have to be waited for.
-            return Self { stop, result };
+        let any = !participants.is_empty();
+        if !any {
+            return Self { any, stop, result };
         }
         let names: Vec<&str> = participants.iter().map(Participant::name).collect();
         tracing::info!("participants in this process: {}", names.join(", "));
@@ -273,21 +274,21 @@ impl Participants {
             stop.clone(),
         );
         tokio::spawn(async move {
-            let error = running.await.err().map(|error| error.to_string());
-            ended.send_replace(Some(error));
+            let result = running.await.map_err(|error| error.to_string());
+            ended.send_replace(Some(result));
         });
-        Self { stop, result }
+        Self { any, stop, result }
     }
 
     /// Completes when one of them can't go on.
     async fn failed(&self) -> Failure {
         let mut result = self.result.clone();
         match result.wait_for(Option::is_some).await {
-            Ok(error) => {
-                let error = error.clone().flatten();
-                Failure::new(error.unwrap_or_else(|| "the participants have ended".to_owned()))
-            }
-            // There are none.
+            Ok(result) => match result.as_ref() {
+                Some(Err(error)) => Failure::new(error),
+                _ => Failure::new("the participants have ended"),
+            },
+            Err(_) if self.any => Failure::new("the participants panicked"),
             Err(_) => std::future::pending().await,
         }
     }

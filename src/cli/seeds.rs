@@ -9,11 +9,10 @@ use crate::aggregates::{Inventory, Payments, inventory, payments, seed};
 use crate::id::Timestamp;
 use crate::store::participant::ParticipantStore;
 
-/// What `dev` begins with, so that its example order can be sold and paid.
-const EXAMPLES: (&[(&str, u64)], &[(&str, u64)]) = (
-    &[("bicycle", 100), ("lamp", 1_000)],
-    &[("alice", 1_000_000), ("bob", 5_000)],
-);
+/// The stock that `dev` begins with, so that its example order can be sold.
+const EXAMPLE_STOCK: &[(&str, u64)] = &[("bicycle", 100), ("lamp", 1_000)];
+/// The money that `dev` begins with, so that it can be paid, and one that can't.
+const EXAMPLE_BALANCE: &[(&str, u64)] = &[("alice", 1_000_000), ("bob", 5_000)];
 
 /// What to begin with.
 #[derive(Debug, Clone, Default, Args)]
@@ -67,8 +66,8 @@ impl SeedArguments {
             examples.iter().map(seed).collect()
         };
         Self {
-            stock: seeds(EXAMPLES.0),
-            balance: seeds(EXAMPLES.1),
+            stock: seeds(EXAMPLE_STOCK),
+            balance: seeds(EXAMPLE_BALANCE),
         }
     }
 

@@ -12,6 +12,7 @@ use super::list::whole_seconds;
 use super::output::{self, printable, shortened};
 use crate::definition::{Definition, parse};
 use crate::id::SagaId;
+use crate::saga::Status;
 use crate::store::{SagaKey, Store};
 use crate::view::{History, SagaView, StepView, read_history, spoken};
 
@@ -108,8 +109,13 @@ pub(super) fn as_text(view: &SagaView) -> String {
         None => {
             let _ = writeln!(
                 text,
-                "Journal: {} entries, hash chain verified, head {}",
+                "Journal: {} entr{}, hash chain verified, head {}",
                 view.journal.entries,
+                if view.journal.entries == 1 {
+                    "y"
+                } else {
+                    "ies"
+                },
                 &view.journal.head[..16]
             );
         }
@@ -142,7 +148,7 @@ fn head(text: &mut String, view: &SagaView) {
     line("started", &head.started_at);
     if let Some(ended_at) = &head.ended_at {
         line("ended", &ended(head.started_at.as_str(), ended_at));
-    } else if let Some(deadline) = &view.deadline {
+    } else if let (Status::Running, Some(deadline)) = (head.status, &view.deadline) {
         line("deadline", &whole_seconds(deadline));
     }
     if let Some(reason) = &head.reason {

@@ -71,15 +71,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// The reasons on lines of their own, if there are several.
-fn refused(answer: &Answer) -> Failure {
-    let mut message = answer.refusal();
+/// The refusal; several problems of an input on lines of their own.
+pub(super) fn refused(answer: &Answer) -> Failure {
     let problems = answer.body.get("problems").and_then(Value::as_array);
-    if let Some(problems) = problems.filter(|problems| problems.len() > 1) {
-        for problem in problems.iter().filter_map(Value::as_str) {
-            message.push_str("\n  ");
-            message.push_str(&output::printable(problem));
-        }
+    let Some(problems) = problems.filter(|problems| problems.len() > 1) else {
+        return Failure::new(answer.refusal());
+    };
+    let code = answer.text("code").unwrap_or_default();
+    let mut message = format!("the input does not fit the saga's schema ({code})");
+    for problem in problems.iter().filter_map(Value::as_str) {
+        message.push_str("\n  ");
+        message.push_str(&output::printable(problem));
     }
     Failure::new(message)
 }

@@ -1,1 +1,308 @@
+use std::path::Path;
+use std::time::Duration;
 
+use clap::CommandFactory;
+use serde_json::json;
+
+use super::backends::{Database, DatabaseArguments, OpenBroker, redacted};
+use super::*;
+use crate::broker::Queue;
+use crate::definition::parse_all;
+use crate::id::Phase;
+use crate::message::Outcome;
+use crate::saga::Status;
+use crate::view::tests::Bundle;
+
+/// How a saga looks that is being rolled back.
+const SHOWN: &str = include_str!("../../tests/golden/show.txt");
+
+fn parsed(arguments: &[&str]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from([&["backstitch"], arguments].concat())
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn usual_command_lines_are_understood() {
+    for line in [
+        "serve",
+        "serve --sagas s --listen 0.0.0.0:1 --workers 4 --prefetch 9 --with-participants",
+        "serve --database-url postgres://h/d --amqp-url amqp://h/%2f --log debug --log-format json",
+        "dev --ephemeral",
+        "dev --file x.db --stock a=1 --stock b=2 --balance c=3",
+        "participants",
+        "participants inventory payments --stock a=b=1",
+        "check",
+        "check sagas other.yaml --json",
+        "start order",
+        "start order --input {} --wait --timeout 1m --json --url http://h:1",
+        "list --status suspended --name n --key k --limit 7 --before 019a9b2e-0000-7000-8000-000000000000",
+        "show 019a9b2e-0000-7000-8000-000000000000",
+        "show order o-1 --json",
+        "resume 019a9b2e-0000-7000-8000-000000000000 --by ann --why x",
+        "dead-letters",
+        "dead-letters list --json --limit 3",
+        "migrate --json",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        parsed(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
+fn wrong_command_lines_are_refused_with_exit_code_2() {
+    for line in [
+        "",
+        "serv",
+        "serve --workers 0",
+        "serve --prefetch 0",
+        "dev --ephemeral --file x",
+        "dev --stock lamp",
+        "dev --stock =1",
+        "dev --balance alice=-1",
+        "start",
+        "start order --timeout 3s",
+        "start order --wait --timeout soon",
+        "list --status asleep",
+        "list --limit 0",
+        "list --limit 1001",
+        "list --before 7",
+        "resume x",
+    ] {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let error = parsed(&words).err().unwrap_or_else(|| panic!("{line}"));
+        assert_eq!(error.exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn the_database_is_what_the_url_says() {
+    let file = |path: &str| Ok(Database::Sqlite(path.into()));
+    for (url, expected) in [
+        (None, file("backstitch.db")),
+        (Some(""), file("backstitch.db")),
+        (Some("sagas.db"), file("sagas.db")),
+        (Some("./a b.db"), file("./a b.db")),
+        (Some("sqlite:sagas.db"), file("sagas.db")),
+        (Some("sqlite://sagas.db?mode=rwc"), file("sagas.db")),
+        (Some("sqlite:///var/sagas.db"), file("/var/sagas.db")),
+        (
+            Some("postgres://h/d"),
+            Ok(Database::Postgres("postgres://h/d".into())),
+        ),
+        (
+            Some("postgresql://h/d"),
+            Ok(Database::Postgres("postgresql://h/d".into())),
+        ),
+        (Some("sqlite::memory:"), Err("names no file")),
+        (Some("sqlite:"), Err("names no file")),
+        (Some("mysql://u:secret@h/d"), Err("begins with `mysql:`")),
+    ] {
+        let found = DatabaseArguments::of(url).database();
+        match (found, expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{url:?}"),
+            (Err(found), Err(expected)) => {
+                assert!(
+                    found.message.contains(expected),
+                    "{url:?}: {}",
+                    found.message
+                );
+                assert!(!found.message.contains("secret"));
+                assert_eq!(found.exit, Exit::Problems);
+            }
+            (found, _) => panic!("{url:?}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn urls_are_shown_without_their_secrets() {
+    for (url, expected) in [
+        ("postgres://h/d", "postgres://h/d"),
+        ("postgres://u:secret@h:5/d", "postgres://u:***@h:5/d"),
+        ("postgres://u:se@cr/et@h/d", "postgres://u:***@h/d"),
+        ("postgres://u@h/d?password=secret", "postgres://u:***@h/d"),
+        ("amqp://u:secret@h/%2f", "amqp://u:***@h/%2f"),
+        ("host=h password=secret", "(unreadable URL)"),
+    ] {
+        assert_eq!(redacted(url), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_opened_is_said_without_its_password() {
+    let url = "postgres://u:secret@127.0.0.1:1/d";
+    let database = DatabaseArguments::of(Some(url)).database().unwrap();
+    let error = database.migrate().await.unwrap_err();
+    assert!(error.message.contains("postgres://u:***@127.0.0.1:1/d"));
+    assert!(!error.message.contains("secret"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn looking_at_a_database_does_not_create_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("none.db");
+    let database = Database::Sqlite(file.clone());
+    let error = database.open_existing().await.err().unwrap();
+    assert!(error.message.contains("there is no database at"));
+    assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn a_database_is_migrated_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::Sqlite(directory.path().join("b.db"));
+    assert_eq!(database.migrate().await.unwrap()[0], "0001 foundation");
+    assert!(database.migrate().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn without_a_url_the_broker_is_in_this_process() {
+    let broker = OpenBroker::open(None, "test").await.unwrap();
+    let topology = crate::broker::Topology {
+        queues: vec![Queue {
+            name: "q".to_owned(),
+            dead_letter_to: None,
+        }],
+        ..crate::broker::Topology::default()
+    };
+    broker.handle().declare(&topology).await.unwrap();
+    assert!(broker.handle().consume("q", 1).await.is_ok());
+}
+
+#[test]
+fn seeds_are_names_and_numbers() {
+    let seed: seeds::Seed = "a=b=12".parse().unwrap();
+    assert_eq!((seed.id.as_str(), seed.amount), ("a=b", 12));
+    for wrong in [
+        "",
+        "a",
+        "=1",
+        "a=",
+        "a=1.5",
+        "a=-1",
+        "a=99999999999999999999",
+    ] {
+        assert!(wrong.parse::<seeds::Seed>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn participants_are_chosen_by_name() {
+    let names = |wanted: &[&str]| {
+        let wanted: Vec<String> = wanted.iter().map(|&name| name.to_owned()).collect();
+        let chosen = participants::chosen(&wanted).map_err(|error| error.message)?;
+        Ok::<_, String>(
+            chosen
+                .iter()
+                .map(|one| one.name().to_owned())
+                .collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(names(&[]).unwrap().len(), 4);
+    assert_eq!(names(&["mailer"]).unwrap(), ["mailer"]);
+    assert!(names(&["mailer", "bank"]).unwrap_err().contains("`bank`"));
+}
+
+#[test]
+fn the_exit_code_tells_how_a_saga_ended() {
+    for (status, expected) in [
+        (Status::Running, None),
+        (Status::Confirming, None),
+        (Status::Compensating, None),
+        (Status::Completed, Some(0)),
+        (Status::Compensated, Some(3)),
+        (Status::Suspended, Some(4)),
+    ] {
+        assert_eq!(start::ended(status).map(Exit::code), expected);
+    }
+}
+
+#[test]
+fn waiting_times_are_written_as_durations() {
+    assert_eq!(start::duration("30s"), Ok(Duration::from_secs(30)));
+    assert_eq!(start::duration("500ms"), Ok(Duration::from_millis(500)));
+    assert_eq!(start::duration("1m 30s"), Ok(Duration::from_secs(90)));
+    assert!(start::duration("30").is_err());
+    assert!(start::duration("-3s").is_err());
+}
+
+#[test]
+fn text_from_outside_can_not_steer_the_terminal() {
+    assert_eq!(output::printable("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb c");
+    assert_eq!(output::shortened("abcdef", 3), "abc…");
+    let rows = [["a", "bb", "c"], ["aaa", "b", ""]].map(|row| row.map(str::to_owned).to_vec());
+    assert_eq!(output::table(&rows), "a    bb  c\naaa  b\n");
+}
+
+#[test]
+fn paths_are_escaped() {
+    assert_eq!(client::segment("a/b c?ä"), "a%2Fb%20c%3F%C3%A4");
+}
+
+#[test]
+fn times_are_told_from_the_start() {
+    assert_eq!(show::offset(0), "+0.000s");
+    assert_eq!(show::offset(1_234_567), "+1.234s");
+    assert_eq!(show::offset(125_000_000), "+2m 5s");
+}
+
+#[test]
+fn check_says_what_is_right() {
+    let (file, source) = definitions::SHIPPED;
+    let text = check::as_text(1, &parse_all(&[(file, source)]));
+    assert_eq!(text, "ok: place-order version 1, 4 steps\n");
+}
+
+#[test]
+fn check_shows_each_problem_with_its_place() {
+    let source = "saga: order\nversion: 1\nkey: k\nsteps:\n  - step: a\n    reserve: b.c\n    confrim: b.d\n";
+    let text = check::as_text(1, &parse_all(&[("order.yaml", source)]));
+    assert!(text.contains("order.yaml:7:5: "), "{text}");
+    assert!(text.contains("7 |     confrim: b.d\n  |     ^\n"), "{text}");
+    assert!(text.ends_with("in 1 of 1 files\n"), "{text}");
+}
+
+#[test]
+fn definitions_are_found_in_directories_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["b.yml", "a.yaml", "notes.md"] {
+        std::fs::write(directory.path().join(name), "x").unwrap();
+    }
+    let found = definitions::sources(&[directory.path().to_owned()]).unwrap();
+    let name = |path: &String| {
+        let name = Path::new(path).file_name().unwrap();
+        name.to_str().unwrap().to_owned()
+    };
+    let names: Vec<_> = found.iter().map(|(path, _)| name(path)).collect();
+    assert_eq!(names, ["a.yaml", "b.yml"]);
+    let empty = directory.path().join("none");
+    let error = definitions::load(&empty).unwrap_err();
+    assert_eq!(error.exit, Exit::Problems);
+}
+
+#[test]
+fn a_refused_start_lists_what_is_wrong() {
+    let answer = client::Answer {
+        status: 422,
+        body: json!({ "code": "BST-0014", "reason": "the input is wrong", "problems": ["/a: x", "/b: y"] }),
+    };
+    let message = start::refused(&answer).message;
+    let expected = "the input does not fit the saga's schema (BST-0014)\n  /a: x\n  /b: y";
+    assert_eq!(message, expected);
+}
+
+#[test]
+fn a_saga_is_shown_with_what_is_to_come_and_what_happened() {
+    let mut bundle = Bundle::order();
+    bundle.reply("order", Phase::Reserve, Outcome::Succeeded);
+    bundle.reply("stock[0]", Phase::Reserve, Outcome::Failed);
+    bundle.reply("stock[1]", Phase::Reserve, Outcome::Rejected);
+    let text = show::as_text(&bundle.view());
+    // The hash is not what this is about.
+    let shown = text.rsplit_once(" head ").unwrap().0;
+    assert_eq!(shown.trim_end(), SHOWN.trim_end(), "{text}");
+}

@@ -78,8 +78,14 @@ fn the_shipped_example_becomes_the_tree_it_describes() {
     assert_eq!(places, expected);
 
     let payment = definition.step("payment").unwrap();
-    assert_eq!(payment.timeout, Duration::from_secs(5));
-    assert_eq!(payment.retry, Retry::default());
+    assert_eq!(payment.timeout, Duration::from_secs(2));
+    let retry = Retry {
+        attempts: 3,
+        first: Duration::from_millis(100),
+        factor: 2.0,
+        max: Duration::from_secs(5),
+    };
+    assert_eq!(payment.retry, retry);
     let reserve = payment.forward.as_ref().unwrap();
     assert_eq!(reserve.call().command, "payments.reserve");
     assert_eq!(reserve.call().to, Destination::queue("payments"));

@@ -167,6 +167,8 @@ impl<'a> Batch<'a> {
                 Ok(())
             }
             Err(Refusal::NeverAsked { .. }) if !changed.open.fresh => Err(Rejection::Stale),
+            // A person must not be told that there is nothing to do because our copy is behind.
+            Err(_) if cause == Cause::Operator && !changed.open.fresh => Err(Rejection::Stale),
             Err(Refusal::NeverAsked { step, phase }) => Err(Rejection::wrong(
                 code::REPLY_UNEXPECTED,
                 format!("step `{step}` of saga {id} was never asked to {phase}"),

@@ -228,7 +228,10 @@ fn check(head: &SagaHead, entries: &[JournalEntry], saga: &Saga) -> JournalView 
 
 /// Bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(digit).collect()
 }
 
 /// A duration as one says it: `12ms`, `1.5s`, `2m 5s`, `3h 20m`, `4d 1h`.
@@ -260,3 +263,6 @@ pub fn spoken(duration: Duration) -> String {
 fn text_of(at: Option<Timestamp>) -> Option<String> {
     at.map(|at| at.to_string())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

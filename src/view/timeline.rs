@@ -92,7 +92,8 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
             format!("{} skipped: its `when` is false", block(definition, at).0)
         }
         Event::Opened { at, children } => {
-            let (block, of) = block(definition, at);
+            let (block, (one, many)) = block(definition, at);
+            let of = if *children == 1 { one } else { many };
             format!("{block}: {children} {of}")
         }
         Event::Succeeded { step, phase, .. } => format!("{step} {phase} succeeded"),
@@ -124,17 +125,20 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
     Some(text)
 }
 
-/// A block's name for people, and what its children are called.
-fn block(definition: Option<&Definition>, at: &BlockPath) -> (String, &'static str) {
+/// A block's name for people, and what one and several of its children are called.
+fn block(
+    definition: Option<&Definition>,
+    at: &BlockPath,
+) -> (String, (&'static str, &'static str)) {
     let node = definition.and_then(|definition| definition.nodes.get(usize::from(at.block.0)));
     let Some(node) = node else {
-        return (format!("block {}", at.block.0), "children");
+        return (format!("block {}", at.block.0), ("child", "children"));
     };
     let (name, children) = match &node.kind {
-        NodeKind::ForEach { .. } => ("for_each", "items"),
-        NodeKind::Parallel(_) => ("parallel", "branches"),
-        NodeKind::Sequence(_) => ("steps", "steps"),
-        NodeKind::Step(_) => ("step", "steps"),
+        NodeKind::ForEach { .. } => ("for_each", ("item", "items")),
+        NodeKind::Parallel(_) => ("parallel", ("branch", "branches")),
+        NodeKind::Sequence(_) => ("steps", ("step", "steps")),
+        NodeKind::Step(_) => ("step", ("step", "steps")),
     };
     (format!("{name} in line {}", node.line), children)
 }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 use super::acks::AckWindow;
 use super::convert;
 use super::link::{Failure, Link, REQUEST_TIME_MAX, within};
-use super::topology;
+use super::{topology, undeterred};
 use crate::broker::pace::Pace;
 use crate::broker::{Acks, BrokerError, Consumer, Deliveries, Delivery, DeliveryTag};
 
@@ -57,7 +57,7 @@ pub(super) async fn consume(
     running: mpsc::Sender<()>,
 ) -> Result<Consumer, BrokerError> {
     let prefetch = prefetch.max(1);
-    let first = subscribe(&link, queue, prefetch).await?;
+    let first = undeterred(|| subscribe(&link, queue, prefetch)).await?;
     let inbox = Arc::new(Inbox::default());
     let (commands, received) = mpsc::unbounded_channel();
     let (alive, gone) = oneshot::channel();

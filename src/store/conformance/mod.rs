@@ -69,6 +69,7 @@ macro_rules! store_conformance {
             the_first_secret_stays,
             list_is_newest_first_and_filtered,
             list_is_bounded,
+            the_journal_is_read_in_pages_and_whole_whatever_snapshots_there_are,
             a_journal_is_read_in_pages,
             counts_are_by_name_and_status,
             an_outbox_row_comes_back_as_it_was_written,

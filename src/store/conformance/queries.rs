@@ -198,6 +198,32 @@ pub async fn list_is_bounded(store: &dyn Complete) {
     assert_eq!(store.list(&filter).await.unwrap().len(), LIST_ROWS_MAX);
 }
 
+/// People see all of it, from the first entry.
+pub async fn the_journal_is_read_in_pages_and_whole_whatever_snapshots_there_are(
+    store: &dyn Complete,
+) {
+    let mut first = new_saga(1, "a", 3);
+    first.snapshot = Some(sample::snapshot(3));
+    let second = sample::next(&first, 2);
+    store_all(store, vec![first, new_saga(2, "b", 1)]).await;
+    store_all(store, vec![second]).await;
+    let cases: [(u128, u64, usize, &[u64]); 6] = [
+        (1, 0, 9, &[1, 2, 3, 4, 5]),
+        (1, 0, 2, &[1, 2]),
+        (1, 2, 2, &[3, 4]),
+        (1, 4, usize::MAX, &[5]),
+        (1, 5, 9, &[]),
+        (3, 0, 9, &[]),
+    ];
+    for (number, after, limit, expected) in cases {
+        let found = store.journal(saga(number), after, limit).await.unwrap();
+        let seqs: Vec<_> = found.iter().map(|entry| entry.seq).collect();
+        assert_eq!(seqs, expected, "saga {number} after {after}");
+    }
+    let entries = store.journal(saga(1), 0, 9).await.unwrap();
+    assert_eq!(entries, sample::entries(1, 1, 5));
+}
+
 /// In the order of both.
 pub async fn counts_are_by_name_and_status(store: &dyn Complete) {
     assert_eq!(store.counts().await.unwrap(), []);
