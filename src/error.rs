@@ -105,6 +105,15 @@ pub const CODES: &[(Code, &str)] = &[
         code::NOT_POSSIBLE,
         "that can't be done to the saga where it stands",
     ),
+    (code::DEAD_LETTERED, "the broker dead-lettered the message"),
+    (
+        code::LETTER_NOT_FOUND,
+        "there is no dead letter with this id",
+    ),
+    (
+        code::LETTER_REFUSED,
+        "the dead letter can't be replayed, edited or discarded as asked",
+    ),
 ];
 
 /// The codes by name.
@@ -163,4 +172,10 @@ pub mod code {
     pub const REQUEST_TIMEOUT: Code = Code(44);
     /// That can't be done to the saga where it stands.
     pub const NOT_POSSIBLE: Code = Code(45);
+    /// The broker dead-lettered the message.
+    pub const DEAD_LETTERED: Code = Code(50);
+    /// There is no dead letter with this id.
+    pub const LETTER_NOT_FOUND: Code = Code(51);
+    /// The dead letter can't be replayed, edited or discarded as asked.
+    pub const LETTER_REFUSED: Code = Code(52);
 }

@@ -6,6 +6,7 @@
 pub mod aggregates;
 pub mod broker;
 pub mod cli;
+pub mod dead_letters;
 pub mod definition;
 pub mod engine;
 pub mod environment;

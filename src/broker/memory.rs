@@ -150,6 +150,14 @@ impl Broker for MemoryBroker {
         published
     }
 
+    async fn queue_len(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
+        let state = lock(&self.state);
+        Ok(state
+            .queues
+            .get(queue)
+            .map(|queue| queue.ready.len() as u64))
+    }
+
     fn health(&self) -> Health {
         Health::Up
     }

@@ -36,6 +36,10 @@ pub trait Broker: Send + Sync + 'static {
     /// connection is down it waits for it, within a bound.
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Published>;
 
+    /// Messages that wait in a queue and were given to no one yet; `None` if there is no such
+    /// queue.
+    async fn queue_len(&self, queue: &str) -> Result<Option<u64>, BrokerError>;
+
     /// Whether messages can flow right now.
     fn health(&self) -> Health;
 }

@@ -21,6 +21,7 @@ mod acks;
 mod address;
 mod consumer;
 mod convert;
+mod exact;
 mod link;
 mod publisher;
 mod topology;
@@ -121,6 +122,15 @@ impl Broker for RabbitMqBroker {
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Published> {
         self.publisher.publish(messages).await
+    }
+
+    async fn queue_len(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
+        let live = self
+            .control
+            .up(Instant::now() + CONNECTION_WAIT_MAX)
+            .await
+            .map_err(|why| BrokerError::Unavailable(why.into()))?;
+        topology::queue_len(&self.control, &live, queue).await
     }
 
     fn health(&self) -> Health {

@@ -9,6 +9,7 @@ use super::exit::Failure;
 use crate::broker::Broker;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
+use crate::store::dead_letters::DeadLetterStore;
 use crate::store::participant::ParticipantStore;
 use crate::store::postgres::{self, PostgresOptions, PostgresStore};
 use crate::store::sqlite::{self, SqliteStore};
@@ -22,7 +23,13 @@ pub(super) const FILE_DEFAULT: &str = "backstitch.db";
 pub(super) struct DatabaseArguments {
     /// `postgres://…`, `sqlite:FILE` or FILE; `backstitch.db` if nothing is said.
     // The value may hold a password, so help doesn't show it.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        hide_env_values = true,
+        global = true,
+        value_name = "URL"
+    )]
     database_url: Option<String>,
 }
 
@@ -30,7 +37,13 @@ pub(super) struct DatabaseArguments {
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct BrokerArguments {
     /// `amqp://…` or `amqps://…`; a broker inside this process if nothing is said.
-    #[arg(long, env = "AMQP_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "AMQP_URL",
+        hide_env_values = true,
+        global = true,
+        value_name = "URL"
+    )]
     amqp_url: Option<String>,
 }
 
@@ -177,6 +190,14 @@ impl OpenStore {
 
     /// For participants.
     pub(super) fn participants(&self) -> Arc<dyn ParticipantStore> {
+        match self {
+            Self::Postgres(store) => Arc::new(store.clone()),
+            Self::Sqlite(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// For dead letters.
+    pub(super) fn letters(&self) -> Arc<dyn DeadLetterStore> {
         match self {
             Self::Postgres(store) => Arc::new(store.clone()),
             Self::Sqlite(store) => Arc::new(store.clone()),

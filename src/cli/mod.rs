@@ -12,6 +12,7 @@ mod dead_letters;
 mod definitions;
 mod demo;
 mod dev;
+mod drains;
 pub mod exit;
 mod list;
 mod logging;
@@ -96,7 +97,7 @@ enum Command {
     /// Call a saga compensated, whatever is still open.
     ForceCompensated(operator::Arguments),
     /// Look at messages nobody could handle.
-    DeadLetters(dead_letters::Arguments),
+    DeadLetters(Box<dead_letters::Arguments>),
     /// Bring the database's tables up to date; nodes do so themselves when they start.
     Migrate(migrate::Arguments),
 }
@@ -133,7 +134,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Participants(arguments) => block_on(participants::run(arguments)),
         Command::List(arguments) => block_on(list::run(arguments)),
         Command::Show(arguments) => block_on(show::run(arguments)),
-        Command::DeadLetters(arguments) => block_on(dead_letters::run(arguments)),
+        Command::DeadLetters(arguments) => block_on(dead_letters::run(*arguments)),
         Command::Migrate(arguments) => block_on(migrate::run(arguments)),
     }
 }

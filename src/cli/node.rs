@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::backends::{OpenBroker, OpenStore};
+use super::drains::Drains;
 use super::exit::Failure;
 use crate::definition::Definition;
 use crate::engine::{Engine, EngineOptions, EngineParts};
@@ -46,6 +47,15 @@ pub(super) struct NodeArguments {
     /// Unacknowledged messages that a queue gives this node at most.
     #[arg(long, env = "BACKSTITCH_PREFETCH", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..))]
     prefetch: u16,
+    /// A queue whose messages become dead letters, besides `backstitch.dead-letters`; may be given
+    /// several times.
+    #[arg(
+        long,
+        env = "BACKSTITCH_DEAD_LETTER_QUEUES",
+        value_name = "QUEUE",
+        value_delimiter = ','
+    )]
+    dead_letter_queue: Vec<String>,
 }
 
 /// What to run.
@@ -112,6 +122,7 @@ async fn failed(node: Option<&Node>) -> Failure {
 /// A running orchestrator.
 struct Node {
     engine: Arc<Engine>,
+    drains: Drains,
     serving: tokio::sync::watch::Receiver<Option<String>>,
     last_request: Shutdown,
 }
@@ -149,8 +160,11 @@ impl Node {
         })
         .await
         .map_err(Failure::new)?;
+        let drains = Drains::start(&arguments.dead_letter_queue, store, broker, environment);
         let router = http::router(Api {
             engine: Arc::clone(&engine),
+            letters: store.letters(),
+            environment: Arc::clone(environment),
             metrics: Some(metrics),
             stopping: stopping.clone(),
             limits: Limits::default(),
@@ -177,6 +191,7 @@ impl Node {
         });
         Ok(Self {
             engine,
+            drains,
             serving,
             last_request,
         })
@@ -194,6 +209,7 @@ impl Node {
 
     async fn stop(self) {
         self.engine.stop().await;
+        self.drains.stop().await;
         self.last_request.request();
         let mut serving = self.serving;
         let ended = serving.wait_for(Option::is_some);

@@ -19,7 +19,7 @@ const UNITS: [(&str, u64); 6] = [
 const DIGITS_MAX: usize = 10;
 
 /// Reads a duration, or says what one looks like.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let millis_each = UNITS

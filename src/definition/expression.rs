@@ -32,6 +32,8 @@ use crate::id::Timestamp;
 pub const EXPRESSION_BYTES_MAX: usize = 1024;
 /// Deepest nesting of brackets in an expression.
 const BRACKETS_DEEP_MAX: usize = 32;
+/// Stack for the parser, which recurses for each operator.
+const STACK_BYTES: usize = 64 << 20;
 /// Longest reason in an error, in characters.
 const WHY_CHARS_MAX: usize = 300;
 
@@ -137,6 +139,21 @@ impl Expression {
             source: source.to_owned(),
             references: Box::new(references),
             compiled,
+        })
+    }
+
+    /// Compiles an expression of a command, outside any definition; `input` is what it is about.
+    ///
+    /// # Errors
+    /// Says why it is none.
+    pub fn of_command(source: &str) -> Result<Self, String> {
+        let compile = || Self::compile(source);
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        std::thread::scope(|scope| match thread.spawn_scoped(scope, compile) {
+            Ok(compiling) => compiling
+                .join()
+                .unwrap_or_else(|_| Err("compiling it failed".to_owned())),
+            Err(error) => Err(format!("no thread to compile it with: {error}")),
         })
     }
 

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub use duration::parse_duration;
 pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies};
 pub use input::INPUT_PROBLEMS_MAX;
 pub use kinds::{

@@ -16,8 +16,9 @@ use uuid::Uuid;
 
 use crate::broker::{Broker, Outgoing, Published};
 use crate::environment::{Environment, Shutdown, Task};
-use crate::message::EVENT_EXCHANGE;
+use crate::message::{DEAD_LETTER_QUEUE, Destination, EVENT_EXCHANGE, HEADER_REASON};
 use crate::metric;
+use crate::store::dead_letters::HEADER_LETTER;
 use crate::store::{Outbox, OutboxMessage};
 
 /// Batches that may wait for a publisher; when they are full, whoever commits waits.
@@ -201,6 +202,10 @@ impl Shared {
         for (row, published) in batch.into_iter().zip(published) {
             match published {
                 Published::Confirmed => sent.push(row.id),
+                // A replay has no saga that waits for it: its letter must come back.
+                Published::Unroutable if row.message.header(HEADER_LETTER).is_some() => {
+                    sent.extend(self.bury(row).await);
+                }
                 Published::Unroutable => match &self.unroutable {
                     // Fails only while the owner stops: the row stays and is swept.
                     Some(owner) => drop(owner.send(row).await),
@@ -218,6 +223,22 @@ impl Shared {
         }
         metric::published(sent.len());
         self.mark_sent(sent);
+    }
+
+    /// Gives a replay that no queue takes to the dead letters again; its row is done with then.
+    async fn bury(&self, row: OutboxMessage) -> Option<Uuid> {
+        let mut message = row.message;
+        let reason = format!("no queue takes it: {}", row.destination);
+        tracing::warn!(%reason, "a replay comes back");
+        let headers = &mut message.properties.headers;
+        headers.insert(HEADER_REASON.to_owned(), reason.into());
+        let outgoing = Outgoing {
+            destination: Destination::queue(DEAD_LETTER_QUEUE),
+            message,
+            mandatory: true,
+        };
+        let published = self.broker.publish(vec![outgoing]).await;
+        (published == [Published::Confirmed]).then_some(row.id)
     }
 
     fn mark_sent(&self, ids: Vec<Uuid>) {

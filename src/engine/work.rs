@@ -23,7 +23,7 @@ pub(super) enum Job {
     Tell { saga: SagaId, input: Input },
     /// Keep a message nobody can handle, and tell the one who wanted a saga, if any.
     Bury {
-        letter: DeadLetter,
+        letter: Box<DeadLetter>,
         starter: Option<Starter>,
     },
 }

@@ -29,9 +29,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::engine::Engine;
-use crate::environment::Shutdown;
+use crate::environment::{Environment, Shutdown};
 use crate::error::code;
 use crate::message::BODY_BYTES_MAX;
+use crate::store::dead_letters::DeadLetterStore;
 use problem::Problem;
 
 /// What a request may cost.
@@ -59,6 +60,10 @@ impl Default for Limits {
 pub struct Api {
     /// The node.
     pub engine: Arc<Engine>,
+    /// The dead letters of the node's database.
+    pub letters: Arc<dyn DeadLetterStore>,
+    /// Clock and ids.
+    pub environment: Arc<dyn Environment>,
     /// Where metrics are read from; `/metrics` is empty without.
     pub metrics: Option<PrometheusHandle>,
     /// Requested as soon as the node is to stop: then it is no longer ready.
@@ -88,6 +93,17 @@ pub fn router(api: Api) -> Router {
         .route("/sagas/{saga}", post(sagas::start).get(sagas::show))
         .route("/sagas/{saga}/{action}", post(actions::operate))
         .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/groups", get(dead_letters::groups))
+        .route("/dead-letters/stats", get(dead_letters::stats))
+        .route("/dead-letters/audit", get(dead_letters::audit))
+        .route("/dead-letters/export", get(dead_letters::export))
+        .route("/dead-letters/import", post(dead_letters::import))
+        .route("/dead-letters/replay", post(dead_letters::replay))
+        .route("/dead-letters/discard", post(dead_letters::discard))
+        .route("/dead-letters/purge", post(dead_letters::purge))
+        .route("/dead-letters/{letter}", get(dead_letters::show))
+        .route("/dead-letters/{letter}/document", get(dead_letters::shown))
+        .route("/dead-letters/{letter}/edit", post(dead_letters::edit))
         .route_layer(bounded)
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))

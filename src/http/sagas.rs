@@ -141,7 +141,7 @@ pub(super) async fn list(
     Ok(Json(ListView::new(&heads, limit)))
 }
 
-fn path(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+pub(super) fn path(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     path.map(|Path(text)| text)
         .map_err(|wrong| Problem::malformed(wrong.body_text()))
 }

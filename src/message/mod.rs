@@ -57,7 +57,7 @@ pub struct Message {
     pub body: Bytes,
 }
 
-/// The AMQP properties that Backstitch reads or writes.
+/// The AMQP properties, all of them, so that a message that was kept can be sent unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Properties {
     /// AMQP `message_id`: what receivers dedupe by.
@@ -78,9 +78,34 @@ pub struct Properties {
     /// AMQP `timestamp` (whole seconds on the wire).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<Timestamp>,
+    /// AMQP `content_encoding`, such as `gzip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
+    /// AMQP `priority`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// AMQP `expiration`: milliseconds, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiration: Option<String>,
+    /// AMQP `user_id`; kept, but never sent: RabbitMQ refuses any but the sender's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// AMQP `app_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_id: Option<String>,
+    /// AMQP `cluster_id`, long deprecated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// AMQP `delivery_mode` when it is not 2 (persistent), which is what we send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery_mode: Option<u8>,
     /// AMQP headers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: Headers,
+    /// The headers that JSON can't hold exactly, as the broker's client wrote them down; used for
+    /// sending as long as `headers` still says the same.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub exact: Headers,
 }
 
 impl Message {

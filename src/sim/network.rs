@@ -146,6 +146,10 @@ impl<B: Broker + Clone> Broker for SimBroker<B> {
         published
     }
 
+    async fn queue_len(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
+        Broker::queue_len(&self.inner, queue).await
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }

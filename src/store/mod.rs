@@ -15,6 +15,7 @@
 
 #[doc(hidden)]
 pub mod conformance;
+pub mod dead_letters;
 mod loading;
 pub mod memory;
 pub mod participant;

@@ -229,12 +229,6 @@ pub(super) fn outbox_properties(messages: &[OutboxMessage]) -> Result<Vec<String
     messages.map(|row| properties(&row.message)).collect()
 }
 
-/// The properties of each letter's message, as text.
-pub(super) fn letter_properties(letters: &[DeadLetter]) -> Result<Vec<String>, StoreError> {
-    let letters = letters.iter();
-    letters.map(|row| properties(&row.message)).collect()
-}
-
 /// A message's properties as the text column has them.
 pub(super) fn properties(message: &Message) -> Result<String, StoreError> {
     serde_json::to_string(&message.properties).map_err(|error| StoreError::Refused(error.into()))
@@ -255,7 +249,11 @@ pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn message(text: &str, body: Vec<u8>, what: impl Fn() -> String) -> Result<Message, StoreError> {
+pub(super) fn message(
+    text: &str,
+    body: Vec<u8>,
+    what: impl Fn() -> String,
+) -> Result<Message, StoreError> {
     let properties: Properties =
         serde_json::from_str(text).map_err(|error| corrupt(what, error.to_string()))?;
     Ok(Message {
@@ -264,11 +262,14 @@ fn message(text: &str, body: Vec<u8>, what: impl Fn() -> String) -> Result<Messa
     })
 }
 
-fn number<T: TryFrom<i64>>(number: i64, what: impl Fn() -> String) -> Result<T, StoreError> {
+pub(super) fn number<T: TryFrom<i64>>(
+    number: i64,
+    what: impl Fn() -> String,
+) -> Result<T, StoreError> {
     T::try_from(number).map_err(|_| corrupt(what, format!("{number} is out of range")))
 }
 
-fn parsed<T>(text: &str, what: impl Fn() -> String) -> Result<T, StoreError>
+pub(super) fn parsed<T>(text: &str, what: impl Fn() -> String) -> Result<T, StoreError>
 where
     T: std::str::FromStr,
     T::Err: std::fmt::Display,

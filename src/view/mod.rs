@@ -24,7 +24,7 @@ use crate::saga::journal::{self, JournalEntry};
 use crate::saga::{Saga, Status, apply};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
 
-pub use letter::LetterView;
+pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
 pub use steps::{StepStage, StepView, Until};
 pub use timeline::{EventView, Moment};
 

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod broker_rabbitmq;
+mod dead_letters;
 mod demo;
 mod end_to_end;
 mod fixture;

@@ -4,7 +4,11 @@
 //! range), other numbers → doubles, `true`/`false` → booleans, `null` → void, arrays and objects
 //! → arrays and tables. Back, every AMQP integer and float becomes a number; decimals become text
 //! (exact), timestamps RFC 3339 text, byte strings text if they are UTF-8 and `0x…` hex otherwise.
-//! So text, integers, booleans, doubles and nestings of them come back as they were sent.
+//! So text, integers, booleans, doubles and nestings of them come back as they were sent; what
+//! does not is kept beside the JSON (see [`exact`]).
+//!
+//! `user_id` is read but never sent: the server closes the channel over a name that is not the
+//! connection's own. A message says how durable it is only if it is not; ours all are.
 //!
 //! Invariant: what [`outgoing`] lets through fits its frame and its field lengths. The server
 //! would close the channel, or the connection, over anything else, and take down with it what
@@ -16,6 +20,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde_json::Value;
 
+use super::exact;
 use crate::broker::Outgoing;
 use crate::id::Timestamp;
 use crate::message::{Headers, Message, Properties};
@@ -96,14 +101,32 @@ fn to_amqp(properties: Properties) -> Result<BasicProperties, String> {
     if let Some(seconds) = seconds.and_then(|seconds| u64::try_from(seconds).ok()) {
         amqp = amqp.with_timestamp(seconds);
     }
-    let headers = table(properties.headers)?;
+    if let Some(text) = properties.content_encoding {
+        amqp = amqp.with_content_encoding(short(text, "content encoding")?);
+    }
+    if let Some(text) = properties.expiration {
+        amqp = amqp.with_expiration(short(text, "expiration")?);
+    }
+    if let Some(text) = properties.app_id {
+        amqp = amqp.with_app_id(short(text, "app id")?);
+    }
+    if let Some(text) = properties.cluster_id {
+        amqp = amqp.with_cluster_id(short(text, "cluster id")?);
+    }
+    if let Some(priority) = properties.priority {
+        amqp = amqp.with_priority(priority);
+    }
+    if let Some(mode) = properties.delivery_mode {
+        amqp = amqp.with_delivery_mode(mode);
+    }
+    let headers = table(properties.headers, &properties.exact)?;
     if !headers.inner().is_empty() {
         amqp = amqp.with_headers(headers);
     }
     Ok(amqp)
 }
 
-fn table(headers: Headers) -> Result<FieldTable, String> {
+fn table(headers: Headers, exact: &Headers) -> Result<FieldTable, String> {
     let mut table = FieldTable::default();
     let mut bytes = 0;
     for (name, value) in headers {
@@ -116,15 +139,16 @@ fn table(headers: Headers) -> Result<FieldTable, String> {
                 "its headers have more than the {PROPERTIES_BYTES_MAX} bytes that are possible"
             ));
         }
-        table.insert(
-            short(name, "header name")?,
-            to_field(value, HEADER_DEPTH_MAX)?,
-        );
+        let field = match exact::restored(&value, exact.get(&name)) {
+            Some(field) => field,
+            None => to_field(value, HEADER_DEPTH_MAX)?,
+        };
+        table.insert(short(name, "header name")?, field);
     }
     Ok(table)
 }
 
-fn is_never_sent(name: &str) -> bool {
+pub(super) fn is_never_sent(name: &str) -> bool {
     let mut prefixes = NEVER_SENT_PREFIXES.iter();
     NEVER_SENT.contains(&name) || prefixes.any(|prefix| name.starts_with(prefix))
 }
@@ -147,7 +171,7 @@ fn encoded_bytes(value: &Value, depth: usize) -> usize {
         }
 }
 
-fn to_field(value: Value, depth: usize) -> Result<AMQPValue, String> {
+pub(super) fn to_field(value: Value, depth: usize) -> Result<AMQPValue, String> {
     if depth == 0 {
         return Ok(AMQPValue::Void);
     }
@@ -177,17 +201,16 @@ fn to_field(value: Value, depth: usize) -> Result<AMQPValue, String> {
 
 fn from_amqp(amqp: &BasicProperties) -> Properties {
     let text = |field: &Option<ShortString>| field.as_ref().map(|text| text.as_str().to_owned());
-    let headers = amqp.headers().as_ref().map(|table| {
-        let fields = table.inner().iter();
-        fields
-            .map(|(name, value)| {
-                (
-                    name.as_str().to_owned(),
-                    from_field(value, HEADER_DEPTH_MAX),
-                )
-            })
-            .collect()
-    });
+    let headers: Headers = amqp
+        .headers()
+        .iter()
+        .flat_map(FieldTable::inner)
+        .map(json)
+        .collect();
+    let exact = amqp
+        .headers()
+        .as_ref()
+        .map(|table| exact::inexact(table, &headers));
     Properties {
         message_id: text(amqp.message_id()),
         kind: text(amqp.kind()),
@@ -195,11 +218,26 @@ fn from_amqp(amqp: &BasicProperties) -> Properties {
         reply_to: text(amqp.reply_to()),
         content_type: text(amqp.content_type()),
         timestamp: amqp.timestamp().and_then(timestamp),
-        headers: headers.unwrap_or_default(),
+        content_encoding: text(amqp.content_encoding()),
+        priority: *amqp.priority(),
+        expiration: text(amqp.expiration()),
+        user_id: text(amqp.user_id()),
+        app_id: text(amqp.app_id()),
+        cluster_id: text(amqp.cluster_id()),
+        delivery_mode: amqp.delivery_mode().filter(|mode| *mode != PERSISTENT),
+        headers,
+        exact: exact.unwrap_or_default(),
     }
 }
 
-fn from_field(value: &AMQPValue, depth: usize) -> Value {
+fn json((name, value): (&ShortString, &AMQPValue)) -> (String, Value) {
+    (
+        name.as_str().to_owned(),
+        from_field(value, HEADER_DEPTH_MAX),
+    )
+}
+
+pub(super) fn from_field(value: &AMQPValue, depth: usize) -> Value {
     if depth == 0 {
         return Value::Null;
     }

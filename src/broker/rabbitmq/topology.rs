@@ -69,6 +69,29 @@ pub(super) async fn declare(
     Ok(())
 }
 
+/// Messages that wait in a queue; `None` if there is no such queue.
+pub(super) async fn queue_len(
+    link: &Link,
+    live: &Live,
+    queue: &str,
+) -> Result<Option<u64>, BrokerError> {
+    let name = name(queue)?;
+    let channel = live.channel(link).await.map_err(unavailable)?;
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let found = channel.queue_declare(name, options, FieldTable::default());
+    match within(REQUEST_TIME_MAX, found).await {
+        Ok(found) => {
+            close(&channel).await;
+            Ok(Some(u64::from(found.message_count())))
+        }
+        Err(failure) if code(&failure) == Some(NOT_FOUND) => Ok(None),
+        Err(failure) => Err(refused(format!("queue `{queue}`"), failure)),
+    }
+}
+
 /// Whether an exchange is there; when in doubt, it is.
 pub(super) async fn exchange_exists(link: &Link, live: &Live, exchange: &str) -> bool {
     let (Ok(name), Ok(channel)) = (name(exchange), live.channel(link).await) else {

@@ -31,6 +31,10 @@ impl Broker for StuckBroker {
     async fn publish(&self, _messages: Vec<Outgoing>) -> Vec<Published> {
         std::future::pending().await
     }
+    async fn queue_len(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
+        Broker::queue_len(&self.inner, queue).await
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }

@@ -8,23 +8,26 @@
 // A case is a test: it panics by design.
 #![allow(clippy::missing_panics_doc)]
 
+mod letters;
 mod messages;
 mod participants;
 mod queries;
 mod sagas;
 pub mod sample;
 
+pub use letters::*;
 pub use messages::*;
 pub use participants::*;
 pub use queries::*;
 pub use sagas::*;
 
+use super::dead_letters::DeadLetterStore;
 use super::{Store, StoreError, participant::ParticipantStore};
 
-/// A store that keeps both kinds of tables, as a test gets it.
-pub trait Complete: Store + ParticipantStore {}
+/// A store that keeps all kinds of tables, as a test gets it.
+pub trait Complete: Store + ParticipantStore + DeadLetterStore {}
 
-impl<S: Store + ParticipantStore> Complete for S {}
+impl<S: Store + ParticipantStore + DeadLetterStore> Complete for S {}
 
 /// An empty store for one case, and what must outlive it.
 #[async_trait::async_trait]
@@ -75,6 +78,13 @@ macro_rules! store_conformance {
             sent_rows_are_removed_once_and_for_all,
             an_outbox_row_is_stored_once,
             a_dead_letter_is_stored_once_and_listed_newest_first,
+            letters_are_found_by_what_they_are,
+            a_redelivery_is_no_new_letter_and_a_new_delivery_is,
+            a_replay_is_committed_whole_and_once,
+            an_edit_leaves_the_original,
+            a_replay_that_comes_back_is_linked_to_its_letter,
+            letters_are_grouped_by_cause,
+            retention_spares_what_is_open,
             what_exists_is_loaded_in_key_order,
             a_dropped_transaction_leaves_nothing,
             a_participants_commit_writes_everything,

@@ -164,6 +164,7 @@ pub fn message(number: u128) -> Message {
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
+            ..Properties::default()
         },
         body: Bytes::from_static(BINARY),
     }

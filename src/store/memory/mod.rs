@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: durability, and locks on single rows (see [`participant`]).
 
+mod letters;
 mod participant;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use self::letters::{Audit, LetterRecord};
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
 use super::{
     Commit, CommitOutcome, Conflict, DeadLetter, DefinitionRow, JournalEntry, KeyMatch,
@@ -58,7 +60,8 @@ struct State {
     wakes: BTreeSet<(Timestamp, SagaId)>,
     outbox: BTreeMap<Uuid, OutboxMessage>,
     due: BTreeSet<(Timestamp, Uuid)>,
-    dead_letters: BTreeMap<Uuid, DeadLetter>,
+    dead_letters: BTreeMap<Uuid, LetterRecord>,
+    audit: Audit,
     definitions: BTreeMap<(String, u32), DefinitionRow>,
     secret: Option<[u8; 32]>,
     barriers: BTreeMap<BarrierKey, BarrierRow>,
@@ -189,8 +192,11 @@ impl Store for MemoryStore {
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         let state = self.state();
-        let letters = state.dead_letters.values().rev();
-        Ok(letters.take(limit.min(LIST_ROWS_MAX)).cloned().collect())
+        let letters = state.dead_letters.values().map(|record| &record.letter);
+        let mut letters: Vec<&DeadLetter> = letters.collect();
+        letters.sort_by_key(|letter| std::cmp::Reverse((letter.at, letter.id)));
+        letters.truncate(limit.min(LIST_ROWS_MAX));
+        Ok(letters.into_iter().cloned().collect())
     }
 }
 
@@ -288,7 +294,10 @@ impl State {
         self.put_outbox(outbox);
         self.remove_sent(sent);
         for letter in dead_letters {
-            self.dead_letters.entry(letter.id).or_insert(letter);
+            let id = letter.id;
+            self.dead_letters
+                .entry(id)
+                .or_insert_with(|| LetterRecord::new(letter));
         }
     }
 

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{column, messages};
+use super::{column, letters, messages};
 use crate::id::Timestamp;
+use crate::store::dead_letters::row::NewLetter;
 use crate::store::{
     Commit, CommitOutcome, Conflict, JournalEntry, SagaWrite, Snapshot, StoreError, rows,
 };
@@ -71,7 +72,7 @@ pub(super) struct Batch<'a> {
     /// Properties of each saga's outbox, in the order of `commit.sagas`.
     of_sagas: Vec<Vec<String>>,
     of_outbox: Vec<String>,
-    of_letters: Vec<String>,
+    letters: Vec<NewLetter<'a>>,
 }
 
 impl<'a> Batch<'a> {
@@ -83,7 +84,7 @@ impl<'a> Batch<'a> {
                 .map(|write| rows::outbox_properties(&write.outbox))
                 .collect::<Result<_, _>>()?,
             of_outbox: rows::outbox_properties(&commit.outbox)?,
-            of_letters: rows::letter_properties(&commit.dead_letters)?,
+            letters: NewLetter::all(&commit.dead_letters)?,
         })
     }
 
@@ -110,8 +111,7 @@ impl<'a> Batch<'a> {
         insert_journal(connection, &winners).await?;
         upsert_snapshots(connection, &winners).await?;
         messages::insert_outbox(connection, &outbox, &properties).await?;
-        let letters = &self.commit.dead_letters;
-        messages::insert_dead_letters(connection, letters, &self.of_letters).await?;
+        letters::insert(connection, &self.letters).await?;
         messages::delete_outbox(connection, &self.commit.sent).await?;
         let in_order = self.commit.sagas.iter().map(|write| write.head.id);
         Ok(CommitOutcome {

@@ -1,4 +1,4 @@
-//! Outbox and dead letters in PostgreSQL, for sagas and participants alike.
+//! The outbox in PostgreSQL, for sagas and participants alike.
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{PostgresStore, column};
 use crate::id::Timestamp;
-use crate::store::{DeadLetter, Outbox, OutboxMessage, StoreError, rows};
+use crate::store::{Outbox, OutboxMessage, StoreError, rows};
 
 /// A batch that is stored again after a lost answer brings the same rows, hence DO NOTHING.
 const INSERT_OUTBOX: &str = "
@@ -18,14 +18,6 @@ const INSERT_OUTBOX: &str = "
 
 /// By primary key.
 const DELETE_OUTBOX: &str = "DELETE FROM outbox WHERE id = ANY ($1)";
-
-const INSERT_DEAD_LETTERS: &str = "
-    INSERT INTO dead_letters (id, at, queue, code, reason, properties, body)
-    SELECT id, at, queue, code, reason, properties, body
-    FROM unnest(
-        $1::uuid[], $2::bigint[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::bytea[]
-    ) AS new (id, at, queue, code, reason, properties, body)
-    ON CONFLICT DO NOTHING";
 
 /// In order of `outbox_by_due_at`; rows that another node is deleting or sweeping are skipped.
 const SWEEP: &str = "
@@ -66,27 +58,6 @@ pub(super) async fn delete_outbox(
         let query = sqlx::query(DELETE_OUTBOX).bind(sent);
         query.execute(connection).await?;
     }
-    Ok(())
-}
-
-pub(super) async fn insert_dead_letters(
-    connection: &mut PgConnection,
-    letters: &[DeadLetter],
-    properties: &[String],
-) -> sqlx::Result<()> {
-    if letters.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(INSERT_DEAD_LETTERS)
-        .bind(column(letters, |row| row.id))
-        .bind(column(letters, |row| row.at.as_micros()))
-        .bind(column(letters, |row| rows::readable(&row.queue)))
-        .bind(column(letters, |row| i32::from(row.code.0)))
-        .bind(column(letters, |row| rows::readable(&row.reason)))
-        .bind(properties)
-        .bind(column(letters, |row| &row.message.body[..]))
-        .execute(connection)
-        .await?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@
 
 mod commit;
 mod errors;
+mod letters;
 mod messages;
 mod participant;
 mod sagas;
@@ -118,6 +119,25 @@ impl PostgresStore {
     }
 }
 
+/// Every migration: its number, name and text.
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "foundation",
+        include_str!("../../../migrations/postgres/0001_foundation.sql"),
+    ),
+    (
+        2,
+        "dead letters",
+        include_str!("../../../migrations/postgres/0002_dead_letters.sql"),
+    ),
+];
+
+fn migration((number, name, sql): (i64, &'static str, &'static str)) -> Migration {
+    let sql = sql.into_sql_str();
+    Migration::new(number, name.into(), MigrationType::Simple, sql, false)
+}
+
 /// Applies the migrations that are missing, for those who do it apart from starting a node, and
 /// returns their names.
 pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
@@ -128,15 +148,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
 }
 
 async fn apply_migrations(connection: &mut PgConnection) -> Result<Vec<String>, StoreError> {
-    let foundation = include_str!("../../../migrations/postgres/0001_foundation.sql");
-    let migrations = vec![Migration::new(
-        1,
-        "foundation".into(),
-        MigrationType::Simple,
-        foundation.into_sql_str(),
-        false,
-    )];
-    let migrator = Migrator::with_migrations(migrations);
+    let migrator = Migrator::with_migrations(MIGRATIONS.map(migration).to_vec());
     // Fails on a new database, where the table of migrations is missing like all others.
     let before = connection
         .list_applied_migrations(&migrator.table_name)

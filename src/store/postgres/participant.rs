@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use sqlx::PgConnection;
 use sqlx::postgres::PgTransaction;
 
-use super::{PostgresStore, column, errors, messages};
+use super::{PostgresStore, column, errors, letters, messages};
+use crate::store::dead_letters::row::NewLetter;
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow, Loaded, ParticipantStore,
     ParticipantTransaction, ParticipantWrites, Write,
@@ -163,7 +164,7 @@ impl ParticipantTransaction for PostgresParticipant {
     async fn commit(mut self: Box<Self>, writes: ParticipantWrites) -> Result<(), StoreError> {
         shape::check_writes(&writes)?;
         let of_outbox = rows::outbox_properties(&writes.outbox)?;
-        let of_letters = rows::letter_properties(&writes.dead_letters)?;
+        let of_letters = NewLetter::all(&writes.dead_letters)?;
         let connection = &mut *self.transaction;
         let written = write_state(connection, &writes).await;
         let complete = written.map_err(|error| {
@@ -181,7 +182,7 @@ impl ParticipantTransaction for PostgresParticipant {
         messages::insert_outbox(connection, &outbox, &of_outbox)
             .await
             .map_err(failed)?;
-        messages::insert_dead_letters(connection, &writes.dead_letters, &of_letters)
+        letters::insert(connection, &of_letters)
             .await
             .map_err(failed)?;
         messages::delete_outbox(connection, &writes.sent)

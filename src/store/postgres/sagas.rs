@@ -85,10 +85,10 @@ const COUNTS: &str = "
 /// For a query that reads a whole table: see the session's settings.
 const ALLOW_SCAN: &str = "SET LOCAL enable_seqscan = on";
 
-/// By primary key, backwards.
+/// In order of `dead_letters_by_time`, backwards.
 const DEAD_LETTERS: &str = "
     SELECT id, at, queue, code, reason, properties, body FROM dead_letters
-    ORDER BY id DESC LIMIT $1";
+    ORDER BY at DESC, id DESC LIMIT $1";
 
 #[async_trait]
 impl Store for PostgresStore {

@@ -8,11 +8,12 @@ use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::bulk::{self, Binding, Bulk};
-use super::messages;
+use super::{letters, messages};
 use crate::id::{SagaId, Timestamp};
+use crate::store::dead_letters::row::NewLetter;
 use crate::store::{
-    Commit, CommitOutcome, Conflict, DeadLetter, JournalEntry, OutboxMessage, SagaWrite, Snapshot,
-    StoreError, rows,
+    Commit, CommitOutcome, Conflict, JournalEntry, OutboxMessage, SagaWrite, Snapshot, StoreError,
+    rows,
 };
 
 /// Leaves out rows whose id or (name, key) is there.
@@ -63,7 +64,7 @@ pub(super) struct Batch<'a> {
     commit: &'a Commit,
     /// Messages with their properties and, if it must win first, the saga they belong to.
     outbox: Vec<(Option<SagaId>, (&'a OutboxMessage, String))>,
-    letters: Vec<(&'a DeadLetter, String)>,
+    letters: Vec<NewLetter<'a>>,
 }
 
 impl<'a> Batch<'a> {
@@ -76,13 +77,10 @@ impl<'a> Batch<'a> {
         let with_text = |(saga, row): (_, &'a OutboxMessage)| {
             Ok((saga, (row, rows::properties(&row.message)?)))
         };
-        let letters = commit.dead_letters.iter();
         Ok(Self {
             commit,
             outbox: outbox.map(with_text).collect::<Result<_, StoreError>>()?,
-            letters: letters
-                .map(|row| Ok((row, rows::properties(&row.message)?)))
-                .collect::<Result<_, StoreError>>()?,
+            letters: NewLetter::all(&commit.dead_letters)?,
         })
     }
 
@@ -103,7 +101,7 @@ impl<'a> Batch<'a> {
         insert_journal(connection, &winners).await?;
         upsert_snapshots(connection, &winners).await?;
         messages::insert_outbox(connection, &outbox).await?;
-        messages::insert_dead_letters(connection, &self.letters).await?;
+        letters::insert(connection, &self.letters).await?;
         messages::delete_outbox(connection, &self.commit.sent).await?;
         let in_order = self.commit.sagas.iter().map(|write| write.head.id);
         Ok(CommitOutcome {

@@ -1,4 +1,4 @@
-//! Outbox and dead letters in SQLite, for sagas and participants alike.
+//! The outbox in SQLite, for sagas and participants alike.
 
 use std::sync::LazyLock;
 
@@ -10,21 +10,13 @@ use super::bulk::{self, Bulk};
 use super::{SqliteStore, failed};
 use crate::id::Timestamp;
 use crate::store::rows::OutboxRow;
-use crate::store::{DeadLetter, Outbox, OutboxMessage, StoreError, rows};
+use crate::store::{Outbox, OutboxMessage, StoreError, rows};
 
 /// A batch that is stored again after a lost answer brings the same rows, hence DO NOTHING.
 static INSERT_OUTBOX: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
         "INSERT INTO outbox (id, exchange, routing_key, properties, body, due_at)",
         6,
-        "ON CONFLICT DO NOTHING",
-    )
-});
-
-static INSERT_DEAD_LETTERS: LazyLock<Bulk> = LazyLock::new(|| {
-    Bulk::new(
-        "INSERT INTO dead_letters (id, at, queue, code, reason, properties, body)",
-        7,
         "ON CONFLICT DO NOTHING",
     )
 });
@@ -55,25 +47,6 @@ pub(super) async fn insert_outbox(
                 .bind(properties.as_str())
                 .bind(&row.message.body[..])
                 .bind(row.due_at.as_micros())
-        })
-        .await
-        .map(drop)
-}
-
-pub(super) async fn insert_dead_letters(
-    connection: &mut SqliteConnection,
-    letters: &[(&DeadLetter, String)],
-) -> sqlx::Result<()> {
-    INSERT_DEAD_LETTERS
-        .execute(connection, letters, |query, (row, properties)| {
-            query
-                .bind(row.id)
-                .bind(row.at.as_micros())
-                .bind(row.queue.as_str())
-                .bind(i32::from(row.code.0))
-                .bind(row.reason.as_str())
-                .bind(properties.as_str())
-                .bind(&row.message.body[..])
         })
         .await
         .map(drop)

@@ -13,6 +13,7 @@
 
 mod bulk;
 mod commit;
+mod letters;
 mod messages;
 mod participant;
 mod sagas;
@@ -89,6 +90,25 @@ impl SqliteStore {
     }
 }
 
+/// Every migration: its number, name and text.
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "foundation",
+        include_str!("../../../migrations/sqlite/0001_foundation.sql"),
+    ),
+    (
+        2,
+        "dead letters",
+        include_str!("../../../migrations/sqlite/0002_dead_letters.sql"),
+    ),
+];
+
+fn migration((number, name, sql): (i64, &'static str, &'static str)) -> Migration {
+    let sql = sql.into_sql_str();
+    Migration::new(number, name.into(), MigrationType::Simple, sql, false)
+}
+
 /// Applies the migrations that are missing, for those who do it apart from starting a node, and
 /// returns their names.
 pub async fn migrate(path_or_url: &str) -> Result<Vec<String>, StoreError> {
@@ -137,15 +157,7 @@ async fn open_writer(
     options: SqliteConnectOptions,
 ) -> Result<(SqlitePool, Vec<String>), StoreError> {
     let writer = pool(1).connect_with(options).await.map_err(open_failed)?;
-    let foundation = include_str!("../../../migrations/sqlite/0001_foundation.sql");
-    let migrations = vec![Migration::new(
-        1,
-        "foundation".into(),
-        MigrationType::Simple,
-        foundation.into_sql_str(),
-        false,
-    )];
-    let migrator = Migrator::with_migrations(migrations);
+    let migrator = Migrator::with_migrations(MIGRATIONS.map(migration).to_vec());
     let mut connection = writer.acquire().await.map_err(open_failed)?;
     // Fails on a new database, where the table of migrations is missing like all others.
     let before = connection

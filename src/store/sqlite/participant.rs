@@ -7,7 +7,8 @@ use serde_json::Value;
 use sqlx::{SqliteConnection, SqliteTransaction};
 
 use super::bulk::{self, Binding, Bulk};
-use super::{SqliteStore, failed, messages};
+use super::{SqliteStore, failed, letters, messages};
+use crate::store::dead_letters::row::NewLetter;
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow, Loaded, ParticipantStore,
     ParticipantTransaction, ParticipantWrites, Write,
@@ -156,8 +157,7 @@ impl ParticipantTransaction for SqliteParticipant {
         shape::check_writes(&writes)?;
         let of_outbox = rows::outbox_properties(&writes.outbox)?;
         let outbox: Vec<_> = writes.outbox.iter().zip(of_outbox).collect();
-        let of_letters = rows::letter_properties(&writes.dead_letters)?;
-        let letters: Vec<_> = writes.dead_letters.iter().zip(of_letters).collect();
+        let new_letters = NewLetter::all(&writes.dead_letters)?;
         let connection = &mut *self.transaction;
         let complete = write_state(connection, &writes).await.map_err(|error| {
             let database = error.as_database_error();
@@ -173,7 +173,7 @@ impl ParticipantTransaction for SqliteParticipant {
         messages::insert_outbox(connection, &outbox)
             .await
             .map_err(failed)?;
-        messages::insert_dead_letters(connection, &letters)
+        letters::insert(connection, &new_letters)
             .await
             .map_err(failed)?;
         messages::delete_outbox(connection, &writes.sent)

@@ -82,10 +82,10 @@ const SECRET: &str = "SELECT bytes FROM secrets";
 /// Reads the whole table: for people and metrics, not for each request.
 const COUNTS: &str = "SELECT name, status, count(*) FROM sagas GROUP BY name, status";
 
-/// By primary key, backwards.
+/// In order of `dead_letters_by_time`, backwards.
 const DEAD_LETTERS: &str = "
     SELECT id, at, queue, code, reason, properties, body FROM dead_letters
-    ORDER BY id DESC LIMIT ?1";
+    ORDER BY at DESC, id DESC LIMIT ?1";
 
 #[async_trait]
 impl Store for SqliteStore {

@@ -1,0 +1,128 @@
+//! Letters as lines of JSON, to carry them elsewhere and back.
+//!
+//! A line is whole: whatever the message had is in it, the body in base64. Importing what is there
+//! already changes nothing.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Cursor, DeadLetterError, Desk, Selection};
+use crate::error::Code;
+use crate::id::Timestamp;
+use crate::message::{Message, Properties};
+use crate::store::DeadLetter;
+use crate::store::dead_letters::{DrainedLetter, Letter};
+
+/// Letters read at once.
+const PAGE: usize = 50;
+/// Longest line that is read, in bytes: a body of 16 MiB in base64, and its headers.
+pub const LINE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// A letter as a line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LetterLine {
+    /// The letter's id.
+    pub id: Uuid,
+    /// When it was recorded, RFC 3339.
+    pub at: String,
+    /// The queue it was taken from.
+    pub queue: String,
+    /// Which error it was, as a number.
+    pub code: u16,
+    /// What was wrong.
+    pub reason: String,
+    /// What became of it; not imported.
+    #[serde(default)]
+    pub status: String,
+    /// The message's properties, as last edited.
+    pub properties: Properties,
+    /// The body, as last edited, in base64.
+    pub body: String,
+}
+
+impl LetterLine {
+    /// The line of a letter.
+    pub fn new(letter: &Letter) -> Self {
+        let message = letter.message();
+        let head = &letter.head;
+        Self {
+            id: head.id,
+            at: head.at.to_string(),
+            queue: head.queue.clone(),
+            code: head.code.0,
+            reason: head.reason.clone(),
+            status: head.status.to_string(),
+            properties: message.properties.clone(),
+            body: STANDARD.encode(&message.body),
+        }
+    }
+
+    fn letter(self) -> Result<DeadLetter, String> {
+        let at: Timestamp = self.at.parse().map_err(|error| format!("`at`: {error}"))?;
+        let body = STANDARD
+            .decode(self.body)
+            .map_err(|error| format!("`body`: {error}"))?;
+        Ok(DeadLetter {
+            id: self.id,
+            at,
+            queue: self.queue,
+            code: Code(self.code),
+            reason: self.reason,
+            message: Message {
+                properties: self.properties,
+                body: body.into(),
+            },
+        })
+    }
+}
+
+impl Desk {
+    /// Hands each letter of a selection to `write` as a line of JSON, oldest first; returns how
+    /// many there were.
+    pub async fn export<E>(
+        &self,
+        selection: Selection,
+        mut write: impl FnMut(String) -> Result<(), E>,
+    ) -> Result<Result<u64, E>, DeadLetterError> {
+        let mut cursor = Cursor::new(selection);
+        let mut count = 0;
+        loop {
+            let heads = cursor.next(&*self.letters).await?;
+            if heads.is_empty() {
+                return Ok(Ok(count));
+            }
+            let ids: Vec<Uuid> = heads.iter().map(|head| head.id).collect();
+            for part in ids.chunks(PAGE) {
+                for letter in self.letters.load_letters(part).await? {
+                    let line = serde_json::to_string(&LetterLine::new(&letter))
+                        .map_err(|error| DeadLetterError::Malformed(error.to_string()))?;
+                    if let Err(error) = write(line) {
+                        return Ok(Err(error));
+                    }
+                    count += 1;
+                }
+            }
+        }
+    }
+
+    /// Stores a letter from a line, unless it is there; says whether it was new.
+    pub async fn import(&self, line: &str) -> Result<bool, DeadLetterError> {
+        let malformed = |why: String| DeadLetterError::Malformed(why);
+        let line: LetterLine =
+            serde_json::from_str(line).map_err(|error| malformed(error.to_string()))?;
+        let letter = line.letter().map_err(malformed)?;
+        if !self.letters.load_letters(&[letter.id]).await?.is_empty() {
+            return Ok(false);
+        }
+        let drained = DrainedLetter {
+            key: letter.id,
+            seen: Some(0),
+            letter,
+        };
+        let now = self.environment.now();
+        let queue = drained.letter.queue.clone();
+        Ok(self.letters.store_drained(&queue, now, &[drained]).await? > 0)
+    }
+}

@@ -1,0 +1,218 @@
+//! What a change of letters means for the rows, worked out once for all stores.
+//!
+//! A store locks the letters, has the change planned, and writes the plan. Pure.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::audit::Unlinked;
+use super::{
+    Actor, Change, DrainedLetter, LetterChange, LetterFacts, LetterStatus, PublishedReplays,
+};
+use crate::id::Timestamp;
+use crate::message::Message;
+use crate::store::OutboxMessage;
+
+/// What a store knows of a letter before it changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Current {
+    pub(in crate::store) version: u64,
+    pub(in crate::store) status: LetterStatus,
+    pub(in crate::store) replays: u32,
+    pub(in crate::store) edits: u32,
+    pub(in crate::store) outbox: Option<Uuid>,
+    pub(in crate::store) handled_at: Option<Timestamp>,
+}
+
+/// What to write.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Plan<'a> {
+    /// Letters as they will be.
+    pub(in crate::store) updates: BTreeMap<Uuid, Current>,
+    pub(in crate::store) outbox: Vec<&'a OutboxMessage>,
+    /// (letter, number, message).
+    pub(in crate::store) edits: Vec<(Uuid, u32, &'a Message)>,
+    /// Outbox rows that are done with.
+    pub(in crate::store) remove: Vec<Uuid>,
+    pub(in crate::store) entries: Vec<Unlinked>,
+    /// Letters that had changed meanwhile.
+    pub(in crate::store) lost: Vec<Uuid>,
+}
+
+/// The letters that a change touches.
+pub(in crate::store) fn touched(
+    changes: &[LetterChange],
+    published: &PublishedReplays,
+) -> Vec<Uuid> {
+    let replays = published.confirmed.iter().chain(&published.returned);
+    let ids = replays.map(|(letter, _)| *letter);
+    let mut ids: Vec<Uuid> = ids.chain(changes.iter().map(|of| of.letter)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// Plans changes of letters that are locked.
+pub(in crate::store) fn plan<'a>(
+    mut letters: BTreeMap<Uuid, Current>,
+    actor: &Actor,
+    changes: &'a [LetterChange],
+    published: &PublishedReplays,
+) -> Plan<'a> {
+    let mut plan = Plan::default();
+    let outcomes = [
+        (&published.confirmed, LetterStatus::Replayed),
+        (&published.returned, LetterStatus::Open),
+    ];
+    for (replays, status) in outcomes {
+        for (letter, outbox) in replays {
+            plan.remove.push(*outbox);
+            let Some(current) = letters.get_mut(letter) else {
+                continue;
+            };
+            if current.outbox != Some(*outbox) {
+                continue;
+            }
+            current.version += 1;
+            current.status = status;
+            current.outbox = None;
+            plan.updates.insert(*letter, *current);
+            if status == LetterStatus::Open {
+                current.handled_at = None;
+                plan.updates.insert(*letter, *current);
+                let detail = json!({ "reason": "no queue takes it" });
+                plan.entries.push(entry("return", *letter, detail));
+            }
+        }
+    }
+    for change in changes {
+        let current = letters.get_mut(&change.letter);
+        let Some(current) = current.filter(|current| current.version == change.version) else {
+            plan.lost.push(change.letter);
+            continue;
+        };
+        plan.add(current, change, actor.at);
+    }
+    plan
+}
+
+impl<'a> Plan<'a> {
+    fn add(&mut self, current: &mut Current, change: &'a LetterChange, at: Timestamp) {
+        let letter = change.letter;
+        let before = current.status;
+        current.version += 1;
+        match &change.what {
+            Change::Replay(row) => {
+                current.status = LetterStatus::Replaying;
+                current.replays = current.replays.saturating_add(1);
+                current.outbox = Some(row.id);
+                current.handled_at = Some(at);
+                self.outbox.push(row);
+                let detail = json!({
+                    "to": row.destination, "outbox": row.id, "replays": current.replays,
+                    "message_id": row.message.properties.message_id, "was": before,
+                });
+                self.entries.push(entry("replay", letter, detail));
+            }
+            Change::Edit(message) => {
+                current.edits = current.edits.saturating_add(1);
+                self.edits.push((letter, current.edits, message));
+                let detail = json!({ "edit": current.edits, "bytes": message.body.len() });
+                self.entries.push(entry("edit", letter, detail));
+            }
+            Change::Discard => {
+                current.status = LetterStatus::Discarded;
+                current.handled_at = Some(at);
+                let detail = json!({ "was": before });
+                self.entries.push(entry("discard", letter, detail));
+            }
+            Change::Reopen => {
+                current.status = LetterStatus::Open;
+                current.handled_at = None;
+                let detail = json!({ "was": before });
+                self.entries.push(entry("reopen", letter, detail));
+            }
+        }
+        self.updates.insert(letter, *current);
+    }
+}
+
+/// A drained letter that is new.
+#[derive(Debug)]
+pub(in crate::store) struct Placed<'a> {
+    pub(in crate::store) drained: &'a DrainedLetter,
+    /// Tells it from others with the same key.
+    pub(in crate::store) ordinal: i64,
+    pub(in crate::store) facts: LetterFacts,
+}
+
+/// Finds those of a batch that are new. `stored` has the highest ordinal and the number of open
+/// letters by key; `replayed` the letter that was replayed last, and its replays, by message id.
+pub(in crate::store) fn place<'a>(
+    mut stored: BTreeMap<Uuid, (i64, u64)>,
+    replayed: &BTreeMap<String, (Uuid, u32)>,
+    letters: &'a [DrainedLetter],
+) -> Vec<Placed<'a>> {
+    let mut placed = Vec::with_capacity(letters.len());
+    for drained in letters {
+        let (highest, open) = stored.entry(drained.key).or_insert((-1, 0));
+        if drained.seen.is_some_and(|before| u64::from(before) < *open) {
+            continue;
+        }
+        *highest += 1;
+        let mut facts = LetterFacts::of(&drained.letter);
+        let id = drained.letter.message.properties.message_id.as_ref();
+        // Whoever dead-lettered the replay may have dropped its headers, but not its id.
+        if let Some((parent, replays)) = id.and_then(|id| replayed.get(id)) {
+            facts.came_back_from.get_or_insert(*parent);
+            facts.replays = facts.replays.max(*replays);
+        }
+        placed.push(Placed {
+            drained,
+            ordinal: *highest,
+            facts,
+        });
+    }
+    placed
+}
+
+/// The entry for a batch from a queue.
+pub(in crate::store) fn drain_entry(queue: &str, new: &[Placed], taken: usize) -> Unlinked {
+    let ids: Vec<Uuid> = new.iter().map(|placed| placed.drained.letter.id).collect();
+    Unlinked {
+        action: "drain",
+        letter: None,
+        detail: json!({ "queue": queue, "taken": taken, "new": ids.len(), "letters": ids }),
+    }
+}
+
+/// The entry for letters that are deleted.
+pub(in crate::store) fn purge_entry(before: Timestamp, ids: &[Uuid]) -> Unlinked {
+    let detail = json!({
+        "handled_before": before.to_string(), "count": ids.len(), "letters": ids,
+    });
+    Unlinked {
+        action: "purge",
+        letter: None,
+        detail,
+    }
+}
+
+fn entry(action: &'static str, letter: Uuid, detail: serde_json::Value) -> Unlinked {
+    Unlinked {
+        action,
+        letter: Some(letter),
+        detail,
+    }
+}
+
+/// Who drains.
+pub(in crate::store) fn drainer(at: Timestamp) -> Actor {
+    Actor {
+        by: "backstitch".to_owned(),
+        why: "drained from a queue".to_owned(),
+        at,
+    }
+}
