@@ -135,6 +135,7 @@ fn is_wanted(shift: &Shift, run: &str, message: &Message) -> bool {
         input: &input,
         steps: &(),
         item: None,
+        given: None,
         saga: None,
     };
     // What can't be computed of a message (it lacks the header, say) is not true of it.
