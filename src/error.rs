@@ -101,7 +101,10 @@ pub const CODES: &[(Code, &str)] = &[
     (code::NODE_UNAVAILABLE, "the node can't do this now"),
     (code::NODE_BUSY, "the node handles too many requests"),
     (code::REQUEST_TIMEOUT, "the request took too long"),
-    (code::NOT_SUSPENDED, "the saga does not wait for a person"),
+    (
+        code::NOT_POSSIBLE,
+        "that can't be done to the saga where it stands",
+    ),
 ];
 
 /// The codes by name.
@@ -158,6 +161,6 @@ pub mod code {
     pub const NODE_BUSY: Code = Code(43);
     /// The request took too long.
     pub const REQUEST_TIMEOUT: Code = Code(44);
-    /// The saga does not wait for a person.
-    pub const NOT_SUSPENDED: Code = Code(45);
+    /// That can't be done to the saga where it stands.
+    pub const NOT_POSSIBLE: Code = Code(45);
 }

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::definitions::{report, sources};
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::definition::{Definition, Problems, parse_all};
+use crate::definition::{Definition, Problem, Problems, parse_all};
 
 /// What to check.
 #[derive(Debug, Args)]
@@ -16,9 +16,18 @@ pub(super) struct Arguments {
     /// Files, or directories whose *.yaml are checked.
     #[arg(default_value = "sagas")]
     paths: Vec<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
+    /// How problems are printed: for people, or as a JSON array for editors.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Print the whole result as JSON.
+    #[arg(long, conflicts_with = "format")]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
@@ -31,6 +40,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let result = parse_all(&sources);
     if arguments.json {
         output::print_json(&as_json(sources.len(), &result))?;
+    } else if arguments.format == Format::Json {
+        output::print_json(&problems(&result))?;
     } else {
         output::print(&as_text(sources.len(), &result))?;
     }
@@ -44,8 +55,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 type Checked = Result<Vec<Definition>, Vec<Problems>>;
 
 fn as_json(files: usize, result: &Checked) -> serde_json::Value {
-    let problems: Vec<_> = result.as_ref().err().into_iter().flatten().collect();
-    let problems: Vec<_> = problems.iter().flat_map(|problems| &problems.0).collect();
     let sagas: Vec<_> = result
         .as_ref()
         .ok()
@@ -59,7 +68,13 @@ fn as_json(files: usize, result: &Checked) -> serde_json::Value {
             })
         })
         .collect();
-    json!({ "ok": result.is_ok(), "files": files, "sagas": sagas, "problems": problems })
+    json!({ "ok": result.is_ok(), "files": files, "sagas": sagas, "problems": problems(result) })
+}
+
+/// All problems of all files.
+fn problems(result: &Checked) -> Vec<&Problem> {
+    let refused = result.as_ref().err().into_iter().flatten();
+    refused.flat_map(|problems| &problems.0).collect()
 }
 
 pub(super) fn as_text(files: usize, result: &Checked) -> String {

@@ -17,9 +17,10 @@ mod list;
 mod logging;
 mod migrate;
 mod node;
+mod operator;
 mod output;
 mod participants;
-mod resume;
+mod schema;
 mod seeds;
 mod serve;
 mod show;
@@ -46,7 +47,7 @@ Exit codes:
 Environment:
   DATABASE_URL        postgres://…, sqlite:FILE or FILE (default: backstitch.db)
   AMQP_URL            amqp://… or amqps://… (default: a broker inside the process)
-  BACKSTITCH_URL      the node that `start` and `resume` talk to
+  BACKSTITCH_URL      the node that `start`, `cancel`, `retry`, … talk to
   BACKSTITCH_LISTEN   where `serve` and `dev` answer HTTP requests
   RUST_LOG            what is logged, such as `info` or `backstitch=debug`";
 
@@ -72,14 +73,28 @@ enum Command {
     Participants(participants::Arguments),
     /// Check saga definitions and report everything that is wrong with them.
     Check(check::Arguments),
+    /// Print the JSON Schema of saga definitions, for editors.
+    Schema,
     /// Start a saga on a running node.
     Start(start::Arguments),
     /// List sagas, newest first; reads the database, so no node need run.
     List(list::Arguments),
     /// Show a saga: where it stands, what is still to come, what happened.
     Show(show::Arguments),
-    /// Have a suspended saga's steps tried again.
-    Resume(resume::Arguments),
+    /// Roll a saga back, while that is still possible.
+    Cancel(operator::Arguments),
+    /// Try again at once what waits for a person or for its next attempt.
+    Retry(operator::RetryArguments),
+    /// Take a suspended step's command for done; `--why` is the evidence.
+    Skip(operator::SkipArguments),
+    /// Decide nothing about a saga until it is resumed; what comes in meanwhile is kept.
+    Pause(operator::Arguments),
+    /// Go on after a pause, and try again what waits for a person.
+    Resume(operator::Arguments),
+    /// Call a saga completed, whatever is still open.
+    ForceComplete(operator::Arguments),
+    /// Call a saga compensated, whatever is still open.
+    ForceCompensated(operator::Arguments),
     /// Look at messages nobody could handle.
     DeadLetters(dead_letters::Arguments),
     /// Bring the database's tables up to date; nodes do so themselves when they start.
@@ -103,8 +118,15 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     logging::start(&cli.logging, is_service(&cli.command));
     match cli.command {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Schema => schema::run(),
         Command::Start(arguments) => start::run(&arguments),
-        Command::Resume(arguments) => resume::run(&arguments),
+        Command::Cancel(arguments) => operator::run("cancel", &arguments),
+        Command::Retry(arguments) => operator::retry(&arguments),
+        Command::Skip(arguments) => operator::skip(&arguments),
+        Command::Pause(arguments) => operator::run("pause", &arguments),
+        Command::Resume(arguments) => operator::run("resume", &arguments),
+        Command::ForceComplete(arguments) => operator::run("force-complete", &arguments),
+        Command::ForceCompensated(arguments) => operator::run("force-compensated", &arguments),
         Command::Dev(arguments) => block_on(dev::run(arguments)),
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),

@@ -248,6 +248,7 @@ fn cause(cause: &crate::saga::journal::Cause) -> &'static str {
     match cause {
         Cause::Start => "start",
         Cause::Reply => "reply",
+        Cause::Signal => "signal",
         Cause::Timer => "timer",
         Cause::Operator => "operator",
     }

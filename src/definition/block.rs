@@ -1,20 +1,14 @@
-//! Blocks of the tree: `parallel`, and the modifiers `when` and `for_each` of any block.
+//! Blocks of the tree: which kind one is, the groups, and the modifiers `when` and `pivot`.
 //!
-//! A new kind of block is a line in [`KINDS`] and a function beside [`Draft::parallel`].
+//! A new kind of block is an entry in [`KINDS`] and an arm in [`Draft::bare`].
 
 use super::draft::{Draft, Place};
-use super::expression::Expression;
 use super::fields::{Fields, wrong_type};
+use super::grammar::{KINDS, Kind};
+use super::names::check_name;
 use super::problem::{Position, Rule, did_you_mean};
-use super::yaml::{Content, Entry, Yaml};
-use super::{DEPTH_MAX, NODES_MAX, NodeId, NodeKind};
-use crate::id::STEP_INDICES_MAX;
-
-/// The kinds of blocks: a block is a map that has one of these fields.
-const KINDS: [&str; 2] = ["step", "parallel"];
-
-/// Fields of a `parallel`.
-const PARALLEL_FIELDS: [&str; 3] = ["parallel", "when", "for_each"];
+use super::yaml::{Content, Yaml};
+use super::{DEPTH_MAX, Definition, NODES_MAX, NodeId, NodeKind};
 
 /// Where a block stands in the tree.
 #[derive(Clone, Copy)]
@@ -30,7 +24,7 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    fn inside(self, parent: NodeId, position: usize) -> Self {
+    pub fn inside(self, parent: NodeId, position: usize) -> Self {
         Self {
             parent,
             position,
@@ -65,38 +59,33 @@ impl Draft<'_> {
         children
     }
 
-    /// One block, with its `for_each` around it; `None` if it is none.
+    /// One block, with its loop around it; `None` if it is none.
     fn block(&mut self, yaml: &Yaml, spot: Spot) -> Option<NodeId> {
         let kind = self.kind(yaml)?;
         if spot.depth > DEPTH_MAX {
             self.findings.add(
                 yaml.at,
                 Rule::TooLarge,
-                format!("blocks are nested deeper than {DEPTH_MAX}"),
+                format!("blocks are nested deeper than {DEPTH_MAX}; put inner ones into a saga of their own"),
             );
             return None;
         }
-        let for_each = match &yaml.content {
-            Content::Map(entries) => entries.iter().find(|entry| entry.key == "for_each"),
-            _ => None,
-        };
-        let added = match for_each {
-            Some(entry) => self.for_each(yaml, kind, entry, spot),
-            None => self.bare(yaml, kind, spot),
-        };
+        let fields = Fields::of(yaml, kind.what, &kind.fields(), &mut self.findings)?;
+        let added = self.repeated(&fields, kind, spot);
         if added.is_none() && self.nodes.len() >= NODES_MAX && !self.is_full {
             self.is_full = true;
             self.findings.add(
                 yaml.at,
                 Rule::TooLarge,
-                format!("there are more than {NODES_MAX} blocks; the rest was not read"),
+                format!("there are more than {NODES_MAX} blocks, and the rest was not read; split the saga"),
             );
         }
+        self.pivot(&fields, added, spot);
         added
     }
 
     /// Which kind of block it is.
-    fn kind(&mut self, yaml: &Yaml) -> Option<&'static str> {
+    fn kind(&mut self, yaml: &Yaml) -> Option<&'static Kind> {
         let Content::Map(entries) = &yaml.content else {
             wrong_type(
                 yaml,
@@ -107,86 +96,132 @@ impl Draft<'_> {
             return None;
         };
         let mut kinds = KINDS
-            .into_iter()
-            .filter(|kind| entries.iter().any(|entry| entry.key == *kind));
+            .iter()
+            .filter(|kind| entries.iter().any(|entry| entry.key == kind.field));
         match (kinds.next(), kinds.next()) {
             (Some(kind), None) => Some(kind),
             (Some(one), Some(other)) => {
+                let (one, other) = (one.field, other.field);
                 let message = format!("a block is a `{one}` or a `{other}`, not both");
                 self.findings.add(yaml.at, Rule::Contradiction, message);
                 None
             }
             (None, _) => {
+                let names = KINDS.iter().map(|kind| kind.field);
                 let hint: String = entries
                     .iter()
-                    .map(|entry| did_you_mean(&entry.key, KINDS))
+                    .map(|entry| did_you_mean(&entry.key, names.clone()))
                     .find(|hint| !hint.is_empty())
                     .unwrap_or_default();
-                let message = format!("a block has one of the fields {}{hint}", KINDS.join(", "));
+                let names: Vec<&str> = names.collect();
+                let message = format!("a block has one of the fields {}{hint}", names.join(", "));
                 self.findings.add(yaml.at, Rule::MissingField, message);
                 None
             }
         }
     }
 
-    fn for_each(
+    /// A block without a loop around it.
+    pub fn bare(&mut self, fields: &Fields<'_>, kind: &Kind, spot: Spot) -> Option<NodeId> {
+        match kind.field {
+            "parallel" => self.group(fields, "parallel", spot, NodeKind::Parallel),
+            "steps" => self.group(fields, "steps", spot, NodeKind::Sequence),
+            "wait" => self.wait(fields, spot),
+            "sleep" => self.sleep(fields, spot),
+            "saga" => self.sub_saga(fields, spot),
+            _ => self.step(fields, spot),
+        }
+    }
+
+    fn group(
         &mut self,
-        yaml: &Yaml,
-        kind: &'static str,
-        entry: &Entry,
+        fields: &Fields<'_>,
+        name: &str,
         spot: Spot,
+        kind: fn(Vec<NodeId>) -> NodeKind,
     ) -> Option<NodeId> {
-        if spot.loops >= STEP_INDICES_MAX {
-            let message = format!("for_each blocks are nested deeper than {STEP_INDICES_MAX}");
-            self.findings.add(entry.at, Rule::TooLarge, message);
-            return None;
-        }
-        // The body's number is not known yet; numbers are given out in order.
-        let placeholder = NodeKind::Sequence(Vec::new());
-        let id = self.add_node(Some(spot.parent), spot.position, yaml.at, placeholder)?;
-        let items = self.expression(&entry.value, "for_each", Place::ForEach(id));
-        let inside = Spot {
-            loops: spot.loops + 1,
-            ..spot.inside(id, 0)
-        };
-        let body = self.bare(yaml, kind, inside)?;
-        self.nodes[usize::from(id.0)].kind = NodeKind::ForEach {
-            items: items.unwrap_or_else(Expression::placeholder),
-            body,
-        };
-        Some(id)
-    }
-
-    /// A block without its `for_each`.
-    fn bare(&mut self, yaml: &Yaml, kind: &'static str, spot: Spot) -> Option<NodeId> {
-        match kind {
-            "parallel" => self.parallel(yaml, spot),
-            _ => self.step(yaml, spot),
-        }
-    }
-
-    fn parallel(&mut self, yaml: &Yaml, spot: Spot) -> Option<NodeId> {
-        let fields = Fields::of(
-            yaml,
-            "a parallel block",
-            &PARALLEL_FIELDS,
-            &mut self.findings,
-        )?;
-        let id = self.add(&fields, spot, NodeKind::Parallel(Vec::new()))?;
-        let list = fields.get("parallel")?;
-        let children = self.blocks(list, "parallel", spot.inside(id, 0));
-        self.nodes[usize::from(id.0)].kind = NodeKind::Parallel(children);
+        let id = self.add(fields, spot, kind(Vec::new()))?;
+        let list = fields.get(name)?;
+        let children = self.blocks(list, name, spot.inside(id, 0));
+        self.nodes[usize::from(id.0)].kind = kind(children);
         Some(id)
     }
 
     /// Adds a block and reads its `when`.
     pub fn add(&mut self, fields: &Fields<'_>, spot: Spot, kind: NodeKind) -> Option<NodeId> {
-        let at: Position = fields.at;
-        let id = self.add_node(Some(spot.parent), spot.position, at, kind)?;
+        let id = self.add_node(Some(spot.parent), spot.position, fields.at, kind)?;
+        self.mark(id, fields);
         if let Some(when) = fields.get("when") {
             let when = self.expression(when, "when", Place::When(id));
             self.nodes[usize::from(id.0)].when = when;
         }
         Some(id)
+    }
+
+    /// The name of a block that others may refer to, which stands in the field of its kind.
+    pub fn name(&mut self, fields: &Fields<'_>, kind: &str, id: NodeId) -> String {
+        let Some(name) = fields.text(kind, &mut self.findings) else {
+            return String::new();
+        };
+        let at = fields.get(kind).map_or(fields.at, |yaml| yaml.at);
+        if let Err(why) = check_name(name) {
+            self.findings.add(at, Rule::BadName, why);
+        } else if let Some(other) = self.steps.get(name) {
+            let line = self.node(*other).line;
+            self.findings.add(
+                at,
+                Rule::DuplicateStep,
+                format!("the name `{name}` is taken in line {line}; choose another name"),
+            );
+        } else {
+            self.steps.insert(name.to_owned(), id);
+        }
+        name.to_owned()
+    }
+
+    /// `pivot: true`: on one block of the root sequence.
+    fn pivot(&mut self, fields: &Fields<'_>, added: Option<NodeId>, spot: Spot) {
+        let at = fields.entry("pivot").map_or(fields.at, |entry| entry.at);
+        if fields.flag("pivot", &mut self.findings) != Some(true) {
+            return;
+        }
+        let Some(id) = added else { return };
+        if let Some(why) = self.why_no_pivot(id, spot) {
+            self.findings.add(at, Rule::BadPivot, why);
+            return;
+        }
+        self.pivot = Some(id);
+        self.nodes[usize::from(id.0)].pivot = true;
+    }
+
+    fn why_no_pivot(&self, id: NodeId, spot: Spot) -> Option<String> {
+        if spot.parent != Definition::ROOT {
+            let why = "the point of no return is one for the whole saga, so it can't stand inside another block; put `pivot: true` on the block of the root sequence that this one is in";
+            return Some(why.to_owned());
+        }
+        if let Some(other) = self.pivot {
+            let line = self.node(other).line;
+            return Some(format!(
+                "the block in line {line} is the pivot already; keep one of them"
+            ));
+        }
+        if self.is_confirm_only(id) {
+            let why = "a step with only a `confirm` runs behind the pivot, so it can't be it; put `pivot: true` on the block before it";
+            return Some(why.to_owned());
+        }
+        None
+    }
+
+    /// Whether it is a step that only has a `confirm`, which runs behind the pivot.
+    pub fn is_confirm_only(&self, id: NodeId) -> bool {
+        matches!(&self.node(id).kind, NodeKind::Step(step) if step.forward.is_none() && step.confirm.is_some())
+    }
+
+    /// Notes that a block can't stand behind the pivot, and why.
+    pub fn refuse_behind_pivot(&mut self, at: Position, why: &str, fix: &str) {
+        let line = self.pivot.map_or(0, |id| self.node(id).line);
+        let message =
+            format!("{why}, and behind the pivot (line {line}) there is no way back; {fix}");
+        self.findings.add(at, Rule::AfterPivot, message);
     }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::expression::Expression;
 use super::expression::references::References;
+use super::fields::Fields;
+use super::pace::Defaults;
 use super::problem::{Findings, Position, Rule};
 use super::template::{Piece, Shape, Template, Token, tokens};
 use super::yaml::{Content, Yaml};
@@ -20,10 +22,30 @@ pub(super) struct Draft<'a> {
     pub nodes: Vec<Node>,
     pub steps: BTreeMap<String, NodeId>,
     pub uses: Vec<Use>,
+    /// Where each node stands in the file.
+    pub marks: Vec<Marks>,
+    /// The sagas that `saga` blocks run, and where they are named.
+    pub runs: Vec<(String, Position)>,
+    /// The block that is the pivot, once it has been read: what follows it in the file stands
+    /// behind the point of no return.
+    pub pivot: Option<NodeId>,
     /// The `timeout` of the whole, if it has one.
     pub saga_timeout: Option<Duration>,
+    /// Whether it has one, be it unreadable.
+    pub saga_ends: bool,
+    /// The definition's name.
+    pub saga_name: String,
+    /// What steps do that do not say it themselves.
+    pub defaults: Defaults,
     /// Whether it was noted that there are too many blocks.
     pub is_full: bool,
+}
+
+/// Where a block and its fields stand.
+pub(super) struct Marks {
+    pub at: Position,
+    /// The fields' values.
+    fields: BTreeMap<String, Position>,
 }
 
 /// An expression and where it stands.
@@ -44,8 +66,40 @@ pub(super) enum Place {
     When(NodeId),
     /// The list of a `for_each`.
     ForEach(NodeId),
+    /// Whether a loop ends, asked after each item.
+    Until(NodeId),
+    /// Whether a signal is the one that a block waits for.
+    Match(NodeId),
+    /// What a domain event means, for a start or a wait.
+    Event,
+    /// The input of a saga that the clock starts.
+    Tick,
     /// The saga's output.
     Output,
+}
+
+impl Place {
+    /// The block whose expression it is.
+    pub fn block(self) -> Option<NodeId> {
+        match self {
+            Self::With(id)
+            | Self::When(id)
+            | Self::ForEach(id)
+            | Self::Until(id)
+            | Self::Match(id) => Some(id),
+            Self::Key | Self::Output | Self::Event | Self::Tick => None,
+        }
+    }
+
+    /// The name that only has a meaning here: `signal`, `event` or `tick`.
+    pub fn given(self) -> Option<&'static str> {
+        match self {
+            Self::Match(_) => Some("signal"),
+            Self::Event => Some("event"),
+            Self::Tick => Some("tick"),
+            _ => None,
+        }
+    }
 }
 
 impl<'a> Draft<'a> {
@@ -55,7 +109,13 @@ impl<'a> Draft<'a> {
             nodes: Vec::new(),
             steps: BTreeMap::new(),
             uses: Vec::new(),
+            marks: Vec::new(),
+            runs: Vec::new(),
+            pivot: None,
             saga_timeout: None,
+            saga_ends: false,
+            saga_name: String::new(),
+            defaults: Defaults::default(),
             is_full: false,
         }
     }
@@ -73,6 +133,7 @@ impl<'a> Draft<'a> {
             .filter(|id| usize::from(*id) < NODES_MAX)
             .map(NodeId)?;
         self.nodes.push(Node {
+            pivot: false,
             id,
             parent,
             position,
@@ -80,7 +141,47 @@ impl<'a> Draft<'a> {
             line: at.line,
             kind,
         });
+        self.marks.push(Marks {
+            at,
+            fields: BTreeMap::new(),
+        });
         Some(id)
+    }
+
+    /// Remembers where the fields of a block stand.
+    pub fn mark(&mut self, id: NodeId, fields: &Fields<'_>) {
+        self.marks[usize::from(id.0)].fields = fields
+            .places()
+            .map(|(name, at)| (name.to_owned(), at))
+            .collect();
+    }
+
+    /// Where a block's field stands, or else the block.
+    pub fn place(&self, id: NodeId, field: &str) -> Position {
+        let marks = &self.marks[usize::from(id.0)];
+        marks.fields.get(field).copied().unwrap_or(marks.at)
+    }
+
+    /// Whether the block says this itself.
+    pub fn says(&self, id: NodeId, field: &str) -> bool {
+        self.marks[usize::from(id.0)].fields.contains_key(field)
+    }
+
+    /// A block.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[usize::from(id.0)]
+    }
+
+    /// Whether it runs behind the pivot; while the file is read, also for the block being read.
+    pub fn is_behind_pivot(&self, id: NodeId) -> bool {
+        let Some(pivot) = self.pivot else {
+            return false;
+        };
+        // Numbers are in preorder: what is inside the pivot block is older than what follows it.
+        let inside = |id: NodeId| {
+            std::iter::successors(Some(id), |id| self.node(*id).parent).any(|id| id == pivot)
+        };
+        id > pivot && !inside(id)
     }
 
     /// A value with expressions in its strings.

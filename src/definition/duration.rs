@@ -1,4 +1,4 @@
-//! Durations as people write them: `200ms`, `5s`, `10m`, `2h`, `3d`.
+//! Durations as people write them: `200ms`, `5s`, `10m`, `2h`, `3d`, `1w`.
 //!
 //! One number, one unit. Deliberately absent: fractions, sums (`1h30m`), months and years, whose
 //! length depends on when they start.
@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 /// Milliseconds in each unit, longest first.
-const UNITS: [(&str, u64); 5] = [
+const UNITS: [(&str, u64); 6] = [
+    ("w", 604_800_000),
     ("d", 86_400_000),
     ("h", 3_600_000),
     ("m", 60_000),
@@ -29,7 +30,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
             Ok(Duration::from_millis(number * millis_each))
         }
         _ => Err(format!(
-            "`{}` is not a duration: write a whole number and a unit (ms, s, m, h or d), as in `200ms` or `5s`",
+            "`{}` is not a duration; write a whole number and a unit (ms, s, m, h, d or w), as in `200ms` or `5s`",
             super::problem::shortened(text, 40)
         )),
     }
@@ -59,8 +60,9 @@ mod tests {
             ("10m", Some(600_000)),
             ("2h", Some(7_200_000)),
             ("3d", Some(259_200_000)),
+            ("2w", Some(1_209_600_000)),
             ("0s", Some(0)),
-            ("9999999999d", Some(9_999_999_999 * 86_400_000)),
+            ("9999999999w", Some(9_999_999_999 * 604_800_000)),
             ("99999999999ms", None),
             ("5", None),
             ("s", None),
@@ -80,7 +82,7 @@ mod tests {
 
     #[test]
     fn durations_are_written_in_the_longest_unit_that_loses_nothing() {
-        for text in ["200ms", "5s", "10m", "2h", "3d", "90s", "0ms"] {
+        for text in ["200ms", "5s", "10m", "2h", "3d", "90s", "0ms", "2w", "30d"] {
             assert_eq!(format_duration(parse_duration(text).unwrap()), text);
         }
     }

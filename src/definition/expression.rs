@@ -43,6 +43,8 @@ pub struct Scope<'a> {
     pub steps: &'a dyn StepReplies,
     /// `item`, inside a `for_each`.
     pub item: Option<&'a Value>,
+    /// `signal`, `event` or `tick` by its name, where the language gives one.
+    pub given: Option<(&'static str, &'a Value)>,
     /// `saga.{id,key,started_at}`; absent while the key is being computed.
     pub saga: Option<&'a SagaFacts>,
 }
@@ -91,7 +93,8 @@ impl SagaFacts {
 pub struct Expression {
     /// As written, without `${` and `}`.
     pub source: String,
-    references: References,
+    // Most of an expression's size, and hardly ever looked at when it is evaluated.
+    references: Box<References>,
     compiled: Compiled,
 }
 
@@ -132,7 +135,7 @@ impl Expression {
         };
         Ok(Self {
             source: source.to_owned(),
-            references,
+            references: Box::new(references),
             compiled,
         })
     }
@@ -141,7 +144,7 @@ impl Expression {
     pub(in crate::definition) fn placeholder() -> Self {
         Self {
             source: String::new(),
-            references: References::default(),
+            references: Box::default(),
             compiled: Compiled::Path(Path::input()),
         }
     }

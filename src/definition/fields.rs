@@ -95,6 +95,40 @@ impl<'y> Fields<'y> {
         text
     }
 
+    /// One of some words; each with what it stands for.
+    pub fn choice<T: Copy>(
+        &self,
+        name: &str,
+        words: &[(&str, T)],
+        findings: &mut Findings<'_>,
+    ) -> Option<T> {
+        let yaml = self.get(name)?;
+        let expected = words
+            .iter()
+            .map(|(word, _)| format!("`{word}`"))
+            .collect::<Vec<_>>()
+            .join(" or ");
+        let Some(text) = yaml.text() else {
+            wrong_type(yaml, name, &expected, findings);
+            return None;
+        };
+        let found = words.iter().find(|(word, _)| *word == text);
+        if found.is_none() {
+            let hint = did_you_mean(text, words.iter().map(|(word, _)| *word));
+            let shown = shortened(text, 40);
+            let message = format!("`{name}` must be {expected}, not `{shown}`{hint}");
+            findings.add(yaml.at, Rule::OutOfRange, message);
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    /// The fields that are there, with their values' places.
+    pub fn places(&self) -> impl Iterator<Item = (&'y str, Position)> {
+        self.entries
+            .iter()
+            .map(|entry| (entry.key.as_str(), entry.value.at))
+    }
+
     /// A boolean.
     pub fn flag(&self, name: &str, findings: &mut Findings<'_>) -> Option<bool> {
         let yaml = self.get(name)?;
@@ -161,26 +195,35 @@ impl<'y> Fields<'y> {
         (least, most): (Duration, Duration),
         findings: &mut Findings<'_>,
     ) -> Option<Duration> {
-        let yaml = self.get(name)?;
-        let Some(text) = yaml.text() else {
-            wrong_type(yaml, name, "a duration such as `5s` or `200ms`", findings);
-            return None;
-        };
-        match parse_duration(text) {
-            Err(why) => findings.add(yaml.at, Rule::BadDuration, format!("`{name}`: {why}")),
-            Ok(duration) if (least..=most).contains(&duration) => return Some(duration),
-            Ok(_) => findings.add(
-                yaml.at,
-                Rule::OutOfRange,
-                format!(
-                    "`{name}` is a duration from {} to {}, not {text}",
-                    format_duration(least),
-                    format_duration(most)
-                ),
-            ),
-        }
-        None
+        read_duration(self.get(name)?, name, (least, most), findings)
     }
+}
+
+/// A duration within a range.
+pub(super) fn read_duration(
+    yaml: &Yaml,
+    name: &str,
+    (least, most): (Duration, Duration),
+    findings: &mut Findings<'_>,
+) -> Option<Duration> {
+    let Some(text) = yaml.text() else {
+        wrong_type(yaml, name, "a duration such as `5s` or `200ms`", findings);
+        return None;
+    };
+    match parse_duration(text) {
+        Err(why) => findings.add(yaml.at, Rule::BadDuration, format!("`{name}`: {why}")),
+        Ok(duration) if (least..=most).contains(&duration) => return Some(duration),
+        Ok(_) => findings.add(
+            yaml.at,
+            Rule::OutOfRange,
+            format!(
+                "`{name}` is a duration from {} to {}, not {text}",
+                format_duration(least),
+                format_duration(most)
+            ),
+        ),
+    }
+    None
 }
 
 /// Notes that a field is not what it should be.

@@ -41,6 +41,7 @@ impl Definition {
             input,
             steps: &(),
             item: None,
+            given: None,
             saga: None,
         };
         let refuse = |why: String| EvaluationError {

@@ -9,17 +9,25 @@
 //! the block itself and so is evaluated for each item.
 
 mod block;
+mod destination;
 mod draft;
 mod duration;
 pub mod expression;
 mod fields;
+mod grammar;
 mod input;
+mod kinds;
 mod names;
+mod pace;
 mod parse;
 mod problem;
+mod repeat;
+mod schedule;
 mod soundness;
+mod start;
 mod step;
 mod template;
+mod waits;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -29,8 +37,12 @@ use serde_json::Value;
 
 pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies};
 pub use input::INPUT_PROBLEMS_MAX;
+pub use kinds::{
+    CatchUp, ConflictRule, Delay, EventRule, Every, OnReject, OnTimeout, Sleep, StartRules,
+    SubSaga, Wait, parse_delay,
+};
 pub use parse::{parse, parse_all};
-pub use problem::{PROBLEMS_MAX, Problem, Problems, Rule};
+pub use problem::{End, PROBLEMS_MAX, Problem, Problems, Rule};
 pub use template::Template;
 
 use crate::message::Destination;
@@ -50,8 +62,19 @@ pub const STEP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Shortest and longest `timeout` of a step.
 pub const STEP_TIMEOUT_RANGE: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_hours(30 * 24));
+/// Longest `wait`, `sleep`, or `timeout` of a saga: ten years.
+pub const WAIT_MAX: Duration = Duration::from_hours(3_660 * 24);
+/// How long a sub-saga has to reach its pivot when the block does not say.
+pub const SUB_SAGA_TIMEOUT_DEFAULT: Duration = Duration::from_hours(1);
+/// Most steps, waits, sleeps and sub-sagas that one saga may come to have, all items counted.
+pub const INSTANCES_MAX: usize = 100_000;
+/// Deepest nesting of sagas that run one another.
+pub const SUB_SAGAS_DEEP_MAX: usize = 8;
 /// Attempts of a confirm or compensate after which a person is asked.
 pub const SUSPEND_AFTER_DEFAULT: u32 = 20;
+
+/// The JSON Schema of the language itself, for editors.
+pub const LANGUAGE_SCHEMA: &str = include_str!("language.schema.json");
 
 /// A definition that was checked.
 #[derive(Debug)]
@@ -68,6 +91,8 @@ pub struct Definition {
     pub source: String,
     /// Computes the business key from the input.
     pub key: Template,
+    /// How it is started besides by command.
+    pub start: StartRules,
     /// What inputs must look like.
     pub input: Option<InputSchema>,
     /// Past it, and before the pivot, the saga compensates.
@@ -76,7 +101,7 @@ pub struct Definition {
     pub nodes: Vec<Node>,
     /// Computed when the saga completes.
     pub output: Option<Template>,
-    /// Steps by name.
+    /// Steps, and `wait`, `sleep` and `saga` blocks, by name.
     pub steps: BTreeMap<String, NodeId>,
 }
 
@@ -90,6 +115,11 @@ impl Definition {
     /// For an id of another definition.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[usize::from(id.0)]
+    }
+
+    /// A block by its name: a step, `wait`, `sleep` or `saga`.
+    pub fn named(&self, name: &str) -> Option<&Node> {
+        self.steps.get(name).map(|id| self.node(*id))
     }
 
     /// A step by its name.
@@ -134,6 +164,9 @@ pub struct Node {
     pub when: Option<Expression>,
     /// Line in the file, from 1.
     pub line: usize,
+    /// Whether the point of no return is behind this block instead of at the end of the forward
+    /// pass. At most one block of a definition says so, and it stands in the root sequence.
+    pub pivot: bool,
     /// What it is.
     pub kind: NodeKind,
 }
@@ -147,15 +180,27 @@ pub enum NodeKind {
     Sequence(Vec<NodeId>),
     /// All at once.
     Parallel(Vec<NodeId>),
-    /// The body once an item, all at once.
+    /// The body once an item.
     ForEach {
-        /// Computes the list.
+        /// Computes the list, or how many times (items 0, 1, 2, …).
         items: Expression,
         /// The block that is repeated.
         body: NodeId,
+        /// One after the other instead of all at once.
+        sequential: bool,
+        /// Asked after each item of a sequential one: no further items, if true.
+        until: Option<Expression>,
+        /// Most items; more are an error, or with `until` simply not begun.
+        at_most: usize,
     },
     /// Commands to a participant.
     Step(Step),
+    /// Waits for a signal.
+    Wait(Wait),
+    /// Waits for time to pass.
+    Sleep(Sleep),
+    /// Runs another saga as a step.
+    Saga(SubSaga),
 }
 
 /// A step: the commands of one unit of work.
@@ -177,6 +222,11 @@ pub struct Step {
     pub retry: Retry,
     /// Attempts of a confirm or compensate after which the saga is suspended.
     pub suspend_after: u32,
+    /// What a rejection of the forward command leads to.
+    pub on_reject: OnReject,
+    /// How long a reservation holds, as far as the author knows; the participant's `expires_at`
+    /// says it exactly.
+    pub expires_in: Option<Duration>,
 }
 
 /// What a step's forward command is.

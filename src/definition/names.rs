@@ -18,7 +18,7 @@ pub(super) fn check_name(text: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "`{}` is not a name: use at most {NAME_BYTES_MAX} lower-case letters, digits, `-` and `_`, a letter first",
+        "`{}` is not a name; use at most {NAME_BYTES_MAX} lower-case letters, digits, `-` and `_`, a letter first",
         shown(text)
     ))
 }
@@ -35,7 +35,7 @@ pub(super) fn participant(command: &str) -> Result<&str, String> {
         return Ok(queue);
     }
     Err(format!(
-        "`{}` is not a command: write the participant, a dot, and what it shall do, as in `inventory.reserve`",
+        "`{}` is not a command; write the participant, a dot, and what it shall do, as in `inventory.reserve`",
         shown(command)
     ))
 }
@@ -62,7 +62,7 @@ pub(super) fn check_route(what: &str, text: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "`{}` is not the name of {what}: 1 to {SHORT_STRING_BYTES_MAX} bytes of printable text",
+        "`{}` is not the name of {what}; use 1 to {SHORT_STRING_BYTES_MAX} bytes of printable text",
         shown(text)
     ))
 }

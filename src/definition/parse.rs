@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::Duration;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -10,28 +9,17 @@ use sha2::{Digest, Sha256};
 use super::block::Spot;
 use super::draft::{Draft, Place};
 use super::fields::{Fields, wrong_type};
+use super::grammar::DEFINITION;
 use super::names::check_name;
 use super::problem::{Findings, Position, Rule, shortened};
+use super::soundness::sub_sagas::{self, Caller};
 use super::template::{Shape, Template};
+use super::waits::WAIT_RANGE;
 use super::yaml::{self, Content, Yaml};
 use super::{Definition, InputSchema, NodeId, NodeKind, Problems};
 
-/// Fields of a definition.
-const FIELDS: [&str; 8] = [
-    "saga",
-    "version",
-    "description",
-    "key",
-    "timeout",
-    "input",
-    "steps",
-    "output",
-];
 /// Largest version; what every store's integer column takes.
 const VERSION_MAX: u32 = i32::MAX.unsigned_abs();
-/// Shortest and longest `timeout` of a saga.
-const SAGA_TIMEOUT_RANGE: (Duration, Duration) =
-    (Duration::from_millis(10), Duration::from_hours(366 * 24));
 /// Most problems of a JSON Schema that are reported.
 const SCHEMA_PROBLEMS_MAX: usize = 10;
 /// The dialect of `input`.
@@ -42,51 +30,79 @@ const STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// Parses and checks a definition; `file` is named in the problems.
 pub fn parse(source: &str, file: &str) -> Result<Definition, Problems> {
-    parse_with_place(source, file).map(|(definition, _)| definition)
+    parse_file(source, file).map(|parsed| parsed.definition)
 }
 
 /// Parses and checks several `(file, source)` that belong together: besides the problems of each,
-/// no two may have the same name and version.
+/// no two may have the same name and version, and the sagas that blocks run must be among them.
 pub fn parse_all<F, S>(files: &[(F, S)]) -> Result<Vec<Definition>, Vec<Problems>>
 where
     F: AsRef<str>,
     S: AsRef<str>,
 {
-    let mut definitions = Vec::new();
+    let parsed: Vec<Result<Parsed, Problems>> = files
+        .iter()
+        .map(|(file, source)| parse_file(source.as_ref(), file.as_ref()))
+        .collect();
+    let callers: Vec<Caller<'_>> = parsed.iter().flatten().map(Parsed::as_caller).collect();
+    // A file that can't be read may be the one that defines what others run.
+    let all_were_read = callers.len() == files.len();
+    let mut first_file: BTreeMap<(&str, u32), &str> = BTreeMap::new();
     let mut refused = Vec::new();
-    let mut first_file: BTreeMap<(String, u32), &str> = BTreeMap::new();
-    for (file, source) in files {
-        let (file, source) = (file.as_ref(), source.as_ref());
-        let (definition, at) = match parse_with_place(source, file) {
-            Ok(parsed) => parsed,
+    for ((file, source), parsed) in files.iter().zip(&parsed) {
+        let file = file.as_ref();
+        let one = match parsed {
+            Ok(one) => one,
             Err(problems) => {
-                refused.push(problems);
+                refused.push(problems.clone());
                 continue;
             }
         };
-        let identity = (definition.name.clone(), definition.version);
-        if let Some(other) = first_file.get(&identity) {
+        let mut findings = Findings::new(file, source.as_ref());
+        let (name, version) = (one.definition.name.as_str(), one.definition.version);
+        if let Some(other) = first_file.get(&(name, version)) {
             let message = format!(
-                "`{}` version {} is already defined in {other}; give one of them another name or version",
-                identity.0, identity.1
+                "`{name}` version {version} is already defined in {other}; give one of them another name or version"
             );
-            let mut findings = Findings::new(file, source);
-            findings.add(at, Rule::DuplicateDefinition, message);
-            refused.push(findings.finish());
+            findings.add(one.at, Rule::DuplicateDefinition, message);
         } else {
-            first_file.insert(identity, file);
-            definitions.push(definition);
+            first_file.insert((name, version), file);
+        }
+        if all_were_read {
+            sub_sagas::check(&one.as_caller(), &callers, &mut findings);
+        }
+        if !findings.is_empty() {
+            refused.push(findings.finish());
         }
     }
-    if refused.is_empty() {
-        Ok(definitions)
-    } else {
-        Err(refused)
+    if !refused.is_empty() {
+        return Err(refused);
+    }
+    drop(callers);
+    let definitions = parsed.into_iter().flatten();
+    Ok(definitions.map(|parsed| parsed.definition).collect())
+}
+
+/// A definition, and what other files make of it.
+struct Parsed {
+    definition: Definition,
+    /// Where the saga's name stands.
+    at: Position,
+    /// The sagas its blocks run, and where they are named.
+    runs: Vec<(String, Position)>,
+}
+
+impl Parsed {
+    fn as_caller(&self) -> Caller<'_> {
+        Caller {
+            definition: &self.definition,
+            runs: &self.runs,
+        }
     }
 }
 
 /// Runs [`read`] on a large stack, and turns its failure into a problem.
-fn parse_with_place(source: &str, file: &str) -> Result<(Definition, Position), Problems> {
+fn parse_file(source: &str, file: &str) -> Result<Parsed, Problems> {
     let failed = |why: &str| {
         let mut findings = Findings::new(file, source);
         findings.add(Position::START, Rule::Internal, why);
@@ -109,45 +125,50 @@ fn parse_with_place(source: &str, file: &str) -> Result<(Definition, Position), 
     })
 }
 
-/// The whole way: text, tree, blocks, soundness. Also returns where the saga's name stands.
-fn read(source: &str, file: &str) -> Result<(Definition, Position), Problems> {
+/// The whole way: text, tree, blocks, soundness.
+fn read(source: &str, file: &str) -> Result<Parsed, Problems> {
     let mut findings = Findings::new(file, source);
     let Some(yaml) = yaml::read(source, &mut findings) else {
         return Err(findings.finish());
     };
-    let Some(fields) = Fields::of(&yaml, "a definition", &FIELDS, &mut findings) else {
+    let Some(fields) = Fields::of(&yaml, "a definition", DEFINITION, &mut findings) else {
         return Err(findings.finish());
     };
     let mut draft = Draft::new(findings);
     let header = draft.header(&fields);
+    let start = draft.start(&fields, &header.key);
     draft.all_blocks(&fields);
     let output = fields
         .get("output")
         .map(|output| draft.template(output, Place::Output));
-    draft.check_references();
+    draft.check_soundness();
     if !draft.findings.is_empty() {
         return Err(draft.findings.finish());
     }
     let definition = Definition {
-        name: header.name,
+        name: draft.saga_name,
         version: header.version,
         description: header.description,
         hash: Sha256::digest(source.as_bytes()).into(),
         source: source.to_owned(),
         key: header.key,
+        start,
         input: header.input,
         timeout: draft.saga_timeout,
         nodes: draft.nodes,
         output,
         steps: draft.steps,
     };
-    Ok((definition, header.at))
+    Ok(Parsed {
+        definition,
+        at: header.at,
+        runs: draft.runs,
+    })
 }
 
 /// What stands above the blocks.
 struct Header {
     at: Position,
-    name: String,
     version: u32,
     description: Option<String>,
     key: Template,
@@ -167,11 +188,13 @@ impl Draft<'_> {
         fields.require("version", "version: 1", findings);
         let version = fields.whole("version", 1..=VERSION_MAX, findings);
         let description = fields.text("description", findings);
-        self.saga_timeout = fields.duration("timeout", SAGA_TIMEOUT_RANGE, findings);
+        self.saga_timeout = fields.duration("timeout", WAIT_RANGE, findings);
+        self.saga_ends = fields.get("timeout").is_some();
+        self.saga_name = name.to_owned();
         let key = fields.require("key", "key: ${ input.order_id }", findings);
+        self.read_defaults(fields);
         Header {
             at: saga.map_or(fields.at, |saga| saga.at),
-            name: name.to_owned(),
             version: version.unwrap_or_default(),
             description: description.map(str::to_owned),
             key: key.map_or_else(

@@ -28,10 +28,15 @@ pub struct Problem {
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
+    /// Just behind what is wrong, if that is known; in the same line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
     /// Which rule is broken.
     pub code: Rule,
-    /// What is wrong and what to do.
+    /// What is wrong.
     pub message: String,
+    /// What to do about it.
+    pub fix: String,
     /// The line it points at; of a long one, the part around the column.
     pub excerpt: String,
     /// Where `column` is within `excerpt`, from 0, in characters.
@@ -39,8 +44,17 @@ pub struct Problem {
     pub caret: usize,
 }
 
+/// Where what is wrong ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct End {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters; the first one that is no longer part of it.
+    pub column: usize,
+}
+
 macro_rules! rules {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal, $fix:literal;)*) => {
         /// The rules a definition keeps; their texts never change their meaning.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Rule { $($(#[$doc])* $variant,)* }
@@ -53,49 +67,72 @@ macro_rules! rules {
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
+
+            /// What to do, where a problem does not say it more precisely.
+            fn fix(self) -> &'static str {
+                match self { $(Self::$variant => $fix,)* }
+            }
         }
     };
 }
 
 rules! {
     /// The file is not YAML that we read.
-    Syntax = "syntax",
+    Syntax = "syntax", "correct the YAML here";
     /// The file or something in it is larger or deeper than allowed.
-    TooLarge = "too-large",
+    TooLarge = "too-large", "split it, or let a participant do part of it";
     /// A value is of another type than its field.
-    WrongType = "wrong-type",
+    WrongType = "wrong-type", "write a value of the type that is asked for";
     /// There is no field of this name here.
-    UnknownField = "unknown-field",
+    UnknownField = "unknown-field", "remove it, or correct its name";
     /// A field that must be there is not.
-    MissingField = "missing-field",
+    MissingField = "missing-field", "add the field";
     /// A field is there twice.
-    DuplicateField = "duplicate-field",
+    DuplicateField = "duplicate-field", "keep one of them";
     /// A name, command or destination has a form that is not allowed.
-    BadName = "bad-name",
-    /// Two steps have the same name.
-    DuplicateStep = "duplicate-step",
+    BadName = "bad-name", "choose a name of the form that is asked for";
+    /// Two blocks have the same name.
+    DuplicateStep = "duplicate-step", "choose another name";
     /// Two files have the same saga name and version.
-    DuplicateDefinition = "duplicate-definition",
+    DuplicateDefinition = "duplicate-definition", "give one of them another name or version";
     /// Not a duration.
-    BadDuration = "bad-duration",
+    BadDuration = "bad-duration", "write a whole number and a unit, as in `200ms` or `5s`";
     /// A number or duration is outside what is allowed.
-    OutOfRange = "out-of-range",
+    OutOfRange = "out-of-range", "choose a value within the range";
     /// Fields that exclude or need one another.
-    Contradiction = "contradiction",
+    Contradiction = "contradiction", "drop one of them";
     /// A reservation or action that nothing undoes.
-    NotUndoable = "not-undoable",
+    NotUndoable = "not-undoable", "add `compensate`";
     /// An expression does not compile or exceeds its bounds.
-    BadExpression = "bad-expression",
+    BadExpression = "bad-expression", "correct the expression";
     /// An expression names something that does not exist where it stands.
-    UnknownReference = "unknown-reference",
+    UnknownReference = "unknown-reference", "name something that exists here";
     /// An expression uses the reply of a step that can't have run before it.
-    NotYetRun = "not-yet-run",
+    NotYetRun = "not-yet-run", "move the block behind it, or use what is known before";
     /// An expression uses the reply of a step that may have been skipped.
-    MayBeSkipped = "may-be-skipped",
+    MayBeSkipped = "may-be-skipped", "ask first with `has(…)`";
     /// Not a JSON Schema.
-    BadSchema = "bad-schema",
+    BadSchema = "bad-schema", "correct the schema; its dialect is JSON Schema 2020-12";
+    /// A pivot where none can be.
+    BadPivot = "bad-pivot", "put `pivot: true` on one block of the root sequence";
+    /// Something that may fail stands where there is no way back.
+    AfterPivot = "after-pivot", "move the block before the pivot";
+    /// A loop without an end.
+    UnboundedLoop = "unbounded-loop", "add `at_most`";
+    /// A wait without an end.
+    UnboundedWait = "unbounded-wait", "add `timeout`";
+    /// A deadline that can't be met, or never comes.
+    Deadline = "deadline", "give the saga more time, or this less";
+    /// A reservation that may lapse before the saga reaches its pivot.
+    Lease = "lease", "give the saga a shorter `timeout`";
+    /// Not a schedule, or one that never comes.
+    BadSchedule = "bad-schedule", "write five fields as cron has them, as in `0 9 1 * *`";
+    /// A block runs a saga that no file defines.
+    UnknownSaga = "unknown-saga", "correct the name, or add the definition";
+    /// A saga runs itself, or sagas run one another too deeply.
+    RecursiveSaga = "recursive-saga", "let another saga do this part";
     /// We failed, not the file.
-    Internal = "internal",
+    Internal = "internal", "report it";
 }
 
 impl fmt::Display for Rule {
@@ -113,14 +150,19 @@ impl Serialize for Rule {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            file, line, column, ..
+            file,
+            line,
+            column,
+            code,
+            message,
+            ..
         } = self;
-        write!(f, "{file}:{line}:{column}: {}", self.message)
+        write!(f, "{file}:{line}:{column}: [{code}] {message}")
     }
 }
 
 impl fmt::Display for Problems {
-    /// Each problem with its source line and a caret under the place.
+    /// Each problem with its source line, a caret under the place, and the fix.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.0.iter().enumerate() {
             if index > 0 {
@@ -129,12 +171,12 @@ impl fmt::Display for Problems {
             let number = problem.line.to_string();
             let margin = " ".repeat(number.len());
             writeln!(f, "{problem}")?;
-            if problem.excerpt.is_empty() {
-                continue;
+            if !problem.excerpt.is_empty() {
+                writeln!(f, "{margin} |")?;
+                writeln!(f, "{number} | {}", problem.excerpt)?;
+                writeln!(f, "{margin} | {}^", " ".repeat(problem.caret))?;
             }
-            writeln!(f, "{margin} |")?;
-            writeln!(f, "{number} | {}", problem.excerpt)?;
-            writeln!(f, "{margin} | {}^", " ".repeat(problem.caret))?;
+            writeln!(f, "{margin} = fix: {}", problem.fix)?;
         }
         Ok(())
     }
@@ -145,11 +187,17 @@ impl fmt::Display for Problems {
 pub(in crate::definition) struct Position {
     pub line: usize,
     pub column: usize,
+    /// How many characters stand there; 0 if that is not known.
+    pub chars: usize,
 }
 
 impl Position {
     /// Where a file begins: for what concerns all of it.
-    pub const START: Self = Self { line: 1, column: 1 };
+    pub const START: Self = Self {
+        line: 1,
+        column: 1,
+        chars: 0,
+    };
 }
 
 /// The problems found so far in one file.
@@ -170,22 +218,37 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Notes a problem.
+    /// Notes a problem. A message says what is wrong and, after its last `; `, what to do; where
+    /// it does not, the rule's own advice is given.
     pub fn add(&mut self, at: Position, code: Rule, message: impl AsRef<str>) {
         if self.problems.len() >= PROBLEMS_MAX {
             self.left_out += 1;
             return;
         }
         let (excerpt, caret) = self.excerpt(at);
+        let (message, fix) = split_fix(message.as_ref());
         self.problems.push(Problem {
             file: printable(self.file),
             line: at.line,
             column: at.column,
+            end: self.end(at),
             code,
-            message: printable(message.as_ref()),
+            message: printable(message),
+            fix: printable(fix.unwrap_or(code.fix())),
             excerpt,
             caret,
         });
+    }
+
+    /// The end of what stands at `at`, if that is all in one line.
+    fn end(&self, at: Position) -> Option<End> {
+        let line = self.lines.get(at.line - 1)?;
+        let column = at.column + at.chars;
+        let fits = at.chars > 0 && column - 1 <= line.chars().count();
+        fits.then_some(End {
+            line: at.line,
+            column,
+        })
     }
 
     /// How many problems there are so far.
@@ -206,10 +269,11 @@ impl<'a> Findings<'a> {
             let offset = line[start..].find(piece)?;
             Some(at.column + line[start..start + offset].chars().count())
         });
-        Position {
+        found.map_or(at, |column| Position {
             line: at.line,
-            column: found.unwrap_or(at.column),
-        }
+            column,
+            chars: piece.chars().count(),
+        })
     }
 
     /// All problems in the order of the file.
@@ -244,6 +308,18 @@ impl<'a> Findings<'a> {
             .collect();
         (shown, caret - skipped)
     }
+}
+
+/// What is wrong and what to do: the text around the last `; ` that does not stand in backticks.
+fn split_fix(message: &str) -> (&str, Option<&str>) {
+    let mut quoted = false;
+    for (index, c) in message.char_indices().rev() {
+        quoted ^= c == '`';
+        if c == ';' && !quoted && message[index + 1..].starts_with(' ') {
+            return (&message[..index], Some(&message[index + 2..]));
+        }
+    }
+    (message, None)
 }
 
 /// `text` without characters that steer a terminal.

@@ -51,6 +51,26 @@ impl Template {
 }
 
 impl Shape {
+    /// The expressions in it.
+    pub fn expressions(&self) -> Vec<&Expression> {
+        match self {
+            Self::Constant(_) => Vec::new(),
+            Self::Expression(expression) => vec![expression],
+            Self::Text(pieces) => pieces
+                .iter()
+                .filter_map(|piece| match piece {
+                    Piece::Expression(expression) => Some(expression),
+                    Piece::Literal(_) => None,
+                })
+                .collect(),
+            Self::List(items) => items.iter().flat_map(Self::expressions).collect(),
+            Self::Map(fields) => fields
+                .iter()
+                .flat_map(|(_, shape)| shape.expressions())
+                .collect(),
+        }
+    }
+
     fn render(&self, scope: &Scope<'_>) -> Result<Value, EvaluationError> {
         match self {
             Self::Constant(value) => Ok(value.clone()),

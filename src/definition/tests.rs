@@ -1,8 +1,13 @@
 //! What a file may say, and what is said about one that may not.
 
+mod blocks;
 mod hostile;
+mod language;
 mod references;
 mod rules;
+mod soundness;
+mod starts;
+mod times;
 
 use std::time::Duration;
 
@@ -23,7 +28,10 @@ pub(super) fn problems(source: &str) -> Vec<(String, String)> {
         Ok(_) => Vec::new(),
         Err(Problems(problems)) => problems
             .into_iter()
-            .map(|p| (format!("{}:{} {}", p.line, p.column, p.code), p.message))
+            .map(|p| {
+                let place = format!("{}:{} {}", p.line, p.column, p.code);
+                (place, format!("{}; {}", p.message, p.fix))
+            })
             .collect(),
     }
 }
@@ -45,7 +53,8 @@ fn the_shipped_example_becomes_the_tree_it_describes() {
         .map(|node| match &node.kind {
             NodeKind::Sequence(children) => format!("sequence {children:?}"),
             NodeKind::Parallel(children) => format!("parallel {children:?}"),
-            NodeKind::ForEach { items, body } => format!("for_each {} {body:?}", items.source),
+            NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => "other".to_owned(),
+            NodeKind::ForEach { items, body, .. } => format!("for_each {} {body:?}", items.source),
             NodeKind::Step(step) => format!("step {}", step.name),
         })
         .collect();
@@ -78,8 +87,14 @@ fn the_shipped_example_becomes_the_tree_it_describes() {
     assert_eq!(places, expected);
 
     let payment = definition.step("payment").unwrap();
-    assert_eq!(payment.timeout, Duration::from_secs(5));
-    assert_eq!(payment.retry, Retry::default());
+    assert_eq!(payment.timeout, Duration::from_secs(2));
+    let retry = Retry {
+        attempts: 3,
+        first: Duration::from_millis(100),
+        factor: 2.0,
+        max: Duration::from_secs(5),
+    };
+    assert_eq!(payment.retry, retry);
     let reserve = payment.forward.as_ref().unwrap();
     assert_eq!(reserve.call().command, "payments.reserve");
     assert_eq!(reserve.call().to, Destination::queue("payments"));
@@ -156,6 +171,7 @@ fn templates_keep_types_and_put_values_into_text() {
             input,
             steps: &(),
             item: None,
+            given: None,
             saga: None,
         })
     };

@@ -138,6 +138,7 @@ fn position(location: Location) -> Position {
     Position {
         line: place(location.line()),
         column: place(location.column()),
+        chars: usize::try_from(location.span().len()).unwrap_or(0),
     }
 }
 

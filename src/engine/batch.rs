@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::cache::Open;
 use super::decode::Undecodable;
 use super::encode::Encoder;
-use super::work::{Job, Origin, ResumeError, StartAnswer, StartError, Work};
+use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
 use super::worker::{Node, WARY_BATCHES};
 use crate::error::{Code, code};
 use crate::id::{SagaId, Timestamp};
@@ -54,7 +54,7 @@ pub(super) struct Decided {
     pub(super) saga: Option<SagaId>,
     pub(super) answer: Option<Result<StartAnswer, StartError>>,
     /// What an operator will hear.
-    pub(super) told: Result<(), ResumeError>,
+    pub(super) told: Result<(), OperateError>,
 }
 
 /// Works and what follows from them.
@@ -119,8 +119,8 @@ impl<'a> Batch<'a> {
 
     fn tell(&mut self, work: Work, id: SagaId, input: Input) {
         let told = match self.turn(id, input) {
-            Ok(()) => Ok(()),
-            Err(Rejection::Nothing) => Err(ResumeError::NotSuspended(id)),
+            // A person's action that is known already is done.
+            Ok(()) | Err(Rejection::Nothing) => Ok(()),
             Err(Rejection::Stale) => {
                 self.node.wary.store(WARY_BATCHES, Ordering::Relaxed);
                 self.again.push(work);
@@ -135,7 +135,7 @@ impl<'a> Batch<'a> {
                     };
                     self.bury(letter, None);
                 }
-                Err(ResumeError::Refused(wrong))
+                Err(OperateError::Refused(wrong))
             }
         };
         self.decided.push(Decided {
@@ -155,7 +155,8 @@ impl<'a> Batch<'a> {
             Input::Start { .. } => Cause::Start,
             Input::Reply(_) => Cause::Reply,
             Input::Wake => Cause::Timer,
-            Input::Resume { .. } => Cause::Operator,
+            Input::Signal(_) => Cause::Signal,
+            Input::Operator(_) => Cause::Operator,
         };
         let open = &mut changed.open;
         let before = open.head.status;
@@ -173,6 +174,9 @@ impl<'a> Batch<'a> {
                 code::REPLY_UNEXPECTED,
                 format!("step `{step}` of saga {id} was never asked to {phase}"),
             )),
+            Err(refusal @ (Refusal::Ended | Refusal::TooManySignals | Refusal::NotPossible(_))) => {
+                Err(Rejection::wrong(code::NOT_POSSIBLE, refusal.to_string()))
+            }
             Err(Refusal::Settled | Refusal::AlreadyStarted) => {
                 if cause == Cause::Timer {
                     // Looked early: put the wake-up where it belongs.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::definition::{self, Definition, Problems};
+use crate::definition::{self, ConflictRule, Definition, NodeKind, Problems};
 use crate::id::Timestamp;
 use crate::store::{DefinitionRow, Store, StoreError};
 
@@ -46,6 +46,18 @@ pub enum CatalogueError {
         /// What is wrong.
         problems: Problems,
     },
+    /// The language has it, this version of the engine can't run it.
+    #[error(
+        "{name}, line {line}: `{what}` is not run by this version of Backstitch yet; take it out"
+    )]
+    NotYet {
+        /// The definition.
+        name: String,
+        /// From 1.
+        line: usize,
+        /// Which part of the language.
+        what: &'static str,
+    },
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -60,6 +72,7 @@ impl Catalogue {
     ) -> Result<Self, CatalogueError> {
         let mut catalogue = Self::default();
         for definition in loaded {
+            check_runnable(&definition)?;
             let row = DefinitionRow {
                 name: definition.name.clone(),
                 version: definition.version,
@@ -124,6 +137,33 @@ impl Catalogue {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.newest.keys().map(String::as_str)
     }
+}
+
+/// Refuses what is checked but not run yet: signals, sub-sagas, and starts other than by command.
+fn check_runnable(definition: &Definition) -> Result<(), CatalogueError> {
+    let refused = |line, what| CatalogueError::NotYet {
+        name: definition.name.clone(),
+        line,
+        what,
+    };
+    for node in &definition.nodes {
+        match &node.kind {
+            NodeKind::Wait(_) => return Err(refused(node.line, "wait")),
+            NodeKind::Saga(_) => return Err(refused(node.line, "saga")),
+            _ => {}
+        }
+    }
+    let start = &definition.start;
+    if !start.on.is_empty() {
+        return Err(refused(1, "start.on"));
+    }
+    if start.every.is_some() {
+        return Err(refused(1, "start.every"));
+    }
+    if start.conflict != ConflictRule::Existing {
+        return Err(refused(1, "start.conflict"));
+    }
+    Ok(())
 }
 
 fn changed(stored: &DefinitionRow, loaded: &Definition) -> CatalogueError {

@@ -40,7 +40,7 @@ use crate::environment::{Environment, Shutdown, Task};
 use crate::id::SagaId;
 use crate::message::correlation::Secret;
 use crate::message::{DEAD_LETTER_QUEUE, EVENT_EXCHANGE, REPLY_QUEUE, START_QUEUE};
-use crate::saga::{Input, Sabotage};
+use crate::saga::{Input, OperatorAction, Sabotage};
 use crate::store::{Store, StoreError};
 
 use catalogue::{Catalogue, CatalogueError};
@@ -48,7 +48,7 @@ use decode::check_start;
 use intake::{QUEUES, Workers};
 use relay::{Relay, RelayOptions};
 use work::{Job, Origin, Work};
-pub use work::{ResumeError, StartAnswer, StartError};
+pub use work::{OperateError, StartAnswer, StartError};
 use worker::{BATCH_MAX, Node};
 
 /// How a node behaves.
@@ -192,16 +192,17 @@ impl Engine {
         answer.await.unwrap_or_else(stopping)
     }
 
-    /// Has a suspended saga's steps tried again, and answers once that is committed.
+    /// Does to a saga what a person decided, and answers once that is committed. The same action
+    /// id again is the same action.
     ///
     /// # Errors
-    /// [`ResumeError`] says whether there is nothing to resume or the node can't.
-    pub async fn resume(&self, saga: SagaId, by: String, why: String) -> Result<(), ResumeError> {
+    /// [`OperateError`] says whether it is not possible or the node can't.
+    pub async fn operate(&self, saga: SagaId, action: OperatorAction) -> Result<(), OperateError> {
         let (operator, answer) = oneshot::channel();
-        let input = Input::Resume { by, why };
+        let input = Input::Operator(action);
         self.give(Job::Tell { saga, input }, Origin::Operator(operator))
             .await;
-        let stopping = |_| Err(ResumeError::Unavailable("it is stopping".to_owned()));
+        let stopping = |_| Err(OperateError::Unavailable("it is stopping".to_owned()));
         answer.await.unwrap_or_else(stopping)
     }
 
@@ -211,6 +212,11 @@ impl Engine {
         if let Some(workers) = workers {
             workers.give(Work { job, origin }).await;
         }
+    }
+
+    /// A fresh id, for what has none.
+    pub fn new_id(&self) -> Uuid {
+        self.node.environment.new_id()
     }
 
     /// Whether messages can flow.

@@ -56,7 +56,7 @@ pub(super) enum Origin {
     /// Somebody in this process (HTTP), for the answer.
     Caller(Option<oneshot::Sender<Result<StartAnswer, StartError>>>),
     /// A person in this process (HTTP), who told a saga something.
-    Operator(oneshot::Sender<Result<(), ResumeError>>),
+    Operator(oneshot::Sender<Result<(), OperateError>>),
     /// An outbox row whose message no queue took; it goes once this is committed.
     Outbox(Uuid),
     /// Nobody: if it is lost, the clock brings it again.
@@ -89,16 +89,13 @@ pub enum StartError {
     Unavailable(String),
 }
 
-/// Why a saga was not resumed.
+/// Why a person's action was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ResumeError {
-    /// No step of it waits for a person.
-    #[error("no step of saga {0} waits for a person, so there is nothing to resume")]
-    NotSuspended(SagaId),
-    /// There is no such saga, or it can't be read.
+pub enum OperateError {
+    /// There is no such saga, or it does not stand where that is possible.
     #[error(transparent)]
     Refused(#[from] super::decode::Undecodable),
     /// The node is stopping, or its database refuses.
-    #[error("this node can't resume sagas now: {0}")]
+    #[error("this node can't change sagas now: {0}")]
     Unavailable(String),
 }

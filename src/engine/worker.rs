@@ -16,7 +16,7 @@ use super::batch::{Batch, Decided, Found, Parts};
 use super::cache::{Cache, Open};
 use super::catalogue::Catalogue;
 use super::relay::Relay;
-use super::work::{Job, Origin, ResumeError, StartAnswer, StartError, Work};
+use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
 use crate::broker::{Acks, DeliveryTag};
 use crate::environment::{Environment, Shutdown};
 use crate::error::{Class, code};
@@ -123,7 +123,7 @@ impl Node {
                 drop(caller.send(Err(StartError::Unavailable(error.to_string()))));
             }
             Origin::Operator(operator) => {
-                drop(operator.send(Err(ResumeError::Unavailable(error.to_string()))));
+                drop(operator.send(Err(OperateError::Unavailable(error.to_string()))));
             }
             Origin::Caller(None) | Origin::Outbox(_) | Origin::Timer => {}
         }

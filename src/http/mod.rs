@@ -7,6 +7,7 @@
 //! Deliberately absent: authentication (bind to the loopback interface, or put a proxy in front),
 //! TLS, and any decision: what a start means is the engine's word.
 
+mod actions;
 mod dead_letters;
 mod health;
 pub mod metrics;
@@ -85,7 +86,7 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/sagas", get(sagas::list))
         .route("/sagas/{saga}", post(sagas::start).get(sagas::show))
-        .route("/sagas/{saga}/resume", post(sagas::resume))
+        .route("/sagas/{saga}/{action}", post(actions::operate))
         .route("/dead-letters", get(dead_letters::list))
         .route_layer(bounded)
         .route("/livez", get(health::live))

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::engine::decode::Undecodable;
-use crate::engine::{ResumeError, StartError};
+use crate::engine::{OperateError, StartError};
 use crate::error::{Class, Code, code};
 use crate::id::SagaId;
 use crate::store::StoreError;
@@ -101,20 +101,20 @@ impl From<StartError> for Problem {
     }
 }
 
-impl From<ResumeError> for Problem {
-    fn from(error: ResumeError) -> Self {
+impl From<OperateError> for Problem {
+    fn from(error: OperateError) -> Self {
         let reason = error.to_string();
         match error {
-            ResumeError::NotSuspended(_) => {
-                Self::new(StatusCode::CONFLICT, code::NOT_SUSPENDED, reason)
+            OperateError::Refused(wrong) if wrong.code == code::NOT_POSSIBLE => {
+                Self::new(StatusCode::CONFLICT, wrong.code, wrong.reason)
             }
-            ResumeError::Refused(wrong) if wrong.code == code::REPLY_FOR_NO_SAGA => {
+            OperateError::Refused(wrong) if wrong.code == code::REPLY_FOR_NO_SAGA => {
                 Self::not_found(code::SAGA_NOT_FOUND, wrong.reason)
             }
-            ResumeError::Refused(wrong) => {
+            OperateError::Refused(wrong) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, wrong.code, wrong.reason)
             }
-            ResumeError::Unavailable(_) => Self::unavailable(code::NODE_UNAVAILABLE, reason),
+            OperateError::Unavailable(_) => Self::unavailable(code::NODE_UNAVAILABLE, reason),
         }
     }
 }

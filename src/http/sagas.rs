@@ -22,9 +22,6 @@ use crate::view::{HeadView, ListView, SagaView, read_head, read_history};
 
 /// Rows of a page when the request does not say.
 const LIST_ROWS_DEFAULT: usize = 100;
-/// Longest words of an operator, in bytes; they go into the journal.
-const OPERATOR_BYTES_MAX: usize = 1_000;
-
 /// The answer to a start.
 #[derive(Serialize)]
 struct Started {
@@ -144,42 +141,12 @@ pub(super) async fn list(
     Ok(Json(ListView::new(&heads, limit)))
 }
 
-/// Who resumes a saga, and why; both go into its journal.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResumeRequest {
-    by: String,
-    why: String,
-}
-
-/// `POST /sagas/{id}/resume`: tries a suspended saga's steps again.
-pub(super) async fn resume(
-    State(context): Shared,
-    id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<HeadView>, Problem> {
-    let id = saga_id(&path(id)?)?;
-    let ResumeRequest { by, why } = parse(&json_body(&context, &headers, body)?)?;
-    for (field, words) in [("by", &by), ("why", &why)] {
-        if words.trim().is_empty() || words.len() > OPERATOR_BYTES_MAX {
-            return Err(Problem::malformed(format!(
-                "`{field}` must have between 1 and {OPERATOR_BYTES_MAX} bytes: it goes into the journal"
-            )));
-        }
-    }
-    context.api.engine.resume(id, by, why).await?;
-    let head = read_head(&**context.api.engine.store(), id).await?;
-    let head = head.ok_or_else(|| Problem::no_saga(id))?;
-    Ok(Json(HeadView::new(&head)))
-}
-
 fn path(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     path.map(|Path(text)| text)
         .map_err(|wrong| Problem::malformed(wrong.body_text()))
 }
 
-fn saga_id(text: &str) -> Result<SagaId, Problem> {
+pub(super) fn saga_id(text: &str) -> Result<SagaId, Problem> {
     text.parse().map_err(|_| {
         Problem::malformed("a saga's id is a UUID, as in /sagas/019a9b2e-0000-7000-8000-000000000000; to find one by its key: /sagas?name=…&key=…")
     })
@@ -187,7 +154,7 @@ fn saga_id(text: &str) -> Result<SagaId, Problem> {
 
 /// The body of a request that changes something. It must say that it is JSON: a page of another
 /// origin can't, without the browser asking us first.
-fn json_body(
+pub(super) fn json_body(
     context: &Context,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -213,7 +180,7 @@ fn json_body(
     })
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let code = if error.is_data() {
             code::REQUEST_MALFORMED

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::apply::apply;
 use super::event::{Decision, Event, Input, Refusal, Reply, Send, Starter};
 use super::retry::backoff;
-use super::state::{Pass, Saga, StepStatus, Waiting, apply};
+use super::state::{Pass, Saga, StepStatus, Waiting};
 use super::walk::Move;
-use crate::definition::Definition;
+use crate::definition::{Definition, NodeId, OnReject};
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::message::Outcome;
 
@@ -52,12 +53,14 @@ pub fn decide_sabotaged(
         events: Vec::new(),
         sends: Vec::new(),
         moves: Vec::new(),
+        focus: (Definition::ROOT, Vec::new()),
     };
     match input {
         Input::Start { input, starter } => turn.start(input, starter)?,
         Input::Reply(reply) => turn.reply(reply)?,
         Input::Wake => turn.wake()?,
-        Input::Resume { by, why } => turn.resume(&by, &why)?,
+        Input::Signal(signal) => turn.signal(signal)?,
+        Input::Operator(action) => turn.operate(action)?,
     }
     turn.walk();
     let wake_at = turn.saga.wake_at();
@@ -78,6 +81,8 @@ pub(super) struct Turn<'a> {
     pub(super) sends: Vec<Send>,
     /// Blocks still to enter or to leave in this decision, the next one last.
     pub(super) moves: Vec<Move>,
+    /// The block that expressions are evaluated for, and its places in the loops around it.
+    pub(super) focus: (NodeId, Vec<u32>),
 }
 
 impl Turn<'_> {
@@ -105,7 +110,12 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn reply(&mut self, reply: Reply) -> Result<(), Refusal> {
+    pub(super) fn reply(&mut self, reply: Reply) -> Result<(), Refusal> {
+        if self.saga.paused.is_some() {
+            self.expects(&reply.step, reply.phase)?;
+            self.emit(Event::Held { reply });
+            return Ok(());
+        }
         let Reply {
             step,
             phase,
@@ -137,6 +147,9 @@ impl Turn<'_> {
             phase,
         };
         let state = self.saga.steps.get(path).ok_or_else(never)?;
+        if self.saga.forced.is_some() {
+            return Err(Refusal::Settled);
+        }
         let step = self.definition.step(&path.name).ok_or_else(never)?;
         let (asking, asked) = match phase {
             Phase::Reserve | Phase::Action => (
@@ -164,7 +177,7 @@ impl Turn<'_> {
         }
     }
 
-    fn succeeded(&mut self, path: StepPath, phase: Phase, reply: Arc<Value>) {
+    pub(super) fn succeeded(&mut self, path: StepPath, phase: Phase, reply: Arc<Value>) {
         self.emit(Event::Succeeded {
             step: path.clone(),
             phase,
@@ -179,12 +192,16 @@ impl Turn<'_> {
 
     fn rejected(&mut self, path: &StepPath, phase: Phase, reason: &str) {
         match phase {
+            // Behind the pivot nothing may be refused either.
+            Phase::Reserve | Phase::Action if self.saga.pass == Pass::Finish => {
+                self.suspend(path, phase, format!("rejected: {reason}"));
+            }
             Phase::Reserve | Phase::Action => {
                 self.emit(Event::Rejected {
                     step: path.clone(),
                     reason: reason.to_owned(),
                 });
-                if self.saga.pass == Pass::Rollback {
+                if self.saga.pass == Pass::Rollback || self.goes_on_without(path) {
                     self.step_done(path);
                 } else {
                     self.roll_back(format!("{path} rejected: {reason}"));
@@ -203,7 +220,8 @@ impl Turn<'_> {
             return;
         };
         let attempt = self.saga.steps.get(path).map_or(1, |state| state.attempt);
-        let forward = matches!(phase, Phase::Reserve | Phase::Action);
+        let forward =
+            matches!(phase, Phase::Reserve | Phase::Action) && self.saga.pass != Pass::Finish;
         let attempts = if forward {
             step.retry.attempts
         } else {
@@ -236,8 +254,31 @@ impl Turn<'_> {
         }
     }
 
+    fn goes_on_without(&self, path: &StepPath) -> bool {
+        self.definition
+            .step(&path.name)
+            .is_some_and(|step| step.on_reject == OnReject::Continue)
+    }
+
     fn wake(&mut self) -> Result<(), Refusal> {
+        if self.saga.paused.is_some() {
+            return Err(Refusal::Settled);
+        }
         let mut anything = false;
+        if self.saga.pass == Pass::Forward
+            && self
+                .saga
+                .lapses_at()
+                .is_some_and(|lapses| lapses <= self.now)
+        {
+            anything = true;
+            let lapsed = self.saga.leases.first().map(|(_, path)| path.to_string());
+            self.roll_back(format!(
+                "the reservation of {} lapses",
+                lapsed.unwrap_or_default()
+            ));
+            self.walk();
+        }
         if self.saga.pass == Pass::Forward
             && self
                 .saga
@@ -268,7 +309,9 @@ impl Turn<'_> {
             return;
         };
         let (phase, attempt) = (state.phase, state.attempt);
-        if matches!(state.waiting, Waiting::Retry(_)) {
+        if matches!(state.waiting, Waiting::Signal(_) | Waiting::Sleep(_)) {
+            self.waited(path);
+        } else if matches!(state.waiting, Waiting::Retry(_)) {
             self.ask(path, phase, attempt + 1, None);
         } else {
             let timeout = self
@@ -277,24 +320,6 @@ impl Turn<'_> {
                 .map_or(std::time::Duration::ZERO, |step| step.timeout);
             self.trouble(path, phase, format!("no answer within {timeout:?}"));
         }
-    }
-
-    fn resume(&mut self, by: &str, why: &str) -> Result<(), Refusal> {
-        if self.saga.suspended.is_empty() {
-            return Err(Refusal::Settled);
-        }
-        let suspended: Vec<StepPath> = self.saga.suspended.iter().cloned().collect();
-        for path in suspended {
-            let (by, why) = (by.to_owned(), why.to_owned());
-            self.emit(Event::Resumed {
-                step: path.clone(),
-                by,
-                why,
-            });
-            self.ask_again(&path);
-        }
-        self.notice("resumed");
-        Ok(())
     }
 
     pub(super) fn suspend(&mut self, path: &StepPath, phase: Phase, reason: String) {
@@ -332,6 +357,7 @@ impl Turn<'_> {
 
     /// The forward pass is at its end: nothing can be refused any more.
     pub(super) fn pass_pivot(&mut self) {
+        self.moves.clear();
         self.emit(Event::PivotPassed);
         self.notice("confirming");
         let reserved: Vec<StepPath> = self
@@ -361,6 +387,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn complete(&mut self) {
+        self.focus = (Definition::ROOT, Vec::new());
         let output = match &self.definition.output {
             None => Value::Null,
             // The work is done and stays done; the result just can't be shown.

@@ -26,17 +26,80 @@ pub enum Input {
     Reply(Reply),
     /// Its `wake_at` has come (or a node looks early: then nothing is due and nothing happens).
     Wake,
-    /// A person wants the suspended steps to be tried again.
-    Resume {
-        /// Who.
-        by: String,
-        /// Why.
-        why: String,
+    /// Something from outside that a `wait` may be waiting for.
+    Signal(Signal),
+    /// A person steps in.
+    Operator(OperatorAction),
+}
+
+/// Something from outside: sent to this saga, or a domain event correlated to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Signal {
+    /// Its name.
+    pub name: String,
+    /// What it is deduplicated by.
+    pub id: String,
+    /// Its payload.
+    pub body: Arc<Value>,
+}
+
+/// A person's decision about one saga.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorAction {
+    /// What it is deduplicated by.
+    pub id: String,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+    /// What.
+    pub kind: OperatorKind,
+}
+
+/// What a person can do to a saga.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum OperatorKind {
+    /// Roll back, while that is still possible.
+    Cancel,
+    /// Try a step, or all that wait for a person or a retry, again at once.
+    Retry {
+        /// Which; all if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<StepPath>,
     },
+    /// Take a suspended command for done: the person has seen to it. `why` is the evidence.
+    Skip {
+        /// Which step's.
+        step: StepPath,
+    },
+    /// Decide nothing until resumed; answers and signals are kept.
+    Pause,
+    /// Go on after a pause, and try again what waits for a person.
+    Resume,
+    /// Call it completed, whatever is still open.
+    ForceComplete,
+    /// Call it compensated, whatever is still open.
+    ForceCompensated,
+}
+
+impl OperatorKind {
+    /// The name for people, as on the command line.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Retry { .. } => "retry",
+            Self::Skip { .. } => "skip",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::ForceComplete => "force-complete",
+            Self::ForceCompensated => "force-compensated",
+        }
+    }
 }
 
 /// A participant's answer to one command.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     /// The step that asked.
     pub step: StepPath,
@@ -97,7 +160,11 @@ pub enum Event {
         /// From 1, counted anew in each phase.
         attempt: u32,
         /// The payload, when it was computed for this command.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "super::state::present"
+        )]
         with: Option<Arc<Value>>,
         /// When the answer is overdue.
         due: Timestamp,
@@ -116,8 +183,16 @@ pub enum Event {
     Opened {
         /// The block.
         at: BlockPath,
-        /// How many children it waits for.
+        /// How many children it has.
         children: u32,
+        /// Whether they are entered one after the other, the first one now.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        sequential: bool,
+    },
+    /// The next child of a sequential block was entered.
+    NextItem {
+        /// The block.
+        at: BlockPath,
     },
     /// One child of a counting block is done.
     Advanced {
@@ -175,6 +250,37 @@ pub enum Event {
         by: String,
         /// Why.
         why: String,
+    },
+    /// A `wait` or `sleep` began.
+    Waiting {
+        /// The block.
+        step: StepPath,
+        /// Until when, at most; for a `sleep`, exactly.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+        /// Whether a signal ends it.
+        signal: bool,
+    },
+    /// A signal came, and is kept until a `wait` takes it.
+    Signalled(Signal),
+    /// A `wait` took a signal.
+    Received {
+        /// The block.
+        step: StepPath,
+        /// The signal's id.
+        id: String,
+    },
+    /// A `sleep` is over, or a `wait` that goes on without its signal.
+    Elapsed {
+        /// The block.
+        step: StepPath,
+    },
+    /// A person stepped in; what follows from it are the next events.
+    Operated(OperatorAction),
+    /// An answer came while the saga was paused.
+    Held {
+        /// The answer.
+        reply: Reply,
     },
     /// The point of no return: from here on the saga is only driven forward.
     PivotPassed,
@@ -266,6 +372,15 @@ pub enum Refusal {
         /// The phase.
         phase: Phase,
     },
+    /// A signal or a person's action for a saga that has ended.
+    #[error("this saga has ended")]
+    Ended,
+    /// More signals than a saga keeps.
+    #[error("this saga keeps as many signals as it may; nothing waits for them")]
+    TooManySignals,
+    /// A person's action that makes no sense where the saga stands.
+    #[error("that is not possible: {0}")]
+    NotPossible(&'static str),
     /// A start for a saga that has started.
     #[error("this saga has started already")]
     AlreadyStarted,

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::apply::apply;
 use super::event::Event;
-use super::state::{Saga, apply};
+use super::state::Saga;
 use crate::id::{SagaId, Timestamp};
 
 /// SHA-256.
@@ -50,6 +51,8 @@ pub enum Cause {
     Reply,
     /// The clock.
     Timer,
+    /// A signal.
+    Signal,
     /// A person; the events say who and why.
     Operator,
 }

@@ -18,18 +18,30 @@
 //! depends on it; a saga of ten thousand steps is not copied at each reply. A refused input leaves
 //! the saga untouched. A caller whose commit fails throws the saga away and loads it again.
 
+mod apply;
 mod decide;
 mod event;
 pub mod journal;
+mod loops;
+mod operator;
+mod replies;
 mod retry;
 mod sends;
 mod state;
 mod status;
 #[cfg(test)]
 mod tests;
+mod waits;
 mod walk;
 
+pub use apply::apply;
 pub use decide::{Sabotage, decide, decide_sabotaged};
-pub use event::{BlockPath, Decision, Event, Input, Refusal, Reply, Send, Starter};
-pub use state::{BlockState, Pass, Saga, StepState, StepStatus, Waiting, apply};
+pub use event::{
+    BlockPath, Decision, Event, Input, OperatorAction, OperatorKind, Refusal, Reply, Send, Signal,
+    Starter,
+};
+pub use state::{
+    BlockState, Forced, LEASE_MARGIN, Pass, SEEN_IDS_MAX, SIGNALS_KEPT_MAX, Saga, StepState,
+    StepStatus, Waiting,
+};
 pub use status::Status;

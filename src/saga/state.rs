@@ -1,19 +1,20 @@
-//! A saga's state, and `apply`: how an event changes it.
+//! A saga's state.
 //!
 //! The state is the fold of the journal's events and of nothing else; it is never stored but as a
 //! snapshot of that fold. Sums that a decision needs (how many children a block still waits for,
 //! when the next timer is due) are kept here, so that a decision costs the same in a saga of ten
 //! steps as in one of ten thousand.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::event::{BlockPath, Event, Starter};
+use super::event::{BlockPath, Reply, Signal, Starter};
 use super::status::Status;
-use crate::definition::{SagaFacts, StepReplies};
+use crate::definition::SagaFacts;
 use crate::id::{Phase, SagaId, StepPath, Timestamp};
 
 /// A saga as the fold of its journal.
@@ -38,6 +39,11 @@ pub struct Saga {
     /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// The result, once completed.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub output: Option<Arc<Value>>,
     /// Steps that were reached.
     pub steps: BTreeMap<StepPath, StepState>,
@@ -50,6 +56,39 @@ pub struct Saga {
     pub unconfirmed: u32,
     /// Steps that wait for a person.
     pub suspended: BTreeSet<StepPath>,
+    /// Signals that no `wait` has taken yet, oldest first.
+    #[serde(default)]
+    pub signals: Vec<Signal>,
+    /// Ids of signals and operator actions that were seen, oldest first; bounded.
+    #[serde(default)]
+    pub seen: VecDeque<String>,
+    /// When reservations lapse, earliest first.
+    #[serde(default)]
+    pub leases: BTreeSet<(Timestamp, StepPath)>,
+    /// Whether a person has paused it, and the answers that came since.
+    #[serde(default)]
+    pub paused: Option<Vec<Reply>>,
+    /// Whether a person ended it by hand, who and why.
+    #[serde(default)]
+    pub forced: Option<Forced>,
+}
+
+/// Ids of signals and operator actions that one saga remembers.
+pub const SEEN_IDS_MAX: usize = 1_000;
+/// Signals that one saga keeps for a `wait` to come.
+pub const SIGNALS_KEPT_MAX: usize = 100;
+
+/// How long before a reservation lapses its saga must be past the pivot, so that the confirm
+/// still arrives in time.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
+
+/// An end that a person decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forced {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
 }
 
 /// Which way a saga is going.
@@ -84,10 +123,18 @@ pub struct StepState {
     /// What it waits for.
     pub waiting: Waiting,
     /// The payload.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub with: Option<Arc<Value>>,
     /// What the `reserve`, `action` or confirm-only `confirm` answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub reply: Option<Arc<Value>>,
     /// The newest trouble, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +163,10 @@ pub enum StepStatus {
     Compensating,
     /// It was answered with yes.
     Compensated,
+    /// A `wait` or `sleep` that is not over.
+    Waiting,
+    /// A `wait` that got its signal, or a `sleep` that is over.
+    Done,
 }
 
 impl StepStatus {
@@ -131,6 +182,8 @@ impl StepStatus {
             Self::Confirmed => "confirmed",
             Self::Compensating => "compensating",
             Self::Compensated => "compensated",
+            Self::Waiting => "waiting",
+            Self::Done => "done",
         }
     }
 }
@@ -147,12 +200,24 @@ pub enum Waiting {
     Retry(Timestamp),
     /// A person.
     Person,
+    /// A signal, until then or for ever.
+    Signal(Option<Timestamp>),
+    /// That time.
+    Sleep(Timestamp),
+}
+
+impl StepState {
+    /// Whether a person has just asked to try again what could not even be computed.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.waiting == Waiting::Nothing && self.attempt == 0 && self.reason.is_some()
+    }
 }
 
 impl Waiting {
     fn timer(self) -> Option<Timestamp> {
         match self {
-            Self::Reply(at) | Self::Retry(at) => Some(at),
+            Self::Reply(at) | Self::Retry(at) | Self::Sleep(at) => Some(at),
+            Self::Signal(until) => until,
             Self::Nothing | Self::Person => None,
         }
     }
@@ -165,6 +230,9 @@ pub struct BlockState {
     pub children: u32,
     /// How many of them are not done in this pass.
     pub remaining: u32,
+    /// How many of them were entered; fewer than there are only in a sequential one.
+    #[serde(default)]
+    pub begun: u32,
     /// Its `when` was false.
     pub skipped: bool,
 }
@@ -192,6 +260,11 @@ impl Saga {
             timers: BTreeSet::new(),
             unconfirmed: 0,
             suspended: BTreeSet::new(),
+            signals: Vec::new(),
+            seen: VecDeque::new(),
+            leases: BTreeSet::new(),
+            paused: None,
+            forced: None,
         }
     }
 
@@ -200,7 +273,7 @@ impl Saga {
         match self.pass {
             Pass::Completed => Status::Completed,
             Pass::Compensated => Status::Compensated,
-            _ if !self.suspended.is_empty() => Status::Suspended,
+            _ if !self.suspended.is_empty() || self.paused.is_some() => Status::Suspended,
             Pass::New | Pass::Forward => Status::Running,
             Pass::Confirm | Pass::Finish => Status::Confirming,
             Pass::Rollback => Status::Compensating,
@@ -209,6 +282,12 @@ impl Saga {
 
     /// Why it stands there: what a person asks first.
     pub fn status_reason(&self) -> Option<String> {
+        if let Some(Forced { by, why }) = &self.forced {
+            return Some(format!("forced by {by}: {why}"));
+        }
+        if self.paused.is_some() {
+            return Some("paused by a person".to_owned());
+        }
         match self
             .suspended
             .first()
@@ -224,15 +303,34 @@ impl Saga {
 
     /// When something is due: the earliest timer, or the deadline while it still counts.
     pub fn wake_at(&self) -> Option<Timestamp> {
-        let deadline = self.deadline.filter(|_| self.pass == Pass::Forward);
-        let timer = self.timers.first().map(|(at, _)| *at);
-        match (timer, deadline) {
-            (Some(timer), Some(deadline)) => Some(timer.min(deadline)),
-            (timer, deadline) => timer.or(deadline),
+        if self.paused.is_some() {
+            return None;
         }
+        let forward = self.pass == Pass::Forward;
+        let deadline = self.deadline.filter(|_| forward);
+        let lease = self.lapses_at().filter(|_| forward);
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, deadline, lease].into_iter().flatten().min()
     }
 
-    fn update(&mut self, step: &StepPath, change: impl FnOnce(&mut StepState)) {
+    /// When the first reservation lapses, less the time that confirming it takes.
+    pub fn lapses_at(&self) -> Option<Timestamp> {
+        self.leases.first().map(|(at, _)| at.before(LEASE_MARGIN))
+    }
+
+    /// Whether a signal or operator action was seen before.
+    pub fn has_seen(&self, id: &str) -> bool {
+        self.seen.iter().any(|seen| seen == id)
+    }
+
+    pub(super) fn remember(&mut self, id: &str) {
+        if self.seen.len() >= SEEN_IDS_MAX {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(id.to_owned());
+    }
+
+    pub(super) fn update(&mut self, step: &StepPath, change: impl FnOnce(&mut StepState)) {
         // Every event about a step follows one that created it.
         let Some(state) = self.steps.get_mut(step) else {
             return;
@@ -254,198 +352,11 @@ impl Saga {
     }
 }
 
-/// Changes the saga as the event says. Folding a journal with it rebuilds the saga.
-pub fn apply(saga: &mut Saga, event: &Event) {
-    match event {
-        Event::Started {
-            input,
-            at,
-            deadline,
-            starter,
-        } => {
-            saga.input = Arc::clone(input);
-            saga.facts.started_at = *at;
-            saga.deadline = *deadline;
-            saga.starter.clone_from(starter);
-            saga.pass = Pass::Forward;
-        }
-        Event::Asked {
-            step,
-            phase,
-            attempt,
-            with,
-            due,
-        } => {
-            apply_asked(saga, step, *phase, *attempt, with.as_ref(), *due);
-        }
-        Event::Skipped { step } => {
-            let state = StepState {
-                status: StepStatus::Skipped,
-                ..StepState::asked(Phase::Confirm, 0, Waiting::Nothing)
-            };
-            saga.steps.insert(step.clone(), state);
-        }
-        Event::BlockSkipped { at } => {
-            let skipped = BlockState {
-                children: 0,
-                remaining: 0,
-                skipped: true,
-            };
-            saga.blocks.insert(at.clone(), skipped);
-        }
-        Event::Opened { at, children } => {
-            let open = BlockState {
-                children: *children,
-                remaining: *children,
-                skipped: false,
-            };
-            saga.blocks.insert(at.clone(), open);
-        }
-        Event::Advanced { at } => {
-            if let Some(block) = saga.blocks.get_mut(at) {
-                block.remaining = block.remaining.saturating_sub(1);
-            }
-        }
-        Event::Succeeded { step, phase, reply } => apply_succeeded(saga, step, *phase, reply),
-        Event::Rejected { step, reason } => saga.update(step, |state| {
-            state.settle(StepStatus::Rejected, Some(reason.clone()));
-        }),
-        Event::RetryPlanned {
-            step, at, reason, ..
-        } => saga.update(step, |state| {
-            state.waiting = Waiting::Retry(*at);
-            state.reason = Some(reason.clone());
-        }),
-        Event::OutcomeUnknown { step, reason } => saga.update(step, |state| {
-            state.settle(StepStatus::Unknown, Some(reason.clone()));
-        }),
-        Event::Suspended {
-            step,
-            phase,
-            reason,
-        } => apply_suspended(saga, step, *phase, reason),
-        Event::Resumed { step, .. } => saga.update(step, |state| {
-            state.waiting = Waiting::Nothing;
-            state.attempt = 0;
-        }),
-        Event::PivotPassed => saga.pass = Pass::Confirm,
-        Event::ReservationsConfirmed => saga.pass = Pass::Finish,
-        Event::RollbackStarted { reason } => {
-            saga.pass = Pass::Rollback;
-            saga.reason = Some(reason.clone());
-        }
-        Event::Completed { output, at } => {
-            saga.pass = Pass::Completed;
-            saga.output = Some(Arc::clone(output));
-            saga.ended_at = Some(*at);
-        }
-        Event::Compensated { at } => {
-            saga.pass = Pass::Compensated;
-            saga.ended_at = Some(*at);
-        }
-    }
-}
-
-impl StepState {
-    fn asked(phase: Phase, attempt: u32, waiting: Waiting) -> Self {
-        Self {
-            status: StepStatus::Reserving,
-            phase,
-            attempt,
-            waiting,
-            with: None,
-            reply: None,
-            reason: None,
-        }
-    }
-
-    fn settle(&mut self, status: StepStatus, reason: Option<String>) {
-        self.status = status;
-        self.reason = reason;
-        self.waiting = Waiting::Nothing;
-    }
-}
-
-fn apply_asked(
-    saga: &mut Saga,
-    step: &StepPath,
-    phase: Phase,
-    attempt: u32,
-    with: Option<&Arc<Value>>,
-    due: Timestamp,
-) {
-    if saga.pass == Pass::Confirm
-        && saga
-            .steps
-            .get(step)
-            .is_some_and(|state| state.status == StepStatus::Reserved)
-    {
-        saga.unconfirmed += 1;
-    }
-    let new = StepState::asked(phase, attempt, Waiting::Nothing);
-    saga.steps.entry(step.clone()).or_insert(new);
-    saga.update(step, |state| {
-        state.status = match phase {
-            Phase::Reserve | Phase::Action => StepStatus::Reserving,
-            Phase::Confirm => StepStatus::Confirming,
-            Phase::Compensate => StepStatus::Compensating,
-        };
-        state.phase = phase;
-        state.attempt = attempt;
-        state.waiting = Waiting::Reply(due);
-        if let Some(with) = with {
-            state.with = Some(Arc::clone(with));
-        }
-    });
-}
-
-fn apply_succeeded(saga: &mut Saga, step: &StepPath, phase: Phase, reply: &Arc<Value>) {
-    if saga.pass == Pass::Confirm && phase == Phase::Confirm {
-        saga.unconfirmed = saga.unconfirmed.saturating_sub(1);
-    }
-    saga.update(step, |state| {
-        let status = match phase {
-            Phase::Reserve | Phase::Action => StepStatus::Reserved,
-            Phase::Confirm => StepStatus::Confirmed,
-            Phase::Compensate => StepStatus::Compensated,
-        };
-        // Later steps and the output speak of the reservation; a confirm-only step has just this.
-        if status == StepStatus::Reserved || state.reply.is_none() && phase == Phase::Confirm {
-            state.reply = Some(Arc::clone(reply));
-        }
-        state.settle(status, None);
-    });
-}
-
-fn apply_suspended(saga: &mut Saga, step: &StepPath, phase: Phase, reason: &str) {
-    // A confirm-only step whose payload can't be computed is suspended before it was ever asked.
-    let new = StepState::asked(phase, 0, Waiting::Nothing);
-    saga.steps.entry(step.clone()).or_insert(new);
-    saga.update(step, |state| {
-        if phase == Phase::Confirm {
-            state.status = StepStatus::Confirming;
-        }
-        state.phase = phase;
-        state.waiting = Waiting::Person;
-        state.reason = Some(reason.to_owned());
-    });
-    saga.suspended.insert(step.clone());
-}
-
-impl StepReplies for Saga {
-    fn reply(&self, step: &str) -> Option<Value> {
-        let value = |state: &StepState| state.reply.as_deref().cloned();
-        if let Some(state) = self.steps.get(&StepPath::plain(step)) {
-            return value(state);
-        }
-        let instances = self
-            .steps
-            .range(StepPath::plain(step)..)
-            .take_while(|(path, _)| path.name == step)
-            .map(|(_, state)| value(state).unwrap_or(Value::Null))
-            .collect::<Vec<_>>();
-        (!instances.is_empty()).then_some(Value::Array(instances))
-    }
+/// What is there is `Some`, also if it is null: an empty answer is an answer.
+pub(super) fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Arc<Value>>, D::Error> {
+    Arc::<Value>::deserialize(deserializer).map(Some)
 }
 
 /// JSON keys must be text, so the map is stored as a list of pairs.

@@ -13,7 +13,7 @@ use super::decide::Turn;
 use super::event::{BlockPath, Event};
 use super::state::{Pass, StepStatus, Waiting};
 use crate::definition::{
-    EvaluationError, Expression, FOR_EACH_ITEMS_MAX, Forward, Node, NodeId, NodeKind, Scope, Step,
+    Definition, EvaluationError, Forward, Node, NodeId, NodeKind, Scope, Sleep, Step, SubSaga, Wait,
 };
 use crate::id::{Phase, StepPath};
 
@@ -52,6 +52,7 @@ impl Turn<'_> {
                     item,
                 } => {
                     let node = self.definition.node(block);
+                    self.focus = (block, indices.clone());
                     match self.saga.pass {
                         Pass::Rollback => self.enter_backward(node, indices),
                         _ => self.enter(node, indices, item),
@@ -76,8 +77,9 @@ impl Turn<'_> {
     pub(super) fn scope<'s>(&'s self, item: Option<&'s Value>) -> Scope<'s> {
         Scope {
             input: &self.saga.input,
-            steps: &*self.saga,
+            steps: self,
             item,
+            given: None,
             saga: Some(&self.saga.facts),
         }
     }
@@ -89,7 +91,7 @@ impl Turn<'_> {
         };
         let phase = state.phase;
         let never_computed = state.with.is_none() && self.saga.pass == Pass::Finish;
-        let Some(block) = self.definition.steps.get(&path.name).copied() else {
+        let Some(block) = block_named(self.definition, &path.name) else {
             return;
         };
         if never_computed {
@@ -106,33 +108,53 @@ impl Turn<'_> {
 
     fn enter(&mut self, node: &Node, indices: Vec<u32>, item: Option<Arc<Value>>) {
         let finishing = self.saga.pass == Pass::Finish;
-        if finishing && !self.has_confirm_only(node) {
-            self.moves.push(Move::Leave {
-                block: node.id,
-                indices,
-            });
+        if finishing && !self.has_work_left(node) {
+            self.leave_block(node.id, indices);
             return;
         }
+        let at = BlockPath {
+            block: node.id,
+            indices,
+        };
+        // In the finish pass a block that was asked before is not asked again: its answer stands.
+        let asked = finishing && self.saga.blocks.contains_key(&at);
         match &node.kind {
-            NodeKind::Step(step) => self.enter_step(node, step, indices, item),
-            // In the finish pass a block was asked before: its answer stands.
-            _ if finishing => self.enter_block(node, indices, item),
+            NodeKind::Step(step) => self.enter_step(node, step, at.indices, item),
+            NodeKind::Sequence(_) | NodeKind::Parallel(_) | NodeKind::ForEach { .. } if asked => {
+                self.enter_block(node, at.indices, item);
+            }
             _ => match self.wanted(node, item.as_deref()) {
-                Ok(true) => self.enter_block(node, indices, item),
-                Ok(false) => {
-                    let at = BlockPath {
-                        block: node.id,
-                        indices: indices.clone(),
-                    };
-                    self.emit(Event::BlockSkipped { at });
-                    self.moves.push(Move::Leave {
-                        block: node.id,
-                        indices,
-                    });
-                }
-                Err(error) => self.roll_back(format!("line {}: {error}", node.line)),
+                Ok(true) => self.enter_block(node, at.indices, item),
+                Ok(false) => self.skip(node, at),
+                Err(error) => self.cannot_compute(node, &at, &error),
             },
         }
+    }
+
+    fn skip(&mut self, node: &Node, at: BlockPath) {
+        let BlockPath { block, indices } = at.clone();
+        match name_of(node) {
+            Some(name) => self.emit(Event::Skipped {
+                step: StepPath::at(name, &indices),
+            }),
+            None => self.emit(Event::BlockSkipped { at }),
+        }
+        self.leave_block(block, indices);
+    }
+
+    /// An expression of a block fails on this data: roll back, or past the pivot ask a person.
+    pub(super) fn cannot_compute(&mut self, node: &Node, at: &BlockPath, error: &EvaluationError) {
+        if self.saga.pass == Pass::Finish {
+            let name = name_of(node).map_or_else(|| unnamed(node.id), str::to_owned);
+            let path = StepPath::at(name, &at.indices);
+            self.suspend(&path, Phase::Action, error.to_string());
+        } else {
+            self.roll_back(format!("line {}: {error}", node.line));
+        }
+    }
+
+    pub(super) fn leave_block(&mut self, block: NodeId, indices: Vec<u32>) {
+        self.moves.push(Move::Leave { block, indices });
     }
 
     fn enter_step(
@@ -142,12 +164,18 @@ impl Turn<'_> {
         indices: Vec<u32>,
         item: Option<Arc<Value>>,
     ) {
-        let confirm_only = step.forward.is_none();
+        let finishing = self.saga.pass == Pass::Finish;
         let path = StepPath {
             name: step.name.clone(),
             indices,
         };
-        if confirm_only != (self.saga.pass == Pass::Finish) {
+        let settled = self
+            .saga
+            .steps
+            .get(&path)
+            .is_some_and(|state| !state.is_resumed());
+        let too_early = step.forward.is_none() && !finishing;
+        if settled || too_early {
             self.step_done(&path);
             return;
         }
@@ -160,19 +188,15 @@ impl Turn<'_> {
                 .transpose()?;
             Ok(wanted.then_some(with))
         });
+        let phase = step.forward.as_ref().map_or(Phase::Confirm, Forward::phase);
         match payload {
-            Ok(Some(with)) => {
-                let phase = step.forward.as_ref().map_or(Phase::Confirm, Forward::phase);
-                self.ask(&path, phase, 1, with.map(Arc::new));
-            }
+            Ok(Some(with)) => self.ask(&path, phase, 1, with.map(Arc::new)),
             Ok(None) => {
                 self.emit(Event::Skipped { step: path.clone() });
                 self.step_done(&path);
             }
             // Behind the pivot there is no way back; a person must look.
-            Err(error) if confirm_only => {
-                self.suspend(&path, Phase::Confirm, error.to_string());
-            }
+            Err(error) if finishing => self.suspend(&path, phase, error.to_string()),
             Err(error) => self.roll_back(format!("{path}: {error}")),
         }
     }
@@ -183,9 +207,8 @@ impl Turn<'_> {
             block,
             indices: indices.clone(),
         };
-        let known = self.saga.blocks.get(&at).copied();
-        if known.is_some_and(|known| known.skipped) {
-            self.moves.push(Move::Leave { block, indices });
+        if self.saga.blocks.get(&at).is_some_and(|known| known.skipped) {
+            self.leave_block(block, indices);
             return;
         }
         match &node.kind {
@@ -195,7 +218,7 @@ impl Turn<'_> {
                     indices,
                     item,
                 }),
-                None => self.moves.push(Move::Leave { block, indices }),
+                None => self.leave_block(block, indices),
             },
             NodeKind::Parallel(children) => {
                 let children = children
@@ -203,34 +226,23 @@ impl Turn<'_> {
                     .map(|child| (*child, indices.clone(), item.clone()));
                 self.open(at, children.collect());
             }
-            NodeKind::ForEach { items, body } => match self.items(items, item.as_deref()) {
-                Ok(items) => {
-                    // The finish pass goes over the items that the forward pass opened.
-                    let count = known.map_or(items.len(), |known| known.children as usize);
-                    let children = (0..count).map(|index| {
-                        let item = items.get(index).cloned().map(Arc::new);
-                        (*body, deeper(&indices, index), item)
-                    });
-                    self.open(at, children.collect());
-                }
-                Err(error) => self.roll_back(format!("line {}: {error}", node.line)),
-            },
-            NodeKind::Step(_) => {}
+            NodeKind::ForEach { .. } => self.enter_loop(node, at, item.as_deref()),
+            NodeKind::Wait(wait) => self.enter_wait(node, wait, at, item.as_deref()),
+            NodeKind::Sleep(sleep) => self.enter_sleep(node, sleep, at, item.as_deref()),
+            NodeKind::Step(_) | NodeKind::Saga(_) => {}
         }
     }
 
     /// Starts to count a block's children and enters them all, the first one first.
-    fn open(&mut self, at: BlockPath, children: Vec<(NodeId, Vec<u32>, Option<Arc<Value>>)>) {
+    pub(super) fn open(&mut self, at: BlockPath, children: Vec<Child>) {
         let count = u32::try_from(children.len()).unwrap_or(u32::MAX);
         if count == 0 {
-            self.moves.push(Move::Leave {
-                block: at.block,
-                indices: at.indices.clone(),
-            });
+            self.leave_block(at.block, at.indices.clone());
         }
         self.emit(Event::Opened {
             at,
             children: count,
+            sequential: false,
         });
         for (block, indices, item) in children.into_iter().rev() {
             self.moves.push(Move::Enter {
@@ -248,37 +260,44 @@ impl Turn<'_> {
                 name: step.name.clone(),
                 indices,
             }),
+            NodeKind::Wait(Wait { name, .. }) | NodeKind::Sleep(Sleep { name, .. }) => {
+                self.wait_no_more(&StepPath::at(name.clone(), &indices));
+            }
+            NodeKind::Saga(_) => self.leave_block(block, indices),
             NodeKind::Sequence(children) => match children.last() {
                 Some(last) => self.moves.push(Move::Enter {
                     block: *last,
                     indices,
                     item: None,
                 }),
-                None => self.moves.push(Move::Leave { block, indices }),
+                None => self.leave_block(block, indices),
             },
-            NodeKind::Parallel(_) | NodeKind::ForEach { .. } => {
+            NodeKind::Parallel(children) => {
                 let at = BlockPath { block, indices };
-                let Some(known) = self.saga.blocks.get(&at).filter(|known| !known.skipped) else {
-                    // Never reached.
-                    self.moves.push(Move::Leave {
-                        block,
-                        indices: at.indices,
-                    });
-                    return;
-                };
-                let children = match &node.kind {
-                    NodeKind::ForEach { body, .. } => (0..known.children as usize)
-                        .map(|index| (*body, deeper(&at.indices, index), None))
-                        .collect(),
-                    NodeKind::Parallel(children) => children
+                if self.was_opened(&at) {
+                    let children = children
                         .iter()
-                        .map(|child| (*child, at.indices.clone(), None))
-                        .collect(),
-                    _ => Vec::new(),
-                };
-                self.open(at, children);
+                        .map(|child| (*child, at.indices.clone(), None));
+                    self.open(at.clone(), children.collect());
+                } else {
+                    self.leave_block(block, at.indices);
+                }
+            }
+            NodeKind::ForEach {
+                body, sequential, ..
+            } => {
+                let at = BlockPath { block, indices };
+                if self.was_opened(&at) {
+                    self.unwind_loop(at, *body, *sequential);
+                } else {
+                    self.leave_block(block, at.indices);
+                }
             }
         }
+    }
+
+    fn was_opened(&self, at: &BlockPath) -> bool {
+        self.saga.blocks.get(at).is_some_and(|known| !known.skipped)
     }
 
     fn undo_if_needed(&mut self, path: &StepPath) {
@@ -306,6 +325,10 @@ impl Turn<'_> {
 
     fn leave(&mut self, block: NodeId, indices: Vec<u32>) {
         let node = self.definition.node(block);
+        if node.pivot && self.saga.pass == Pass::Forward {
+            self.pass_pivot();
+            return;
+        }
         let Some(parent) = node.parent.map(|parent| self.definition.node(parent)) else {
             match self.saga.pass {
                 Pass::Forward => self.pass_pivot(),
@@ -330,23 +353,19 @@ impl Turn<'_> {
                             item,
                         });
                     }
-                    None => self.moves.push(Move::Leave {
-                        block: parent.id,
-                        indices,
-                    }),
+                    None => self.leave_block(parent.id, indices),
                 }
             }
-            NodeKind::Parallel(_) => self.advance(parent.id, indices),
-            NodeKind::ForEach { .. } => {
-                let mut around = indices;
-                around.pop();
-                self.advance(parent.id, around);
+            NodeKind::Parallel(_) => {
+                self.advance(parent.id, indices);
             }
-            NodeKind::Step(_) => {}
+            NodeKind::ForEach { .. } => self.leave_item(parent, indices),
+            NodeKind::Step(_) | NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => {}
         }
     }
 
-    fn advance(&mut self, block: NodeId, indices: Vec<u32>) {
+    /// One more child of a counting block is done; the block too, if it was the last one.
+    pub(super) fn advance(&mut self, block: NodeId, indices: Vec<u32>) {
         let at = BlockPath { block, indices };
         self.emit(Event::Advanced { at: at.clone() });
         if self
@@ -355,14 +374,15 @@ impl Turn<'_> {
             .get(&at)
             .is_some_and(|block| block.remaining == 0)
         {
-            self.moves.push(Move::Leave {
-                block,
-                indices: at.indices,
-            });
+            self.leave_block(block, at.indices);
         }
     }
 
-    fn wanted(&self, node: &Node, item: Option<&Value>) -> Result<bool, EvaluationError> {
+    pub(super) fn wanted(
+        &self,
+        node: &Node,
+        item: Option<&Value>,
+    ) -> Result<bool, EvaluationError> {
         let Some(when) = &node.when else {
             return Ok(true);
         };
@@ -375,58 +395,49 @@ impl Turn<'_> {
         }
     }
 
-    fn items(
-        &self,
-        items: &Expression,
-        item: Option<&Value>,
-    ) -> Result<Vec<Value>, EvaluationError> {
-        let wrong = |why| {
-            Err(EvaluationError {
-                expression: items.source.clone(),
-                why,
-            })
-        };
-        match items.evaluate(&self.scope(item))? {
-            Value::Array(list) if list.len() > FOR_EACH_ITEMS_MAX => wrong(format!(
-                "{} items are more than the {FOR_EACH_ITEMS_MAX} a for_each may have",
-                list.len()
-            )),
-            Value::Array(list) => Ok(list),
-            other => wrong(format!("`for_each` needs a list, not {other}")),
+    /// Whether the finish pass has anything to do here: confirm-only steps, or all that stands
+    /// behind an early pivot.
+    fn has_work_left(&self, node: &Node) -> bool {
+        if self.definition.nodes.iter().any(|node| node.pivot) {
+            return true;
         }
-    }
-
-    /// The item that a block at these indices is about, computed again.
-    fn item_at(&self, block: NodeId, indices: &[u32]) -> Option<Arc<Value>> {
-        let (last, around) = indices.split_last()?;
-        let mut at = self.definition.node(block);
-        loop {
-            at = self.definition.node(at.parent?);
-            if let NodeKind::ForEach { items, .. } = &at.kind {
-                let outer = self.item_at(at.id, around);
-                let all = self.items(items, outer.as_deref()).ok()?;
-                return all.into_iter().nth(*last as usize).map(Arc::new);
-            }
-        }
-    }
-
-    fn has_confirm_only(&self, node: &Node) -> bool {
         let any = |children: &[NodeId]| {
             children
                 .iter()
-                .any(|child| self.has_confirm_only(self.definition.node(*child)))
+                .any(|child| self.has_work_left(self.definition.node(*child)))
         };
         match &node.kind {
             NodeKind::Step(step) => step.forward.is_none(),
+            NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => false,
             NodeKind::Sequence(children) | NodeKind::Parallel(children) => any(children),
             NodeKind::ForEach { body, .. } => any(std::slice::from_ref(body)),
         }
     }
 }
 
-fn deeper(indices: &[u32], index: usize) -> Vec<u32> {
-    let mut deeper = indices.to_vec();
-    // Bounded by FOR_EACH_ITEMS_MAX.
-    deeper.push(u32::try_from(index).unwrap_or(u32::MAX));
-    deeper
+/// A block to enter, where, and the item it is about.
+pub(super) type Child = (NodeId, Vec<u32>, Option<Arc<Value>>);
+
+/// The name of a block that has one.
+pub(super) fn name_of(node: &Node) -> Option<&str> {
+    match &node.kind {
+        NodeKind::Step(Step { name, .. })
+        | NodeKind::Wait(Wait { name, .. })
+        | NodeKind::Sleep(Sleep { name, .. })
+        | NodeKind::Saga(SubSaga { name, .. }) => Some(name),
+        NodeKind::Sequence(_) | NodeKind::Parallel(_) | NodeKind::ForEach { .. } => None,
+    }
+}
+
+/// What stands for the name of a block that has none; `@` can't begin a name.
+fn unnamed(block: NodeId) -> String {
+    format!("@{}", block.0)
+}
+
+/// The block that [`unnamed`] named.
+pub(super) fn block_named(definition: &Definition, name: &str) -> Option<NodeId> {
+    match name.strip_prefix('@') {
+        Some(number) => number.parse().ok().map(NodeId),
+        None => definition.steps.get(name).copied(),
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::definition::{Definition, Forward, Node, NodeId, NodeKind, Step};
+use crate::definition::{Definition, Forward, Node, NodeId, NodeKind, Sleep, Step, SubSaga, Wait};
 use crate::id::{Phase, StepPath};
 use crate::saga::{BlockPath, Pass, Saga, StepState, StepStatus, Waiting};
 
@@ -151,6 +151,9 @@ impl Walk<'_> {
         }
         match &node.kind {
             NodeKind::Step(step) => self.step(step, place),
+            NodeKind::Wait(Wait { name, .. })
+            | NodeKind::Sleep(Sleep { name, .. })
+            | NodeKind::Saga(SubSaga { name, .. }) => self.pause(name, place),
             NodeKind::Sequence(children) => {
                 if node.parent.is_some() {
                     inner.depth += 1;
@@ -192,6 +195,35 @@ impl Walk<'_> {
             };
             self.visit(self.definition.node(*child), &place);
         }
+    }
+
+    /// A block that sends no command.
+    fn pause(&mut self, name: &str, place: &Place) {
+        let path = StepPath::at(name, &place.indices);
+        let state = (place.uncounted == 0)
+            .then(|| self.saga.steps.get(&path))
+            .flatten();
+        let mut view = match state {
+            Some(state) => StepView {
+                phase: None,
+                ..view_of(path.to_string(), state)
+            },
+            None => {
+                let running = matches!(self.saga.pass, Pass::New | Pass::Forward);
+                let shown = match place.skipped {
+                    Some(_) => StepStage::SKIPPED,
+                    None if running => StepStage::TO_COME,
+                    None => StepStage::NOT_RUN,
+                };
+                StepView {
+                    reason: place.skipped.map(str::to_owned),
+                    ..blank(shown_path(&path, place.uncounted), shown)
+                }
+            }
+        };
+        view.depth = place.depth;
+        view.parallel = place.parallel;
+        self.views.push(view);
     }
 
     fn step(&mut self, step: &Step, place: &Place) {
@@ -283,6 +315,8 @@ fn view_of(step: String, state: &StepState) -> StepView {
             Waiting::Reply(at) => Some(waiting("reply", Some(at))),
             Waiting::Retry(at) => Some(waiting("retry", Some(at))),
             Waiting::Person => Some(waiting("person", None)),
+            Waiting::Signal(until) => Some(waiting("signal", until)),
+            Waiting::Sleep(until) => Some(waiting("time", Some(until))),
         },
         with: state.with.clone(),
         reply: state.reply.clone(),

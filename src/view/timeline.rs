@@ -65,7 +65,7 @@ pub(super) fn moments(
 
 fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Option<String> {
     let text = match event {
-        Event::Advanced { .. } => return None,
+        Event::Advanced { .. } | Event::NextItem { .. } => return None,
         Event::Started { deadline: None, .. } => "started".to_owned(),
         Event::Started {
             deadline: Some(deadline),
@@ -91,7 +91,7 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
         Event::BlockSkipped { at } => {
             format!("{} skipped: its `when` is false", block(definition, at).0)
         }
-        Event::Opened { at, children } => {
+        Event::Opened { at, children, .. } => {
             let (block, (one, many)) = block(definition, at);
             let of = if *children == 1 { one } else { many };
             format!("{block}: {children} {of}")
@@ -116,6 +116,30 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
             reason,
         } => format!("{step} {phase} suspended, waits for a person: {reason}"),
         Event::Resumed { step, by, why } => format!("{step} resumed by {by}: {why}"),
+        Event::Waiting {
+            step,
+            until,
+            signal,
+        } => {
+            let what = if *signal {
+                "waits for a signal"
+            } else {
+                "sleeps"
+            };
+            match until {
+                Some(until) => format!("{step} {what} until {until}"),
+                None => format!("{step} {what}"),
+            }
+        }
+        Event::Signalled(signal) => format!("signal `{}` came", signal.name),
+        Event::Received { step, .. } => format!("{step} took its signal"),
+        Event::Elapsed { step } => format!("{step} is over"),
+        Event::Operated(action) => {
+            format!("{} by {}: {}", action.kind.as_str(), action.by, action.why)
+        }
+        Event::Held { reply } => {
+            format!("{} {} answered while paused; kept", reply.step, reply.phase)
+        }
         Event::PivotPassed => "pivot passed: from here on only forward".to_owned(),
         Event::ReservationsConfirmed => "everything reserved is confirmed".to_owned(),
         Event::RollbackStarted { reason } => format!("rolling back: {reason}"),
@@ -139,6 +163,9 @@ fn block(
         NodeKind::Parallel(_) => ("parallel", ("branch", "branches")),
         NodeKind::Sequence(_) => ("steps", ("step", "steps")),
         NodeKind::Step(_) => ("step", ("step", "steps")),
+        NodeKind::Wait(_) => ("wait", ("signal", "signals")),
+        NodeKind::Sleep(_) => ("sleep", ("sleep", "sleeps")),
+        NodeKind::Saga(_) => ("saga", ("saga", "sagas")),
     };
     (format!("{name} in line {}", node.line), children)
 }

@@ -15,7 +15,7 @@ use cel::objects::Key;
 use serde_json::{Map, Number, Value};
 
 use super::Scope;
-use super::path::{no_item, no_saga, whole_saga};
+use super::path::{given, no_item, no_saga, whole_saga};
 use super::references::{Extent, References};
 
 /// Longest list or largest object in the data of an expression that loops.
@@ -46,6 +46,10 @@ pub(super) fn bind<'v>(
         let facts = scope.saga.ok_or_else(no_saga)?;
         let fields = whole_saga(facts);
         context.add_variable_as_val("saga", owned(&fields));
+    }
+    for name in &references.given {
+        let value = to_cel(given(scope, name)?, &mut size);
+        context.add_variable_as_val(*name, value);
     }
     if !references.steps.is_empty() {
         let steps: HashMap<CelMapKey<'v>, Boxed<'v>> = replies

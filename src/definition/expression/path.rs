@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::references::References;
+use super::references::{GIVEN, References};
 use super::{SagaFacts, Scope};
 
 /// Names that CEL does not allow as a field after a dot.
@@ -24,6 +24,8 @@ enum Root {
     Item,
     Steps,
     Saga,
+    /// `signal`, `event` or `tick`.
+    Given(&'static str),
 }
 
 impl Root {
@@ -33,6 +35,7 @@ impl Root {
             Self::Item => "item",
             Self::Steps => "steps",
             Self::Saga => "saga",
+            Self::Given(name) => name,
         }
     }
 }
@@ -60,7 +63,7 @@ impl Path {
             "item" => Root::Item,
             "steps" => Root::Steps,
             "saga" => Root::Saga,
-            _ => return None,
+            other => Root::Given(GIVEN.into_iter().find(|name| *name == other)?),
         };
         let mut segments = Vec::new();
         while !rest.is_empty() {
@@ -95,6 +98,7 @@ impl Path {
         match self.root {
             Root::Input => self.read(scope.input, 0),
             Root::Item => self.read(scope.item.ok_or_else(no_item)?, 0),
+            Root::Given(name) => self.read(given(scope, name)?, 0),
             Root::Steps => match self.segments.first() {
                 Some(Segment::Field(step)) => {
                     let reply = scope.steps.reply(step).ok_or_else(|| no_reply(step))?;
@@ -171,6 +175,15 @@ pub(super) fn whole_saga(facts: &SagaFacts) -> Value {
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), Value::String(facts.field(name)?))))
         .collect()
+}
+
+/// The value of `signal`, `event` or `tick`.
+pub(super) fn given<'v>(scope: &Scope<'v>, name: &str) -> Result<&'v Value, String> {
+    scope
+        .given
+        .filter(|(known, _)| *known == name)
+        .map(|(_, value)| value)
+        .ok_or_else(|| format!("there is no `{name}` here"))
 }
 
 pub(super) fn no_item() -> String {

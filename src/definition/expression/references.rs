@@ -22,7 +22,9 @@ const DEPTH_MAX: usize = 64;
 const PATTERN_BYTES_MAX: usize = 100;
 
 /// The names an expression may start from.
-pub(super) const ROOTS: [&str; 4] = ["input", "steps", "item", "saga"];
+pub(super) const ROOTS: [&str; 7] = ["input", "steps", "item", "saga", "signal", "event", "tick"];
+/// Those of them that have a meaning only in some places.
+pub(super) const GIVEN: [&str; 3] = ["signal", "event", "tick"];
 /// What may be called.
 const FUNCTIONS: [&str; 12] = [
     "size",
@@ -62,6 +64,8 @@ pub(in crate::definition) struct References {
     pub item: Extent,
     /// What of `saga`.
     pub saga: Extent,
+    /// Which of the names that have a meaning only in some places.
+    pub given: BTreeSet<&'static str>,
     /// The steps whose replies it may read.
     pub steps: BTreeSet<String>,
     /// Those of them that it asks about first, by `has(steps.x)` or `"x" in steps`.
@@ -120,6 +124,10 @@ impl References {
                 ));
             }
             ("saga", _) => self.saga.add(field),
+            (root, _) if root != "steps" => {
+                self.given
+                    .extend(GIVEN.into_iter().filter(|name| *name == root));
+            }
             (_, Some(step)) => {
                 self.steps.insert(step.to_owned());
             }

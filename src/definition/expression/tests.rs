@@ -45,6 +45,7 @@ fn evaluate(source: &str) -> Result<Value, String> {
         input: &input,
         steps: &replies,
         item: Some(&input["items"][1]),
+        given: None,
         saga: Some(&facts),
     };
     let expression = compile(source)?;
@@ -208,6 +209,7 @@ fn loops_over_large_data_are_refused_when_they_are_run() {
             input,
             steps: &(),
             item: None,
+            given: None,
             saga: None,
         };
         compile(source).unwrap().evaluate(&scope)
@@ -232,6 +234,7 @@ fn the_largest_expression_that_is_let_in_needs_little_stack() {
             input: &input,
             steps: &(),
             item: None,
+            given: None,
             saga: None,
         })
     };

@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::{PLACE_ORDER, problems, rules, with_steps};
-use crate::definition::{NODES_MAX, PROBLEMS_MAX, SOURCE_BYTES_MAX, parse};
+use crate::definition::{
+    CatchUp, Definition, Every, FOR_EACH_ITEMS_MAX, NODES_MAX, NodeId, NodeKind, PROBLEMS_MAX,
+    SOURCE_BYTES_MAX, parse,
+};
+use crate::id::Timestamp;
 
 /// Generous for a loaded machine and an unoptimised build; the attacks take minutes if they work.
 const QUICK: Duration = Duration::from_secs(20);
@@ -113,6 +117,40 @@ fn blocks_are_bounded_in_depth_and_number() {
 }
 
 #[test]
+fn files_full_of_loops_and_waits_are_judged_quickly() {
+    let loops = "- { step: s, action: p.a, read_only: true, for_each: 10000 }\n".repeat(900);
+    let nested = {
+        let mut block = "{ sleep: s, for: 3660d, for_each: 10000, sequential: true }".to_owned();
+        for _ in 0..3 {
+            block = format!("{{ steps: [ {block} ], for_each: 10000, sequential: true }}");
+        }
+        format!("- {block}\n")
+    };
+    let leases: Vec<String> = (0..900)
+        .map(|n| format!("- {{ step: s{n}, reserve: p.r, compensate: p.c, expires_in: 1s, retry: {{ attempts: 1000 }} }}\n"))
+        .collect();
+    let references: Vec<String> = (0..900)
+        .map(|n| {
+            let used: Vec<String> = (1..20).map(|back| format!("steps.s{}", n + back)).collect();
+            format!(
+                "- {{ step: s{n}, confirm: p.f, with: \"${{ {} }}\" }}\n",
+                used.join("+")
+            )
+        })
+        .collect();
+    let schedules = "0-59 ".repeat(10_000);
+    let schedule = format!("start: {{ every: \"{schedules}\" }}\n");
+    refused_quickly("loops", &with_steps(&loops));
+    refused_quickly("nested loops", &with_steps(&nested));
+    refused_quickly("leases", &with_steps(&leases.concat()));
+    refused_quickly("references", &with_steps(&references.concat()));
+    refused_quickly(
+        "schedule",
+        &(schedule + &with_steps("- { step: a, confirm: p.f }")),
+    );
+}
+
+#[test]
 fn problems_show_no_control_characters() {
     let source = with_steps("  - { step: \"a\\u001b[31m\", confirm: p.f }\n  - \"\u{9b}31m\"");
     let shown = parse(&source, "bad\u{1b}.yaml").unwrap_err().to_string();
@@ -140,6 +178,32 @@ proptest! {
     }
 
     #[test]
+    fn arbitrary_blocks_never_panic_and_become_a_tree_in_preorder(blocks in blocks()) {
+        let source = with_steps(&blocks);
+        check_problems(&source);
+        if let Ok(definition) = parse(&source, "x.yaml") {
+            check_tree(&definition);
+        }
+    }
+
+    #[test]
+    fn arbitrary_schedules_never_panic(
+        fields in prop::collection::vec("[0-9*/,L#W-]{1,5}|\\*|[A-Z]{3}", 4..7),
+        after in -400_000_000_000_000_000_i64..400_000_000_000_000_000,
+    ) {
+        let every = Every {
+            schedule: fields.join(" "),
+            timezone: "Europe/Berlin".to_owned(),
+            catch_up: CatchUp::Last,
+            with: None,
+        };
+        let after = Timestamp::from_micros(after);
+        if let Some(next) = every.next_after(after) {
+            prop_assert!(next > after);
+        }
+    }
+
+    #[test]
     fn arbitrary_text_never_panics(source in "(?s).{0,200}") {
         check_problems(&source);
     }
@@ -152,7 +216,85 @@ proptest! {
     }
 }
 
+/// A list of blocks, two levels deep, of any kind and with any modifiers; names may clash and
+/// references be wrong.
+fn blocks() -> impl Strategy<Value = String> {
+    let leaf = prop::sample::select(vec![
+        "step: NAME, reserve: p.r, compensate: p.c",
+        "step: NAME, reserve: p.r, compensate: p.c, expires_in: 15m",
+        "step: NAME, action: p.a, read_only: true, on_reject: continue",
+        "step: NAME, confirm: p.f, with: \"${ steps.a }\"",
+        "wait: NAME, timeout: 1d, on_timeout: continue",
+        "wait: NAME, signal: go, match: \"${ signal.x == 1 }\", timeout: none",
+        "sleep: NAME, for: 3d",
+        "sleep: NAME, until: \"${ input.at }\"",
+        "saga: NAME, run: other",
+    ]);
+    let modifiers = prop::collection::vec(
+        prop::sample::select(vec![
+            "when: \"${ has(steps.b) }\"",
+            "for_each: \"${ input.list }\"",
+            "for_each: 3",
+            "sequential: true",
+            "until: \"${ has(steps.c) }\"",
+            "at_most: 5",
+            "pivot: true",
+        ]),
+        0..4,
+    );
+    let name = prop::sample::select(vec!["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]);
+    let block = (leaf, name, modifiers).prop_map(|(leaf, name, modifiers)| {
+        let leaf = leaf.replace("NAME", name);
+        let fields = std::iter::once(leaf.as_str()).chain(modifiers);
+        format!("{{ {} }}", fields.collect::<Vec<_>>().join(", "))
+    });
+    let tree = block.prop_recursive(2, 8, 3, |inner| {
+        let group = prop::sample::select(vec!["steps", "parallel"]);
+        let more = prop::sample::select(vec![
+            "",
+            ", for_each: 2",
+            ", until: \"${ has(steps.c) }\", at_most: 2",
+            ", pivot: true",
+        ]);
+        (group, prop::collection::vec(inner, 1..4), more).prop_map(|(group, blocks, more)| {
+            format!("{{ {group}: [ {} ]{more} }}", blocks.join(", "))
+        })
+    });
+    prop::collection::vec(tree, 1..5).prop_map(|blocks| {
+        let lines: Vec<String> = blocks
+            .iter()
+            .map(|block| format!("  - {block}\n"))
+            .collect();
+        lines.concat()
+    })
+}
+
+/// Parents and children name one another, and numbers are given out in the order of the file.
+fn check_tree(definition: &Definition) {
+    for node in &definition.nodes {
+        let children: Vec<NodeId> = match &node.kind {
+            NodeKind::Sequence(children) | NodeKind::Parallel(children) => children.clone(),
+            NodeKind::ForEach { body, at_most, .. } => {
+                assert!((1..=FOR_EACH_ITEMS_MAX).contains(at_most));
+                vec![*body]
+            }
+            _ => Vec::new(),
+        };
+        for (position, child) in children.iter().enumerate() {
+            let child = definition.node(*child);
+            assert_eq!((child.parent, child.position), (Some(node.id), position));
+            assert!(child.id > node.id);
+        }
+        assert_eq!(node.parent.is_none(), node.id == Definition::ROOT);
+        assert!(!node.pivot || node.parent == Some(Definition::ROOT));
+    }
+    assert!(definition.nodes.iter().filter(|node| node.pivot).count() <= 1);
+}
+
 const TOKENS: &[&str] = &[
+    "signal",
+    "event",
+    "tick",
     "input",
     "steps",
     ".a",

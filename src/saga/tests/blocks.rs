@@ -87,10 +87,7 @@ fn an_expression_that_fails_before_the_pivot_rolls_back_and_after_it_suspends() 
         "{}",
         story.reason()
     );
-    let resume = Input::Resume {
-        by: "ann".into(),
-        why: "try".into(),
-    };
+    let resume = operator("a-1", OperatorKind::Resume);
     assert!(story.tell(resume).unwrap().is_empty());
     assert_eq!(
         story.saga.status(),
@@ -103,7 +100,7 @@ fn an_expression_that_fails_before_the_pivot_rolls_back_and_after_it_suspends() 
 fn a_for_each_over_nothing_or_over_no_list() {
     let mut story = Story::order(&[]);
     assert_eq!(story.yes("order reserve"), ["payment reserve#1"]);
-    let (mut story, _) = Story::begin(ORDER, json!({ "id": "o1", "items": 5 }));
+    let (mut story, _) = Story::begin(ORDER, json!({ "id": "o1", "items": "five" }));
     assert_eq!(story.yes("order reserve"), ["order compensate#1"]);
     assert!(
         story.reason().contains("needs a list"),

@@ -1,7 +1,10 @@
 //! What the core does, told as stories: inputs in, commands out.
 
 mod blocks;
+mod loops;
+mod operators;
 mod passes;
+mod signals;
 mod suspension;
 mod trouble;
 
@@ -173,4 +176,14 @@ impl Story {
     fn reason(&self) -> String {
         self.saga.status_reason().unwrap_or_default()
     }
+}
+
+/// What a person decides.
+fn operator(id: &str, kind: OperatorKind) -> Input {
+    Input::Operator(OperatorAction {
+        id: id.into(),
+        by: "ann".into(),
+        why: "I looked".into(),
+        kind,
+    })
 }

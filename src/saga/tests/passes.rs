@@ -88,11 +88,8 @@ fn what_ended_does_not_change_again() {
         Err(Refusal::Settled)
     );
     assert_eq!(story.tell(Input::Wake), Err(Refusal::Settled));
-    let resume = Input::Resume {
-        by: "me".into(),
-        why: "no".into(),
-    };
-    assert_eq!(story.tell(resume), Err(Refusal::Settled));
+    let resume = operator("a-1", OperatorKind::Resume);
+    assert_eq!(story.tell(resume), Err(Refusal::Ended));
 }
 
 #[test]

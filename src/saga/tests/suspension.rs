@@ -16,10 +16,7 @@ fn a_confirm_is_retried_and_then_waits_for_a_person_while_others_go_on() {
     assert!(story.yes("order confirm").is_empty());
     assert!(story.yes("stock[0] confirm").is_empty());
     assert_eq!(story.saga.status(), Status::Suspended);
-    let resume = Input::Resume {
-        by: "ann".into(),
-        why: "bank is back".into(),
-    };
+    let resume = operator("a-1", OperatorKind::Resume);
     assert_eq!(story.tell(resume).unwrap(), ["payment confirm#1"]);
     assert_eq!(story.saga.status(), Status::Confirming);
     assert_eq!(story.yes("payment confirm"), ["receipt confirm#1"]);
@@ -62,10 +59,7 @@ fn a_refused_compensation_waits_for_a_person_while_others_unwind() {
     assert!(story.no("stock[0] compensate").is_empty());
     assert_eq!(story.saga.status(), Status::Suspended);
     assert!(story.yes("stock[1] compensate").is_empty());
-    let resume = Input::Resume {
-        by: "ann".into(),
-        why: "fixed".into(),
-    };
+    let resume = operator("a-1", OperatorKind::Resume);
     assert_eq!(story.tell(resume).unwrap(), ["stock[0] compensate#1"]);
     assert_eq!(story.yes("stock[0] compensate"), ["order compensate#1"]);
     story.yes("order compensate");

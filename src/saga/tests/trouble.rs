@@ -105,3 +105,10 @@ fn a_retry_planned_when_the_roll_back_comes_is_compensated_instead() {
     story.fail("payment reserve");
     assert_eq!(story.no("stock[0] reserve"), ["payment compensate#1"]);
 }
+
+#[test]
+fn an_empty_answer_is_an_answer() {
+    let mut story = Story::order(&[]);
+    let sent = story.answer_with("order reserve", Outcome::Succeeded, Value::Null);
+    assert_eq!(sent.unwrap(), ["payment reserve#1"]);
+}

@@ -1,0 +1,166 @@
+//! The blocks that are not commands to a participant, and how a saga comes to be started.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::duration::parse_duration;
+use super::expression::Expression;
+use super::template::Template;
+use crate::id::Timestamp;
+
+/// Waits for a signal.
+#[derive(Debug)]
+pub struct Wait {
+    /// The block's name, unique in the definition; `steps.<name>` is the signal's payload.
+    pub name: String,
+    /// The signal's name; the block's own unless the definition says otherwise.
+    pub signal: String,
+    /// Which signals count: over `signal`, `input`, `steps`, `item`. All, if absent.
+    pub matching: Option<Expression>,
+    /// Domain events that count as this signal.
+    pub on: Option<EventRule>,
+    /// How long to wait; for ever, if absent.
+    pub timeout: Option<Delay>,
+    /// What follows when nothing came.
+    pub on_timeout: OnTimeout,
+}
+
+/// What follows when a `wait` has waited long enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// Go on; `steps.<name>` stays absent.
+    Continue,
+    /// Roll back.
+    Fail,
+}
+
+/// Waits for time to pass.
+#[derive(Debug)]
+pub struct Sleep {
+    /// The block's name, unique in the definition.
+    pub name: String,
+    /// How long.
+    pub delay: Delay,
+}
+
+/// How long: written down, or computed.
+#[derive(Debug)]
+pub enum Delay {
+    /// Written down.
+    Fixed(Duration),
+    /// Computed when the block is entered: whole seconds, a duration text such as `3d`, or an
+    /// RFC 3339 time, which is waited for (in the past: no wait).
+    Computed(Expression),
+}
+
+/// When a computed delay is over: whole seconds or a duration text from `now`, or an RFC 3339 time.
+///
+/// # Errors
+/// Says what the value should have been.
+pub fn parse_delay(value: &Value, now: Timestamp) -> Result<Timestamp, String> {
+    let wrong = || {
+        format!(
+            "a delay is whole seconds, a duration such as `3d`, or an RFC 3339 time, not {value}"
+        )
+    };
+    match value {
+        Value::Number(seconds) => {
+            let seconds = seconds.as_u64().ok_or_else(wrong)?;
+            Ok(now.after(Duration::from_secs(seconds)))
+        }
+        Value::String(text) => match parse_duration(text) {
+            Ok(duration) => Ok(now.after(duration)),
+            Err(_) => text.parse().map_err(|_| wrong()),
+        },
+        _ => Err(wrong()),
+    }
+}
+
+/// Runs another saga as one step of this one: its forward pass is the reservation, its confirm
+/// pass the confirmation, its roll-back the compensation.
+#[derive(Debug)]
+pub struct SubSaga {
+    /// The block's name, unique in the definition; `steps.<name>` is the sub-saga's output.
+    pub name: String,
+    /// The definition to run, in its newest version.
+    pub saga: String,
+    /// Its input.
+    pub with: Option<Template>,
+    /// How long it may take to reach its pivot.
+    pub timeout: Duration,
+    /// Attempts of a confirm or compensate after which the saga is suspended.
+    pub suspend_after: u32,
+}
+
+/// What a rejection of a `reserve` or `action` leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnReject {
+    /// Roll back.
+    #[default]
+    RollBack,
+    /// Go on without it; `steps.<name>` stays absent.
+    Continue,
+}
+
+/// How sagas of a definition are started besides by command, which is always possible.
+#[derive(Debug, Default)]
+pub struct StartRules {
+    /// By domain events.
+    pub on: Vec<EventRule>,
+    /// By the clock.
+    pub every: Option<Every>,
+    /// What a start with the key of a live saga does.
+    pub conflict: ConflictRule,
+}
+
+/// A domain event, and what it means here.
+#[derive(Debug)]
+pub struct EventRule {
+    /// The topic exchange it is published on.
+    pub exchange: String,
+    /// The binding's pattern, with `*` and `#`.
+    pub routing_key: String,
+    /// Computes the saga's key from `event` (the body); for a start, absent means that the
+    /// definition's own `key` is computed from the input.
+    pub key: Option<Template>,
+    /// Computes the input, or the signal's payload, from `event`; absent means the event itself.
+    pub with: Option<Template>,
+}
+
+/// A schedule.
+#[derive(Debug)]
+pub struct Every {
+    /// Five fields, as cron(5) has them.
+    pub schedule: String,
+    /// An IANA time zone.
+    pub timezone: String,
+    /// What to do about ticks that passed while no node ran.
+    pub catch_up: CatchUp,
+    /// Computes the input, over `tick` (RFC 3339 text); absent means `{ "tick": … }`.
+    pub with: Option<Template>,
+}
+
+/// What to do about missed ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CatchUp {
+    /// Start one saga for each.
+    All,
+    /// Start one for the newest.
+    #[default]
+    Last,
+    /// Start none.
+    None,
+}
+
+/// What a start with the key of a live saga does, if the input is the same or another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConflictRule {
+    /// The same input: answers with the live saga. Another input: is refused.
+    #[default]
+    Existing,
+    /// Is refused, also with the same input.
+    Reject,
+    /// Rolls the live saga back, then starts anew.
+    Restart,
+}

@@ -1,0 +1,268 @@
+//! `apply`: how an event changes a saga. Nothing else does.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::event::{Event, OperatorAction, OperatorKind};
+use super::state::{BlockState, Forced, Pass, Saga, StepState, StepStatus, Waiting};
+use crate::id::{Phase, StepPath, Timestamp};
+
+/// Changes the saga as the event says. Folding a journal with it rebuilds the saga.
+#[allow(clippy::too_many_lines)] // one short arm an event; a reader looks for one of them
+pub fn apply(saga: &mut Saga, event: &Event) {
+    match event {
+        Event::Started {
+            input,
+            at,
+            deadline,
+            starter,
+        } => {
+            saga.input = Arc::clone(input);
+            saga.facts.started_at = *at;
+            saga.deadline = *deadline;
+            saga.starter.clone_from(starter);
+            saga.pass = Pass::Forward;
+        }
+        Event::Asked {
+            step,
+            phase,
+            attempt,
+            with,
+            due,
+        } => {
+            apply_asked(saga, step, *phase, *attempt, with.as_ref(), *due);
+        }
+        Event::Skipped { step } => {
+            let state = StepState {
+                status: StepStatus::Skipped,
+                ..StepState::asked(Phase::Confirm, 0, Waiting::Nothing)
+            };
+            saga.steps.insert(step.clone(), state);
+        }
+        Event::BlockSkipped { at } => {
+            let skipped = BlockState {
+                children: 0,
+                remaining: 0,
+                begun: 0,
+                skipped: true,
+            };
+            saga.blocks.insert(at.clone(), skipped);
+        }
+        Event::Opened {
+            at,
+            children,
+            sequential,
+        } => {
+            let open = BlockState {
+                children: *children,
+                remaining: *children,
+                begun: if *sequential {
+                    (*children).min(1)
+                } else {
+                    *children
+                },
+                skipped: false,
+            };
+            saga.blocks.insert(at.clone(), open);
+        }
+        Event::NextItem { at } => {
+            if let Some(block) = saga.blocks.get_mut(at) {
+                block.begun += 1;
+            }
+        }
+        Event::Advanced { at } => {
+            if let Some(block) = saga.blocks.get_mut(at) {
+                block.remaining = block.remaining.saturating_sub(1);
+            }
+        }
+        Event::Succeeded { step, phase, reply } => apply_succeeded(saga, step, *phase, reply),
+        Event::Rejected { step, reason } => saga.update(step, |state| {
+            state.settle(StepStatus::Rejected, Some(reason.clone()));
+        }),
+        Event::RetryPlanned {
+            step, at, reason, ..
+        } => saga.update(step, |state| {
+            state.waiting = Waiting::Retry(*at);
+            state.reason = Some(reason.clone());
+        }),
+        Event::OutcomeUnknown { step, reason } => saga.update(step, |state| {
+            state.settle(StepStatus::Unknown, Some(reason.clone()));
+        }),
+        Event::Suspended {
+            step,
+            phase,
+            reason,
+        } => apply_suspended(saga, step, *phase, reason),
+        Event::Resumed { step, .. } => saga.update(step, |state| {
+            state.waiting = Waiting::Nothing;
+            state.attempt = 0;
+        }),
+        Event::Waiting {
+            step,
+            until,
+            signal,
+        } => apply_waiting(saga, step, *until, *signal),
+        Event::Signalled(signal) => {
+            saga.remember(&signal.id);
+            saga.signals.push(signal.clone());
+        }
+        Event::Received { step, id } => {
+            let kept = saga.signals.iter().position(|signal| signal.id == *id);
+            let body = kept.map(|at| saga.signals.remove(at).body);
+            saga.update(step, |state| {
+                state.reply = body;
+                state.settle(StepStatus::Done, None);
+            });
+        }
+        Event::Elapsed { step } => saga.update(step, |state| state.settle(StepStatus::Done, None)),
+        Event::Operated(action) => apply_operated(saga, action),
+        Event::Held { reply } => {
+            if let Some(held) = &mut saga.paused {
+                held.push(reply.clone());
+            }
+        }
+        Event::PivotPassed => {
+            saga.pass = Pass::Confirm;
+            saga.leases.clear();
+        }
+        Event::ReservationsConfirmed => saga.pass = Pass::Finish,
+        Event::RollbackStarted { reason } => {
+            saga.pass = Pass::Rollback;
+            saga.leases.clear();
+            saga.reason = Some(reason.clone());
+        }
+        Event::Completed { output, at } => {
+            saga.pass = Pass::Completed;
+            saga.output = Some(Arc::clone(output));
+            saga.ended_at = Some(*at);
+        }
+        Event::Compensated { at } => {
+            saga.pass = Pass::Compensated;
+            saga.ended_at = Some(*at);
+        }
+    }
+}
+
+impl StepState {
+    fn asked(phase: Phase, attempt: u32, waiting: Waiting) -> Self {
+        Self {
+            status: StepStatus::Reserving,
+            phase,
+            attempt,
+            waiting,
+            with: None,
+            reply: None,
+            reason: None,
+        }
+    }
+
+    fn settle(&mut self, status: StepStatus, reason: Option<String>) {
+        self.status = status;
+        self.reason = reason;
+        self.waiting = Waiting::Nothing;
+    }
+}
+
+fn apply_asked(
+    saga: &mut Saga,
+    step: &StepPath,
+    phase: Phase,
+    attempt: u32,
+    with: Option<&Arc<Value>>,
+    due: Timestamp,
+) {
+    if saga.pass == Pass::Confirm
+        && saga
+            .steps
+            .get(step)
+            .is_some_and(|state| state.status == StepStatus::Reserved)
+    {
+        saga.unconfirmed += 1;
+    }
+    let new = StepState::asked(phase, attempt, Waiting::Nothing);
+    saga.steps.entry(step.clone()).or_insert(new);
+    saga.update(step, |state| {
+        state.status = match phase {
+            Phase::Reserve | Phase::Action => StepStatus::Reserving,
+            Phase::Confirm => StepStatus::Confirming,
+            Phase::Compensate => StepStatus::Compensating,
+        };
+        state.phase = phase;
+        state.attempt = attempt;
+        state.waiting = Waiting::Reply(due);
+        if let Some(with) = with {
+            state.with = Some(Arc::clone(with));
+        }
+    });
+}
+
+fn apply_waiting(saga: &mut Saga, step: &StepPath, until: Option<Timestamp>, signal: bool) {
+    let new = StepState::asked(Phase::Action, 0, Waiting::Nothing);
+    saga.steps.entry(step.clone()).or_insert(new);
+    saga.update(step, |state| {
+        state.status = StepStatus::Waiting;
+        state.waiting = match until {
+            Some(until) if !signal => Waiting::Sleep(until),
+            until => Waiting::Signal(until),
+        };
+    });
+}
+
+fn apply_operated(saga: &mut Saga, action: &OperatorAction) {
+    saga.remember(&action.id);
+    let forced = || Forced {
+        by: action.by.clone(),
+        why: action.why.clone(),
+    };
+    match &action.kind {
+        OperatorKind::Pause => saga.paused = Some(Vec::new()),
+        OperatorKind::Resume => saga.paused = None,
+        OperatorKind::ForceComplete | OperatorKind::ForceCompensated => {
+            saga.forced = Some(forced());
+            saga.timers.clear();
+            saga.suspended.clear();
+            saga.paused = None;
+        }
+        OperatorKind::Cancel | OperatorKind::Retry { .. } | OperatorKind::Skip { .. } => {}
+    }
+}
+
+fn apply_succeeded(saga: &mut Saga, step: &StepPath, phase: Phase, reply: &Arc<Value>) {
+    if saga.pass == Pass::Confirm && phase == Phase::Confirm {
+        saga.unconfirmed = saga.unconfirmed.saturating_sub(1);
+    }
+    if matches!(phase, Phase::Reserve)
+        && let Some(at) = reply.get("expires_at").and_then(Value::as_str)
+        && let Ok(at) = at.parse()
+    {
+        saga.leases.insert((at, step.clone()));
+    }
+    saga.update(step, |state| {
+        let status = match phase {
+            Phase::Reserve | Phase::Action => StepStatus::Reserved,
+            Phase::Confirm => StepStatus::Confirmed,
+            Phase::Compensate => StepStatus::Compensated,
+        };
+        // Later steps and the output speak of the reservation; a confirm-only step has just this.
+        if status == StepStatus::Reserved || state.reply.is_none() && phase == Phase::Confirm {
+            state.reply = Some(Arc::clone(reply));
+        }
+        state.settle(status, None);
+    });
+}
+
+fn apply_suspended(saga: &mut Saga, step: &StepPath, phase: Phase, reason: &str) {
+    // A confirm-only step whose payload can't be computed is suspended before it was ever asked.
+    let new = StepState::asked(phase, 0, Waiting::Nothing);
+    saga.steps.entry(step.clone()).or_insert(new);
+    saga.update(step, |state| {
+        if phase == Phase::Confirm {
+            state.status = StepStatus::Confirming;
+        }
+        state.phase = phase;
+        state.waiting = Waiting::Person;
+        state.reason = Some(reason.to_owned());
+    });
+    saga.suspended.insert(step.clone());
+}

@@ -1,0 +1,128 @@
+//! What a person can do to a saga, and what follows from it.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::decide::Turn;
+use super::event::{Event, OperatorAction, OperatorKind, Refusal, Reply};
+use super::state::{Pass, Waiting};
+use crate::id::StepPath;
+
+impl Turn<'_> {
+    pub(super) fn operate(&mut self, action: OperatorAction) -> Result<(), Refusal> {
+        if self.saga.has_seen(&action.id) {
+            return Err(Refusal::Settled);
+        }
+        if self.saga.status().is_ended() {
+            return Err(Refusal::Ended);
+        }
+        match action.kind.clone() {
+            OperatorKind::Cancel => self.cancel(action),
+            OperatorKind::Retry { step } => self.retry(action, step.as_ref()),
+            OperatorKind::Skip { step } => self.skip_by_hand(action, &step),
+            OperatorKind::Pause if self.saga.paused.is_some() => Err(Refusal::Settled),
+            OperatorKind::Pause => {
+                self.emit(Event::Operated(action));
+                self.notice("suspended");
+                Ok(())
+            }
+            OperatorKind::Resume => self.resume(action),
+            OperatorKind::ForceComplete => {
+                self.emit(Event::Operated(action));
+                self.complete();
+                Ok(())
+            }
+            OperatorKind::ForceCompensated => {
+                self.emit(Event::Operated(action));
+                self.compensated();
+                Ok(())
+            }
+        }
+    }
+
+    fn cancel(&mut self, action: OperatorAction) -> Result<(), Refusal> {
+        match self.saga.pass {
+            Pass::Forward if self.saga.paused.is_none() => {
+                let reason = format!("cancelled by {}: {}", action.by, action.why);
+                self.emit(Event::Operated(action));
+                self.roll_back(reason);
+                Ok(())
+            }
+            Pass::Forward => Err(Refusal::NotPossible("it is paused: resume it first")),
+            Pass::Rollback => Err(Refusal::NotPossible("it is being rolled back already")),
+            _ => Err(Refusal::NotPossible(
+                "it is past the pivot and can only go forward",
+            )),
+        }
+    }
+
+    /// Steps that wait for a person or for their next attempt.
+    fn retry(&mut self, action: OperatorAction, step: Option<&StepPath>) -> Result<(), Refusal> {
+        if self.saga.paused.is_some() {
+            return Err(Refusal::NotPossible("it is paused: resume it first"));
+        }
+        let waiting: Vec<StepPath> = self
+            .saga
+            .steps
+            .iter()
+            .filter(|(path, state)| {
+                step.is_none_or(|step| step == *path)
+                    && matches!(state.waiting, Waiting::Person | Waiting::Retry(_))
+            })
+            .map(|(path, _)| path.clone())
+            .collect();
+        if waiting.is_empty() {
+            return Err(Refusal::NotPossible(
+                "nothing of it waits for a person or a retry",
+            ));
+        }
+        self.emit(Event::Operated(action.clone()));
+        self.try_again(waiting, &action);
+        Ok(())
+    }
+
+    fn try_again(&mut self, steps: Vec<StepPath>, action: &OperatorAction) {
+        for step in steps {
+            let (by, why) = (action.by.clone(), action.why.clone());
+            self.emit(Event::Resumed {
+                step: step.clone(),
+                by,
+                why,
+            });
+            self.ask_again(&step);
+        }
+    }
+
+    fn skip_by_hand(&mut self, action: OperatorAction, step: &StepPath) -> Result<(), Refusal> {
+        let suspended = self.saga.suspended.contains(step);
+        let state = self.saga.steps.get(step).filter(|_| suspended);
+        let Some(phase) = state.map(|state| state.phase) else {
+            return Err(Refusal::NotPossible(
+                "only a step that waits for a person can be skipped",
+            ));
+        };
+        let reply = json!({ "skipped": { "by": action.by, "evidence": action.why } });
+        self.emit(Event::Operated(action));
+        self.succeeded(step.clone(), phase, Arc::new(reply));
+        Ok(())
+    }
+
+    fn resume(&mut self, action: OperatorAction) -> Result<(), Refusal> {
+        let held: Option<Vec<Reply>> = self.saga.paused.clone();
+        if held.is_none() && self.saga.suspended.is_empty() {
+            return Err(Refusal::NotPossible("it does not wait for a person"));
+        }
+        self.emit(Event::Operated(action.clone()));
+        for reply in held.into_iter().flatten() {
+            // What it answers may have been settled by the answer before it.
+            let _ = self.reply(reply);
+            self.walk();
+        }
+        self.offer_all_signals();
+        let suspended = self.saga.suspended.iter().cloned().collect();
+        self.try_again(suspended, &action);
+        self.notice("resumed");
+        Ok(())
+    }
+}

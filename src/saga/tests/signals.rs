@@ -1,0 +1,85 @@
+//! Signals: early, late, twice, and not the one that is waited for.
+
+use super::*;
+
+const WAITS: &str = "
+saga: s
+version: 1
+key: ${ input.id }
+timeout: 30d
+steps:
+  - step: hold
+    reserve: x.hold
+    confirm: x.keep
+    compensate: x.free
+  - wait: paid
+    match: ${ signal.amount >= input.total }
+    timeout: 3d
+  - step: thank
+    with: { amount: '${ steps.paid.amount }' }
+    confirm: mailer.thank
+";
+
+fn begin() -> Story {
+    Story::begin(WAITS, json!({ "id": "i", "total": 10 })).0
+}
+
+fn signal(id: &str, amount: u64) -> Input {
+    Input::Signal(Signal {
+        name: "paid".into(),
+        id: id.into(),
+        body: Arc::new(json!({ "amount": amount })),
+    })
+}
+
+#[test]
+fn a_signal_ends_the_wait_it_fits() {
+    let mut story = begin();
+    story.yes("hold reserve");
+    assert!(
+        story.tell(signal("s1", 9)).unwrap().is_empty(),
+        "too little"
+    );
+    assert_eq!(story.tell(signal("s2", 10)).unwrap(), ["hold confirm#1"]);
+    assert_eq!(story.yes("hold confirm"), ["thank confirm#1"]);
+    let with = story.saga.steps[&StepPath::plain("thank")].with.clone();
+    assert_eq!(with.unwrap()["amount"], json!(10));
+}
+
+#[test]
+fn an_early_signal_is_kept_and_a_second_copy_changes_nothing() {
+    let mut story = begin();
+    assert!(story.tell(signal("s1", 12)).unwrap().is_empty());
+    assert_eq!(story.tell(signal("s1", 12)), Err(Refusal::Settled));
+    assert_eq!(story.yes("hold reserve"), ["hold confirm#1"]);
+    assert_eq!(story.tell(signal("s1", 12)), Err(Refusal::Settled));
+}
+
+#[test]
+fn a_wait_that_is_not_ended_in_time_rolls_back() {
+    let mut story = begin();
+    story.yes("hold reserve");
+    assert_eq!(story.wake(), ["hold compensate#1"]);
+    assert_eq!(story.reason(), "paid: no signal `paid` came in time");
+    story.yes("hold compensate");
+    assert_eq!(story.tell(signal("s1", 12)), Err(Refusal::Ended));
+}
+
+#[test]
+fn a_signal_that_comes_during_a_pause_is_taken_afterwards() {
+    let mut story = begin();
+    story.yes("hold reserve");
+    story.tell(operator("a", OperatorKind::Pause)).unwrap();
+    assert!(story.tell(signal("s1", 12)).unwrap().is_empty());
+    let sent = story.tell(operator("b", OperatorKind::Resume)).unwrap();
+    assert_eq!(sent, ["hold confirm#1"]);
+}
+
+#[test]
+fn no_more_signals_are_kept_than_a_saga_may() {
+    let mut story = begin();
+    for number in 0..SIGNALS_KEPT_MAX {
+        story.tell(signal(&number.to_string(), 1)).unwrap();
+    }
+    assert_eq!(story.tell(signal("more", 1)), Err(Refusal::TooManySignals));
+}

@@ -1,0 +1,196 @@
+//! `wait` and `sleep`: what comes from outside, or just with time.
+//!
+//! A signal is kept until a `wait` takes it or the saga ends, so it may come early; it is known by
+//! its id, so it may come twice; after the saga's end it is refused, so it may come late.
+
+use serde_json::Value;
+
+use super::decide::Turn;
+use super::event::{BlockPath, Event, Refusal, Signal};
+use super::state::{Pass, SIGNALS_KEPT_MAX, StepStatus, Waiting};
+use super::walk::block_named;
+use crate::definition::{
+    Delay, EvaluationError, Node, NodeKind, OnTimeout, Scope, Sleep, Wait, parse_delay,
+};
+use crate::id::{StepPath, Timestamp};
+
+impl Turn<'_> {
+    pub(super) fn enter_wait(
+        &mut self,
+        node: &Node,
+        wait: &Wait,
+        at: BlockPath,
+        item: Option<&Value>,
+    ) {
+        let path = StepPath::at(wait.name.clone(), &at.indices);
+        if self.is_over(&path) {
+            return self.step_done(&path);
+        }
+        let until = wait
+            .timeout
+            .as_ref()
+            .map(|delay| self.time_after(delay, item));
+        let until = match until.transpose() {
+            Ok(until) => until,
+            Err(error) => return self.cannot_compute(node, &at, &error),
+        };
+        self.emit(Event::Waiting {
+            step: path.clone(),
+            until,
+            signal: true,
+        });
+        self.take_signal(&path, wait);
+    }
+
+    pub(super) fn enter_sleep(
+        &mut self,
+        node: &Node,
+        sleep: &Sleep,
+        at: BlockPath,
+        item: Option<&Value>,
+    ) {
+        let path = StepPath::at(sleep.name.clone(), &at.indices);
+        if self.is_over(&path) {
+            return self.step_done(&path);
+        }
+        match self.time_after(&sleep.delay, item) {
+            Ok(until) => self.emit(Event::Waiting {
+                step: path,
+                until: Some(until),
+                signal: false,
+            }),
+            Err(error) => self.cannot_compute(node, &at, &error),
+        }
+    }
+
+    /// Keeps a signal, and lets the waits that are under way have it.
+    pub(super) fn signal(&mut self, signal: Signal) -> Result<(), Refusal> {
+        if self.saga.has_seen(&signal.id) {
+            return Err(Refusal::Settled);
+        }
+        if self.saga.status().is_ended() {
+            return Err(Refusal::Ended);
+        }
+        if self.saga.signals.len() >= SIGNALS_KEPT_MAX {
+            return Err(Refusal::TooManySignals);
+        }
+        let name = signal.name.clone();
+        self.emit(Event::Signalled(signal));
+        if self.saga.paused.is_none() {
+            self.offer_signals(&name);
+        }
+        Ok(())
+    }
+
+    /// Offers what is kept to the waits under way.
+    pub(super) fn offer_all_signals(&mut self) {
+        let names: Vec<String> = self.saga.signals.iter().map(|it| it.name.clone()).collect();
+        for name in names {
+            self.offer_signals(&name);
+        }
+    }
+
+    fn offer_signals(&mut self, name: &str) {
+        let waiting: Vec<StepPath> = self
+            .saga
+            .steps
+            .iter()
+            .filter(|(_, state)| matches!(state.waiting, Waiting::Signal(_)))
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in waiting {
+            let wait = block_named(self.definition, &path.name)
+                .map(|block| &self.definition.node(block).kind);
+            if let Some(NodeKind::Wait(wait)) = wait
+                && wait.signal == name
+                && self.saga.pass != Pass::Rollback
+            {
+                self.take_signal(&path, wait);
+            }
+        }
+    }
+
+    /// Ends the wait with the oldest kept signal that it accepts.
+    fn take_signal(&mut self, path: &StepPath, wait: &Wait) {
+        let Some(block) = block_named(self.definition, &path.name) else {
+            return;
+        };
+        let item = self.item_at(block, &path.indices);
+        self.focus = (block, path.indices.clone());
+        let taken = self.saga.signals.iter().find(|signal| {
+            signal.name == wait.signal && self.matches(wait, &signal.body, item.as_deref())
+        });
+        if let Some(id) = taken.map(|signal| signal.id.clone()) {
+            self.emit(Event::Received {
+                step: path.clone(),
+                id,
+            });
+            self.step_done(path);
+        }
+    }
+
+    /// A signal that the expression can't judge is not the one that is waited for.
+    fn matches(&self, wait: &Wait, body: &Value, item: Option<&Value>) -> bool {
+        let scope = Scope {
+            given: Some(("signal", body)),
+            ..self.scope(item)
+        };
+        wait.matching.as_ref().is_none_or(|matching| {
+            matching
+                .evaluate(&scope)
+                .is_ok_and(|answer| answer == Value::Bool(true))
+        })
+    }
+
+    /// The time of a `wait` or `sleep` has come.
+    pub(super) fn waited(&mut self, path: &StepPath) {
+        let kind =
+            block_named(self.definition, &path.name).map(|block| &self.definition.node(block).kind);
+        if let Some(NodeKind::Wait(wait)) = kind
+            && wait.on_timeout == OnTimeout::Fail
+            && self.saga.pass == Pass::Forward
+        {
+            let signal = &wait.signal;
+            self.roll_back(format!("{path}: no signal `{signal}` came in time"));
+            return;
+        }
+        self.emit(Event::Elapsed { step: path.clone() });
+        self.step_done(path);
+    }
+
+    /// The roll-back has come to a `wait` or `sleep`.
+    pub(super) fn wait_no_more(&mut self, path: &StepPath) {
+        if self
+            .saga
+            .steps
+            .get(path)
+            .is_some_and(|state| state.status == StepStatus::Waiting)
+        {
+            self.emit(Event::Elapsed { step: path.clone() });
+        }
+        self.step_done(path);
+    }
+
+    fn is_over(&self, path: &StepPath) -> bool {
+        self.saga
+            .steps
+            .get(path)
+            .is_some_and(|state| !state.is_resumed())
+    }
+
+    fn time_after(
+        &self,
+        delay: &Delay,
+        item: Option<&Value>,
+    ) -> Result<Timestamp, EvaluationError> {
+        let expression = match delay {
+            Delay::Fixed(duration) => return Ok(self.now.after(*duration)),
+            Delay::Computed(expression) => expression,
+        };
+        let value = expression.evaluate(&self.scope(item))?;
+        parse_delay(&value, self.now).map_err(|why| EvaluationError {
+            expression: expression.source.clone(),
+            why,
+        })
+    }
+}
