@@ -1,7 +1,7 @@
 //! THE CORE: what a saga does next, and nothing else.
 //!
 //! [`decide()`] takes a saga and an input and says which events happened and what to send;
-//! [`apply`] folds an event into the state. Neither knows I/O, clock, randomness or logging: time
+//! [`apply()`] folds an event into the state. Neither knows I/O, clock, randomness or logging: time
 //! is an argument, jitter is hashed, ids are derived, so the same inputs give the same bytes, in
 //! production, in the simulator and when a journal is replayed.
 //!

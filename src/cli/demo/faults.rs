@@ -31,7 +31,7 @@ const REPLIES_DOUBLED_PER_MILLE: u64 = 10;
 const REPLIES_LOST_PER_MILLE: u64 = 10;
 /// Of a thousand starts, how many are sent twice.
 const STARTS_DOUBLED_PER_MILLE: u64 = 50;
-/// How long one of the workers of `inventory` hangs; longer than the step's time-out.
+/// How long one of the two instances of `inventory` hangs; longer than the step's time-out.
 pub(super) const HANG: Duration = Duration::from_millis(1_500);
 /// Marks a command that was doubled here, so that it is not doubled again.
 const COPY_MARK: &str = "demo-copy";

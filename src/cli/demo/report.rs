@@ -184,7 +184,7 @@ impl Report {
             ),
             (
                 faults.hangs,
-                format!("time `inventory` hung, for {hang:.1} s"),
+                format!("time one of two `inventory` hung, for {hang:.1} s"),
             ),
             (
                 faults.crashes,

@@ -1,8 +1,8 @@
 //! Where the demo runs: database, broker, one node, and the shop's participants, of which one
 //! can be crashed.
 //!
-//! The participants are two services with tasks of their own: `payments`, which crashes, and the
-//! rest. A crash drops all of a service's tasks at whatever await they stand, as the end of a
+//! The participants are services with tasks of their own: `payments`, which crashes, a second
+//! instance of `inventory`, so that one can hang, and the rest. A crash drops all of a service's tasks at whatever await they stand, as the end of a
 //! process would; what was committed stays, what was not acknowledged comes back.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -160,7 +160,14 @@ impl World {
             store: self.sagas(),
             broker: self.broker(),
             definitions: definitions::parse(&[(file.to_owned(), source.to_owned())])?,
-            options: EngineOptions::default(),
+            options: EngineOptions {
+                workers: if self.server.is_some() {
+                    EngineOptions::default().workers
+                } else {
+                    1 // a file has one writer: a second worker would only make batches smaller
+                },
+                ..EngineOptions::default()
+            },
         })
         .await
         .map_err(|error| Failure::new(format!("the node can't start: {error}")))?;
@@ -177,6 +184,7 @@ impl World {
         Ok(Shop {
             engine,
             payments: Mutex::new(recipe.start_payments().await?),
+            second_inventory: recipe.start(self.participants(), |name| name == Inventory::NAME),
             others: recipe.start(self.participants(), |name| name != Payments::NAME),
             recipe,
             ends: tokio::sync::Mutex::new(ends),
@@ -195,6 +203,7 @@ impl World {
 pub(super) struct Shop {
     engine: Arc<Engine>,
     payments: Mutex<Service>,
+    second_inventory: Service,
     others: Service,
     recipe: Recipe,
     /// Errors of services that ended by themselves.
@@ -241,6 +250,7 @@ impl Shop {
             .unwrap_or_else(PoisonError::into_inner)
             .stop()
             .await;
+        self.second_inventory.stop().await;
         self.others.stop().await;
     }
 
@@ -281,6 +291,7 @@ impl Recipe {
             store,
             Arc::clone(&self.broker),
             ParticipantOptions {
+                workers: 1,
                 reply_grace: REPLY_GRACE,
                 ..ParticipantOptions::default()
             },
