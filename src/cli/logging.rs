@@ -36,7 +36,7 @@ pub(super) fn start(arguments: &Arguments, service: bool) {
     let default = if service {
         "info,sqlx=warn"
     } else {
-        "warn,sqlx::postgres::notice=error"
+        "warn,sqlx=error"
     };
     let wanted = arguments.log.as_deref().filter(|text| !text.is_empty());
     let filter = EnvFilter::try_new(wanted.unwrap_or(default)).unwrap_or_else(|error| {

@@ -223,17 +223,18 @@ async fn plans_from_before_a_migration_cost_one_failure_and_not_the_node() {
         .await
         .unwrap();
     let load = || async { database.store.load(&[sample::whole(1)]).await };
-    // All connections have the plan.
+    // Connections have the plan; the pool may have opened some that nobody has used yet.
     for loaded in join_all((0..10).map(|_| load())).await {
         loaded.unwrap();
     }
     let change = "ALTER TABLE sagas ALTER COLUMN name TYPE varchar(200)";
     database.run(change).await.unwrap();
-    let failed = load().await;
-    assert!(
-        matches!(failed, Err(StoreError::Unavailable(_))),
-        "{failed:?}"
-    );
+    let loads = join_all((0..10).map(|_| load())).await;
+    let failed: Vec<_> = loads.into_iter().filter_map(Result::err).collect();
+    assert!(!failed.is_empty(), "no connection had the plan");
+    for error in &failed {
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    }
     for loaded in join_all((0..10).map(|_| load())).await {
         assert!(loaded.unwrap()[0].is_some());
     }
