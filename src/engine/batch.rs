@@ -110,7 +110,7 @@ impl<'a> Batch<'a> {
                 self.tell(work, saga, input);
             }
             Job::Bury { letter, starter } => {
-                let (letter, starter) = (letter.clone(), starter.clone());
+                let (letter, starter) = (DeadLetter::clone(letter), starter.clone());
                 self.bury(letter, starter.as_ref());
                 self.done(work, None, None);
             }

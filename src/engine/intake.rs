@@ -94,7 +94,10 @@ impl Node {
             let starter = (queue == START_QUEUE)
                 .then(|| starter_of(&letter.message))
                 .flatten();
-            Job::Bury { letter, starter }
+            Job::Bury {
+                letter: Box::new(letter),
+                starter,
+            }
         });
         Work {
             job,

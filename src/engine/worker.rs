@@ -111,7 +111,7 @@ impl Node {
                 };
                 let origin = Origin::Delivery { acks, tag, letter };
                 let job = Job::Bury {
-                    letter: buried,
+                    letter: Box::new(buried),
                     starter: None,
                 };
                 if let Err((works, error)) = self.attempt(vec![Work { job, origin }]).await {

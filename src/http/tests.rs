@@ -55,6 +55,10 @@ impl Broker for Moody {
         self.inner.publish(messages).await
     }
 
+    async fn queue_len(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
+        Broker::queue_len(&self.inner, queue).await
+    }
+
     fn health(&self) -> Health {
         self.health.lock().unwrap().clone()
     }
@@ -90,9 +94,10 @@ impl Bundle {
             ..Topology::default()
         };
         broker.declare(&topology).await.unwrap();
+        let store = MemoryStore::new();
         let engine = Engine::start(EngineParts {
             environment: Arc::new(TokioEnvironment),
-            store: Arc::new(MemoryStore::new()),
+            store: Arc::new(store.clone()),
             broker: Arc::<Moody>::clone(&broker),
             definitions: vec![parse(ORDER, "order.yaml").unwrap_or_else(|why| panic!("{why}"))],
             options: EngineOptions::default(),
@@ -102,6 +107,8 @@ impl Bundle {
         let (stopping, end) = (Shutdown::default(), Shutdown::default());
         let router = router(Api {
             engine: Arc::clone(&engine),
+            letters: Arc::new(store),
+            environment: Arc::new(TokioEnvironment),
             metrics: None,
             stopping: stopping.clone(),
             limits,

@@ -292,6 +292,10 @@ impl Broker for FaultyBroker {
             .collect()
     }
 
+    async fn queue_len(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
+        self.inner.queue_len(queue).await
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }

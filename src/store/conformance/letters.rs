@@ -329,7 +329,10 @@ pub async fn an_edit_leaves_the_original(store: &dyn Complete) {
             body: body.into(),
             ..Message::default()
         };
-        assert_eq!(change(store, 1, version, Change::Edit(Box::new(message))).await, NONE);
+        assert_eq!(
+            change(store, 1, version, Change::Edit(Box::new(message))).await,
+            NONE
+        );
     }
     let letter = store.load_letters(&[uuid(1)]).await.unwrap().remove(0);
     assert_eq!(letter.original, drained(1).letter.message);
