@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use backstitch::broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 use backstitch::broker::{Broker, Outgoing, Published, Queue, Topology};
 use backstitch::message::{Destination, Message, Properties};
+use backstitch::store::dead_letters::HEADER_ORIGIN;
 use serde_json::{Value, json};
 
 use crate::fixture::{Backends, Command, Node, blocking, eventually, finish, told};
@@ -36,7 +37,7 @@ fn kind(number: usize) -> &'static str {
 
 fn message(number: usize) -> Message {
     let headers = json!({
-        "x-first-death-queue": kind(number), "x-first-death-reason": "rejected",
+        HEADER_ORIGIN: kind(number), // the broker's own would not be sent
         "error": format!("no stock for order {number}"),
     });
     Message {
