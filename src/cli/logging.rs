@@ -31,12 +31,13 @@ enum Format {
 
 /// Starts logging; `service`: say what is done, not only what goes wrong.
 pub(super) fn start(arguments: &Arguments, service: bool) {
-    // The driver repeats at `info` what the server remarks on each migration.
-    // What a database server remarks in passing is of no use to whoever runs a command.
+    // The driver repeats at `info` what the server remarks on each migration; what it remarks in
+    // passing is of no use to whoever runs a command. The AMQP one calls it an error that a queue
+    // one asks for is not there.
     let default = if service {
         "info,sqlx=warn"
     } else {
-        "warn,sqlx=error"
+        "warn,sqlx=error,lapin=off"
     };
     let wanted = arguments.log.as_deref().filter(|text| !text.is_empty());
     let filter = EnvFilter::try_new(wanted.unwrap_or(default)).unwrap_or_else(|error| {

@@ -7,40 +7,33 @@
 //! Letters of one saga never share a chunk, so the second is committed after the first is
 //! confirmed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod prepare;
+mod publish;
+mod waiting;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use serde_json::Value;
 use uuid::Uuid;
 
-use super::drain::{Drain, Until};
-use super::{CHUNK_BYTES_MAX, CHUNK_LETTERS_MAX, Cursor, DeadLetterError, Desk, Selection, change};
-use crate::broker::{Broker, Outgoing, Published};
+use self::prepare::check;
+pub use self::prepare::{Refusal, prepare};
+use self::waiting::Waiting;
+use super::{CHUNK_LETTERS_MAX, Cursor, DeadLetterError, Desk, Selection, change};
+use crate::broker::Broker;
 use crate::environment::Shutdown;
-use crate::error::code;
 use crate::id::{SagaId, Timestamp};
-use crate::message::{DEAD_LETTER_QUEUE, Destination, Message};
-use crate::store::dead_letters::{
-    Change, HEADER_LETTER, HEADER_ORIGIN, HEADER_REPLAYS, Letter, LetterHead, LetterStatus,
-    PublishedReplays,
-};
+use crate::message::Destination;
+use crate::store::dead_letters::{Change, LetterHead, PublishedReplays};
 use crate::store::{LoadRequest, OutboxMessage, Status};
 
 /// How often a message may be replayed when nothing else is said.
 pub const REPLAYS_MAX: u32 = 3;
 /// How long whoever committed a replay has to publish it before others do.
 const GRACE: Duration = Duration::from_secs(15);
-/// Rows swept up at once.
-const SWEEP_ROWS_MAX: usize = 500;
-/// Pause between two looks at replays that are on their way.
-const SETTLE_PAUSE: Duration = Duration::from_millis(200);
-/// How long to wait for replays that are on their way.
-const SETTLE_TIME_MAX: Duration = Duration::from_mins(1);
 /// With a rate, chunks a second.
 const CHUNKS_A_SECOND: u32 = 5;
-/// Prefetch of the drains that watch for what comes back.
-const WATCH_PREFETCH: u16 = 100;
 
 /// How to replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,28 +56,6 @@ pub struct ReplayOptions {
     pub canary: Option<(usize, Duration)>,
     /// Most letters in all.
     pub limit: Option<u64>,
-}
-
-/// Why a letter is not replayed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It was handled.
-    #[error("it was {0} already; `--again` replays it all the same")]
-    Handled(LetterStatus),
-    /// Its replay has not been confirmed.
-    #[error("its replay is on its way; wait until it is confirmed")]
-    OnItsWay,
-    /// Its saga is over.
-    #[error("its saga {0} has ended ({1}); `--force` sends it all the same")]
-    Ended(SagaId, Status),
-    /// It keeps coming back.
-    #[error(
-        "its message was replayed {0} times; mend the cause, or allow more with `--replays-max`"
-    )]
-    TooOften(u32),
-    /// Nobody knows where it belongs.
-    #[error("the broker does not say which queue it died in; name one with `--to`")]
-    NoQueue,
 }
 
 /// What happens, for those who watch.
@@ -117,77 +88,6 @@ pub struct Replayed {
     pub came_back: Vec<Uuid>,
     /// Letters whose replay is committed, but not yet confirmed by the broker.
     pub on_their_way: u64,
-}
-
-/// What a replay of this letter sends, if it may be sent.
-pub fn prepare(
-    letter: &Letter,
-    saga: Option<Status>,
-    options: &ReplayOptions,
-    id: Uuid,
-    due_at: Timestamp,
-) -> Result<OutboxMessage, Refusal> {
-    let head = &letter.head;
-    let destination = check(head, saga, options)?;
-    let mut message: Message = letter.message().clone();
-    let headers = &mut message.properties.headers;
-    headers.retain(|name, _| !is_brokers(name));
-    headers.insert(HEADER_LETTER.to_owned(), Value::from(head.id.to_string()));
-    headers.insert(HEADER_REPLAYS.to_owned(), Value::from(head.replays + 1));
-    let origin = head.origin.queue.clone().or_else(|| {
-        let to = &destination;
-        to.exchange.is_empty().then(|| to.routing_key.clone())
-    });
-    if let Some(queue) = origin {
-        headers.insert(HEADER_ORIGIN.to_owned(), Value::from(queue));
-    }
-    Ok(OutboxMessage {
-        id,
-        destination,
-        message,
-        due_at,
-    })
-}
-
-/// Whether a letter may be replayed, and where to.
-fn check(
-    head: &LetterHead,
-    saga: Option<Status>,
-    options: &ReplayOptions,
-) -> Result<Destination, Refusal> {
-    match head.status {
-        LetterStatus::Open => {}
-        LetterStatus::Replaying => return Err(Refusal::OnItsWay),
-        handled if !options.again => return Err(Refusal::Handled(handled)),
-        _ => {}
-    }
-    if let (Some(id), Some(status)) = (head.saga, saga)
-        && matches!(status, Status::Completed | Status::Compensated)
-        && !options.force
-    {
-        return Err(Refusal::Ended(id, status));
-    }
-    if head.replays >= options.replays_max {
-        return Err(Refusal::TooOften(head.replays));
-    }
-    if let Some(to) = &options.to {
-        return Ok(to.clone());
-    }
-    let queue = match &head.origin.queue {
-        Some(queue) => queue,
-        // What we buried ourselves was taken from where it belongs.
-        None if head.code != code::DEAD_LETTERED => &head.queue,
-        None => return Err(Refusal::NoQueue),
-    };
-    Ok(Destination::queue(queue))
-}
-
-/// The broker's own books, by which it would take the replay for one that goes in circles.
-fn is_brokers(name: &str) -> bool {
-    ["x-death", "x-first-death-", "x-last-death-"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
-        || ["x-delivery-count", "x-acquired-count"].contains(&name)
 }
 
 impl Desk {
@@ -256,7 +156,7 @@ impl Desk {
     /// Replays: commits, publishes, paces itself, and stops if the canaries come back.
     pub async fn replay(
         &self,
-        broker: &std::sync::Arc<dyn Broker>,
+        broker: &Arc<dyn Broker>,
         selection: Selection,
         options: &ReplayOptions,
         stop: &Shutdown,
@@ -378,132 +278,6 @@ impl Desk {
         Ok(sent)
     }
 
-    async fn publish(
-        &self,
-        broker: &std::sync::Arc<dyn Broker>,
-        rows: Vec<(Uuid, OutboxMessage)>,
-    ) -> Outcome {
-        let names: Vec<(Uuid, Uuid)> = rows.iter().map(|(letter, row)| (*letter, row.id)).collect();
-        let outgoing = rows.into_iter().map(|(_, row)| outgoing(row)).collect();
-        let mut outcome = Outcome::default();
-        for (name, word) in names.into_iter().zip(broker.publish(outgoing).await) {
-            match word {
-                Published::Confirmed => outcome.published.confirmed.push(name),
-                Published::Unroutable => outcome.published.returned.push(name),
-                Published::Failed(why) => {
-                    tracing::warn!(letter = %name.0, %why, "not published; it stays in the outbox");
-                    outcome.failed += 1;
-                }
-            }
-        }
-        outcome
-    }
-
-    async fn note(
-        &self,
-        options: &ReplayOptions,
-        published: PublishedReplays,
-    ) -> Result<(), DeadLetterError> {
-        if !published.is_empty() {
-            let actor = self.actor(&options.by, &options.why);
-            self.letters.change_letters(&actor, &[], &published).await?;
-        }
-        Ok(())
-    }
-
-    /// Publishes what was left in the outbox until all replays are confirmed, or time is up.
-    async fn settle(
-        &self,
-        broker: &std::sync::Arc<dyn Broker>,
-        stop: &Shutdown,
-        total: &mut Replayed,
-    ) -> Result<(), DeadLetterError> {
-        let started = self.environment.now();
-        loop {
-            total.on_their_way = self.letters.settle_replays().await?;
-            let waited = self.environment.now().since(started);
-            if total.on_their_way == 0 || waited > SETTLE_TIME_MAX || stop.is_requested() {
-                return Ok(());
-            }
-            if !self.sweep(broker, total).await? {
-                self.environment.sleep(SETTLE_PAUSE).await;
-            }
-        }
-    }
-
-    /// Publishes rows that are due, and says whether there were some.
-    async fn sweep(
-        &self,
-        broker: &std::sync::Arc<dyn Broker>,
-        total: &mut Replayed,
-    ) -> Result<bool, DeadLetterError> {
-        let now = self.environment.now();
-        let rows = self
-            .letters
-            .sweep_outbox(now, now.after(GRACE), SWEEP_ROWS_MAX)
-            .await?;
-        if rows.is_empty() {
-            return Ok(false);
-        }
-        let letter = |row: &OutboxMessage| row.message.header(HEADER_LETTER)?.parse().ok();
-        let names: Vec<(Option<Uuid>, Uuid)> =
-            rows.iter().map(|row| (letter(row), row.id)).collect();
-        let words = broker
-            .publish(rows.into_iter().map(outgoing).collect())
-            .await;
-        let mut sent = Vec::new();
-        let mut published = PublishedReplays::default();
-        for ((letter, row), word) in names.into_iter().zip(words) {
-            match (word, letter) {
-                (Published::Confirmed, Some(letter)) => published.confirmed.push((letter, row)),
-                (Published::Confirmed, None) => sent.push(row),
-                (Published::Unroutable, Some(letter)) => published.returned.push((letter, row)),
-                // A saga's: its node must hear of it, and will sweep it.
-                (Published::Unroutable | Published::Failed(_), _) => {}
-            }
-        }
-        total.returned += published.returned.len() as u64;
-        self.letters.remove_sent(&sent).await?;
-        let actor = self.actor("backstitch", "left in the outbox by an earlier run");
-        self.letters.change_letters(&actor, &[], &published).await?;
-        Ok(true)
-    }
-
-    /// Waits, and says which letters came back meanwhile.
-    async fn watch(
-        &self,
-        broker: &std::sync::Arc<dyn Broker>,
-        sent: &[LetterHead],
-        wait: Duration,
-        stop: &Shutdown,
-    ) -> Result<Vec<Uuid>, DeadLetterError> {
-        let mut queues: Vec<String> = vec![DEAD_LETTER_QUEUE.to_owned()];
-        let drained = sent.iter().filter(|head| head.code == code::DEAD_LETTERED);
-        queues.extend(drained.map(|head| head.queue.clone()));
-        queues.sort_unstable();
-        queues.dedup();
-        let enough = Shutdown::default();
-        let drain = Drain {
-            environment: std::sync::Arc::clone(&self.environment),
-            broker: std::sync::Arc::clone(broker),
-            letters: std::sync::Arc::clone(&self.letters),
-            prefetch: WATCH_PREFETCH,
-        };
-        let drains = queues
-            .iter()
-            .map(|queue| watch_queue(&drain, queue, &enough));
-        let time_is_up = async {
-            tokio::select! {
-                () = self.environment.sleep(wait) => {}
-                () = stop.requested() => {}
-            }
-            enough.request();
-        };
-        futures_util::future::join(join_all(drains), time_is_up).await;
-        let ids: Vec<Uuid> = sent.iter().map(|head| head.id).collect();
-        Ok(self.letters.came_back(&ids).await?)
-    }
-
     /// Waits until `sent` letters are no more than the rate allows.
     async fn pace(&self, rate: Option<u32>, started: Timestamp, sent: u64, stop: &Shutdown) {
         let Some(rate) = rate else {
@@ -537,79 +311,8 @@ impl Desk {
     }
 }
 
-/// Drains a queue, if it is there.
-async fn watch_queue(drain: &Drain, queue: &str, enough: &Shutdown) {
-    if matches!(drain.broker.queue_len(queue).await, Ok(Some(_)))
-        && let Err(error) = drain.run(queue, Until::Stopped, enough, |_| {}).await
-    {
-        tracing::warn!(%error, queue, "can't watch this queue for what comes back");
-    }
-}
-
-#[derive(Default)]
-struct Outcome {
-    published: PublishedReplays,
-    failed: usize,
-}
-
-/// Letters that wait for their chunk.
-struct Waiting {
-    cursor: Cursor,
-    heads: VecDeque<LetterHead>,
-}
-
-impl Waiting {
-    fn new(selection: Selection) -> Self {
-        Self {
-            cursor: Cursor::new(selection),
-            heads: VecDeque::new(),
-        }
-    }
-
-    /// The next chunk: in order, within the bounds, and of each saga only the first.
-    async fn next(&mut self, desk: &Desk, most: usize) -> Result<Vec<LetterHead>, DeadLetterError> {
-        while self.heads.len() < most {
-            let heads = self.cursor.next(&*desk.letters).await?;
-            if heads.is_empty() {
-                break;
-            }
-            self.heads.extend(heads);
-        }
-        let mut chunk = Vec::new();
-        let mut later = VecDeque::new();
-        let mut sagas = HashSet::new();
-        let mut bytes = 0;
-        while chunk.len() < most
-            && let Some(head) = self.heads.pop_front()
-        {
-            let fits = chunk.is_empty() || bytes + head.body_bytes <= CHUNK_BYTES_MAX;
-            if !fits {
-                later.push_back(head);
-                break;
-            }
-            if head.saga.is_some_and(|saga| !sagas.insert(saga)) {
-                later.push_back(head);
-                continue;
-            }
-            bytes += head.body_bytes;
-            chunk.push(head);
-        }
-        later.append(&mut self.heads);
-        self.heads = later;
-        Ok(chunk)
-    }
-}
-
 fn chunk_of(rate: Option<u32>) -> usize {
     rate.map_or(CHUNK_LETTERS_MAX, |rate| {
         usize::try_from(rate.div_ceil(CHUNKS_A_SECOND)).unwrap_or(CHUNK_LETTERS_MAX)
     })
-}
-
-fn outgoing(row: OutboxMessage) -> Outgoing {
-    Outgoing {
-        destination: row.destination,
-        message: row.message,
-        mandatory: true,
-    }
 }

@@ -5,6 +5,7 @@
 mod bad_input;
 mod broker_rabbitmq;
 mod dead_letters;
+mod dead_letters_large;
 mod demo;
 mod end_to_end;
 mod fixture;

@@ -1,14 +1,20 @@
 //! Dead letters in SQLite.
 
+mod statements;
+
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
-use super::bulk::{self, Bulk};
+use self::statements::{
+    APPEND_AUDIT, AUDIT, AUDIT_HEAD, AUDIT_OF_LETTER, CAME_BACK, COUNTS, CURRENT, EDITS, HANDLED,
+    INSERT, INSERT_EDITS, LOAD, MOVE_AUDIT, ON_THE_WAY, PURGE, REPLAYED, SETTLE, STORED_KEYS,
+    UPDATE,
+};
+use super::bulk;
 use super::{SqliteStore, failed, messages};
 use crate::id::Timestamp;
 use crate::store::dead_letters::audit::{self, AuditHead, Unlinked};
@@ -20,131 +26,6 @@ use crate::store::dead_letters::{
     PublishedReplays,
 };
 use crate::store::{LIST_ROWS_MAX, StoreError, rows};
-
-/// A batch that is stored again after a lost answer brings the same rows, hence DO NOTHING.
-static INSERT: LazyLock<Bulk> = LazyLock::new(|| {
-    Bulk::new(
-        "INSERT INTO dead_letters (
-            id, at, queue, code, reason, properties, body, origin_exchange, origin_routing_key,
-            origin_queue, death_reason, death_count, type, message_id, fingerprint, saga_id, step,
-            replays, came_back_from, body_bytes, drain_key, ordinal
-        )",
-        22,
-        "ON CONFLICT DO NOTHING",
-    )
-});
-
-/// By primary key.
-static UPDATE: LazyLock<Bulk> = LazyLock::new(|| {
-    Bulk::new(
-        "UPDATE dead_letters SET
-            version = new.column2, status = new.column3, replays = new.column4,
-            edits = new.column5, outbox_id = new.column6, handled_at = new.column7
-        FROM (",
-        7,
-        ") AS new WHERE dead_letters.id = new.column1",
-    )
-});
-
-static INSERT_EDITS: LazyLock<Bulk> = LazyLock::new(|| {
-    Bulk::new(
-        "INSERT INTO letter_edits (letter_id, number, at, by, why, properties, body)",
-        7,
-        "",
-    )
-});
-
-static APPEND_AUDIT: LazyLock<Bulk> = LazyLock::new(|| {
-    Bulk::new(
-        "INSERT INTO letter_audit (seq, at, action, letter_id, hash, body)",
-        6,
-        "",
-    )
-});
-
-/// By `dead_letters_by_key`.
-const STORED_KEYS: &str = "
-    SELECT drain_key, max(ordinal), count(*) FILTER (WHERE status = 'open') FROM dead_letters
-    WHERE drain_key IN (SELECT unhex(value) FROM json_each(?1)) AND drain_key IS NOT NULL
-    GROUP BY drain_key";
-
-/// By `dead_letters_by_message`; the last one of a message comes last.
-const REPLAYED: &str = "
-    SELECT message_id, id, replays FROM dead_letters
-    WHERE message_id IN (SELECT value FROM json_each(?1)) AND message_id IS NOT NULL
-        AND status IN ('replaying', 'replayed')
-    ORDER BY handled_at, id";
-
-const AUDIT_HEAD: &str = "SELECT seq, hash FROM letter_audit_head";
-
-const MOVE_AUDIT: &str = "UPDATE letter_audit_head SET seq = ?1, hash = ?2";
-
-/// By primary key.
-const CURRENT: &str = "
-    SELECT id, version, status, replays, edits, outbox_id, handled_at FROM dead_letters
-    WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
-
-/// By `dead_letters_by_status`.
-const SETTLE: &str = "
-    UPDATE dead_letters SET status = 'replayed', version = version + 1, outbox_id = NULL
-    WHERE status = 'replaying' AND NOT EXISTS (
-        SELECT 1 FROM outbox WHERE outbox.id = dead_letters.outbox_id
-    )";
-
-/// By `dead_letters_by_status`.
-const ON_THE_WAY: &str = "SELECT count(*) FROM dead_letters WHERE status = 'replaying'";
-
-/// By `dead_letters_by_parent`.
-const CAME_BACK: &str = "
-    SELECT DISTINCT came_back_from FROM dead_letters
-    WHERE came_back_from IN (SELECT unhex(value) FROM json_each(?1))
-        AND came_back_from IS NOT NULL";
-
-/// By `dead_letters_handled`.
-const HANDLED: &str = "
-    SELECT id FROM dead_letters
-    WHERE handled_at < ?1 AND status IN ('replayed', 'discarded')
-    ORDER BY handled_at, id LIMIT ?2";
-
-/// In the order in which they must run: see the triggers.
-const PURGE: [&str; 4] = [
-    "INSERT OR IGNORE INTO retention (only_row) SELECT 1 WHERE ?1 IS NOT NULL",
-    "DELETE FROM letter_edits WHERE letter_id IN (SELECT unhex(value) FROM json_each(?1))",
-    "DELETE FROM dead_letters WHERE id IN (SELECT unhex(value) FROM json_each(?1))",
-    "DELETE FROM retention WHERE ?1 IS NOT NULL",
-];
-
-/// By primary key, one range.
-const EDITS: &str = "
-    SELECT number, at, by, why, properties, body FROM letter_edits
-    WHERE letter_id = ?1 ORDER BY number";
-
-/// From `dead_letters_by_queue` alone.
-const COUNTS: &str = "
-    SELECT queue, status, count(*) FROM dead_letters GROUP BY queue, status
-    ORDER BY queue, status";
-
-/// By primary key.
-const AUDIT: &str = "
-    SELECT seq, at, action, letter_id, hash, body FROM letter_audit
-    WHERE seq > ?1 ORDER BY seq LIMIT ?2";
-
-/// By `letter_audit_by_letter`.
-const AUDIT_OF_LETTER: &str = "
-    SELECT seq, at, action, letter_id, hash, body FROM letter_audit
-    WHERE letter_id = ?3 AND seq > ?1 ORDER BY seq LIMIT ?2";
-
-/// By primary key.
-const LOAD: &str = concat!(
-    "SELECT ",
-    letter_columns!(),
-    ", dead_letters.properties, dead_letters.body, letter_edits.properties AS edited_properties,
-        letter_edits.body AS edited_body
-    FROM dead_letters
-    LEFT JOIN letter_edits ON letter_edits.letter_id = dead_letters.id
-        AND letter_edits.number = dead_letters.edits
-    WHERE dead_letters.id IN (SELECT unhex(value) FROM json_each(?1))"
-);
 
 /// Inserts letters of any origin.
 pub(super) async fn insert(
