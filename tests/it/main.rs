@@ -13,3 +13,4 @@ mod python_participant;
 mod simulation;
 mod store_postgres;
 mod tidy;
+mod verify;
