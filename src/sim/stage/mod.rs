@@ -293,3 +293,6 @@ impl Stage {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
