@@ -6,6 +6,7 @@ mod bad_input;
 mod broker_rabbitmq;
 mod dead_letters;
 mod dead_letters_large;
+mod dead_letters_plain;
 mod demo;
 mod end_to_end;
 mod fixture;
