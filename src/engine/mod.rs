@@ -91,7 +91,7 @@ pub struct EngineParts {
     /// The queues.
     pub broker: Arc<dyn Broker>,
     /// What can be started.
-    pub definitions: Vec<Definition>,
+    pub definitions: Vec<Arc<Definition>>,
     /// How to behave.
     pub options: EngineOptions,
 }

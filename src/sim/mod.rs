@@ -12,6 +12,7 @@
 pub mod network;
 pub mod scheduler;
 mod shop;
+pub mod stage;
 
 use std::fmt;
 use std::sync::Arc;
@@ -221,6 +222,7 @@ impl World {
             broker: self.broker(),
             definitions: definition::parse(shop::DEFINITION, "impatient-order.yaml")
                 .into_iter()
+                .map(Arc::new)
                 .collect(),
             options: engine::EngineOptions {
                 look_every: Duration::from_millis(500),
