@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::catalogue::Catalogue;
+use crate::canonical::fingerprint;
 use crate::definition::Definition;
 use crate::error::{Code, code};
 use crate::id::SagaId;
@@ -191,37 +191,4 @@ fn json_body(message: &Message) -> Result<Value, Undecodable> {
             format!("the body is not JSON: {error}"),
         )
     })
-}
-
-/// SHA-256 of the input, with object keys in order, so that spelling does not matter.
-fn fingerprint(input: &Value) -> Hash {
-    let mut hasher = Sha256::new();
-    hash_value(&mut hasher, input);
-    hasher.finalize().into()
-}
-
-fn hash_value(hasher: &mut Sha256, value: &Value) {
-    match value {
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_unstable_by_key(|(name, _)| *name);
-            hasher.update(b"{");
-            for (name, value) in fields {
-                hasher.update(Value::String(name.clone()).to_string());
-                hasher.update(b":");
-                hash_value(hasher, value);
-                hasher.update(b",");
-            }
-            hasher.update(b"}");
-        }
-        Value::Array(items) => {
-            hasher.update(b"[");
-            for item in items {
-                hash_value(hasher, item);
-                hasher.update(b",");
-            }
-            hasher.update(b"]");
-        }
-        scalar => hasher.update(scalar.to_string()),
-    }
 }
