@@ -43,7 +43,7 @@ pub struct Undecodable {
 }
 
 impl Undecodable {
-    fn new(code: Code, reason: impl Into<String>) -> Self {
+    pub(super) fn new(code: Code, reason: impl Into<String>) -> Self {
         Self {
             code,
             reason: reason.into(),
@@ -86,6 +86,17 @@ pub fn check_start(
             ),
         )
     })?;
+    start_of(definition, input, None, starter)
+}
+
+/// Checks a start of this definition, with a key of its own or the one that its input gives.
+pub(super) fn start_of(
+    definition: &Arc<Definition>,
+    input: Value,
+    key: Option<String>,
+    starter: Option<Starter>,
+) -> Result<StartRequest, Undecodable> {
+    let name = &definition.name;
     definition.check_input(&input).map_err(|wrong| {
         Undecodable::new(
             code::INPUT_INVALID,
@@ -95,9 +106,12 @@ pub fn check_start(
             ),
         )
     })?;
-    let key = definition
-        .key_of(&input)
-        .map_err(|error| Undecodable::new(code::KEY_INVALID, error.to_string()))?;
+    let key = match key {
+        Some(key) => key,
+        None => definition
+            .key_of(&input)
+            .map_err(|error| Undecodable::new(code::KEY_INVALID, error.to_string()))?,
+    };
     let input_hash = fingerprint(&input);
     Ok(StartRequest {
         definition: Arc::clone(definition),
@@ -172,7 +186,7 @@ pub fn decode_reply(message: &Message, secret: &Secret) -> Result<(SagaId, Reply
     ))
 }
 
-fn json_body(message: &Message) -> Result<Value, Undecodable> {
+pub(super) fn json_body(message: &Message) -> Result<Value, Undecodable> {
     if message.body.len() > BODY_BYTES_MAX {
         return Err(Undecodable::new(
             code::BODY_TOO_LARGE,
