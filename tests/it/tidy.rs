@@ -23,6 +23,7 @@ const LAYERS: &[&str] = &[
     "definition",
     "saga",
     "store",
+    "verify",
     "broker",
     "engine",
     "participant",
