@@ -1,5 +1,5 @@
-//! Where work comes from: the start queue, the reply queue, the clock, and commands that no queue
-//! took. Each is decoded here and handed to the worker that looks after its saga.
+//! Where work comes from: the queues (starts, replies, signals, domain events), the clock, and
+//! commands that no queue took. Each is decoded here and handed to the worker that looks after its saga.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -10,13 +10,18 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::decode::{StartRequest, Undecodable, decode_reply, decode_start, starter_of};
+use super::events::{Meaning, note_route, route_of};
+use super::shared_ack::SharedAck;
+use super::signals::{Addressee, decode_signal};
 use super::work::{Job, Origin, Work};
 use super::worker::{BATCH_MAX, Node};
 use crate::broker::{Acks, Consumer, Delivery};
 use crate::environment::Shutdown;
 use crate::error::code;
 use crate::message::correlation::Correlation;
-use crate::message::{Message, Outcome, REPLY_QUEUE, START_QUEUE};
+use crate::message::{
+    DOMAIN_EVENT_QUEUE, Message, Outcome, REPLY_QUEUE, SIGNAL_QUEUE, START_QUEUE,
+};
 use crate::saga::{Input, Reply};
 use crate::store::{DeadLetter, OutboxMessage};
 
@@ -35,6 +40,11 @@ impl Workers {
         match &work.job {
             Job::Tell { saga, .. } => saga.hash(&mut hasher),
             Job::Start { request, .. } => request.key.hash(&mut hasher),
+            Job::Signal(request) => match &request.to {
+                Addressee::Saga(saga) => saga.hash(&mut hasher),
+                // Behind the start of this very saga, if that is on its way.
+                Addressee::Key(key) => key.key.hash(&mut hasher),
+            },
             Job::Bury { letter, .. } => letter.id.hash(&mut hasher),
         }
         let worker = usize::try_from(hasher.finish() % self.0.len() as u64).unwrap_or(0);
@@ -68,7 +78,13 @@ impl Node {
                 break;
             }
             for delivery in batch {
-                workers.give(self.decode(queue, delivery, &acks)).await;
+                if queue == DOMAIN_EVENT_QUEUE {
+                    for work in self.decode_event(delivery, &acks) {
+                        workers.give(work).await;
+                    }
+                } else {
+                    workers.give(self.decode(queue, delivery, &acks)).await;
+                }
             }
         }
         drop(workers);
@@ -79,6 +95,7 @@ impl Node {
         let Delivery { tag, message, .. } = delivery;
         let decoded = match queue {
             START_QUEUE => self.decode_start(&message),
+            SIGNAL_QUEUE => decode_signal(&message).map(|signal| Job::Signal(Arc::new(signal))),
             _ => decode_reply(&message, &self.secret).map(|(saga, reply)| Job::Tell {
                 saga,
                 input: Input::Reply(reply),
@@ -91,7 +108,7 @@ impl Node {
                 reason,
                 ..letter()
             };
-            let starter = (queue == START_QUEUE)
+            let starter = (queue != REPLY_QUEUE)
                 .then(|| starter_of(&letter.message))
                 .flatten();
             Job::Bury {
@@ -107,6 +124,52 @@ impl Node {
                 letter,
             },
         }
+    }
+
+    /// What a domain event asks for: nothing, or one work for each definition that it means
+    /// something to. It is acknowledged when all are committed.
+    fn decode_event(&self, delivery: Delivery, acks: &Arc<dyn Acks>) -> Vec<Work> {
+        let Delivery {
+            tag,
+            mut message,
+            published_to,
+            ..
+        } = delivery;
+        let meanings = route_of(&message, published_to).and_then(|route| {
+            let meanings = self.events.meanings(&message, &route)?;
+            note_route(&mut message, &route);
+            Ok(meanings)
+        });
+        let meanings = meanings.unwrap_or_else(|wrong| vec![Meaning::Unusable(wrong)]);
+        if meanings.is_empty() {
+            acks.ack(&[tag]);
+            return Vec::new();
+        }
+        let acks: Arc<dyn Acks> = SharedAck::new(acks, tag, meanings.len());
+        let letter = self.letter(DOMAIN_EVENT_QUEUE, message);
+        let works = meanings.into_iter().map(|meaning| Work {
+            job: match meaning {
+                Meaning::Start(request) => Job::Start {
+                    request,
+                    key_taken: false,
+                },
+                Meaning::Signal(request) => Job::Signal(Arc::new(request)),
+                Meaning::Unusable(Undecodable { code, reason }) => Job::Bury {
+                    letter: Box::new(DeadLetter {
+                        code,
+                        reason,
+                        ..letter()
+                    }),
+                    starter: None,
+                },
+            },
+            origin: Origin::Delivery {
+                acks: Arc::clone(&acks),
+                tag,
+                letter: Arc::clone(&letter),
+            },
+        });
+        works.collect()
     }
 
     fn decode_start(&self, message: &Message) -> Result<Job, Undecodable> {
@@ -230,4 +293,4 @@ fn letter_id(queue: &str, message: &Message) -> Option<Uuid> {
 }
 
 /// The queues that are received from.
-pub(super) const QUEUES: [&str; 2] = [START_QUEUE, REPLY_QUEUE];
+pub(super) const QUEUES: [&str; 4] = [START_QUEUE, REPLY_QUEUE, SIGNAL_QUEUE, DOMAIN_EVENT_QUEUE];
