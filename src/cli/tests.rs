@@ -43,6 +43,8 @@ fn usual_command_lines_are_understood() {
         "show 019a9b2e-0000-7000-8000-000000000000",
         "show order o-1 --json",
         "resume 019a9b2e-0000-7000-8000-000000000000 --by ann --why x",
+        "signal 019a9b2e-0000-7000-8000-000000000000 paid",
+        "signal order o-1 paid --body @file --id s-1 --json --url http://h:1",
         "dead-letters",
         "dead-letters list --json --limit 3",
         "migrate --json",
@@ -71,6 +73,8 @@ fn wrong_command_lines_are_refused_with_exit_code_2() {
         "list --limit 1001",
         "list --before 7",
         "resume x",
+        "signal x",
+        "signal order o-1 paid twice",
     ] {
         let words: Vec<&str> = line.split_whitespace().collect();
         let error = parsed(&words).err().unwrap_or_else(|| panic!("{line}"));
@@ -236,6 +240,22 @@ fn text_from_outside_can_not_steer_the_terminal() {
     assert_eq!(output::shortened("abcdef", 3), "abc…");
     let rows = [["a", "bb", "c"], ["aaa", "b", ""]].map(|row| row.map(str::to_owned).to_vec());
     assert_eq!(output::table(&rows), "a    bb  c\naaa  b\n");
+}
+
+#[test]
+fn a_signal_goes_to_a_saga_by_its_id_or_its_name_and_key() {
+    let id = "019a9b2e-0000-7000-8000-000000000000";
+    for (place, expected) in [
+        (vec![id, "paid"], Some(format!("/sagas/{id}/signals/paid"))),
+        (
+            vec!["order", "o/1", "paid"],
+            Some("/sagas/order/keys/o%2F1/signals/paid".to_owned()),
+        ),
+        (vec!["order", "paid"], None),
+    ] {
+        let place: Vec<String> = place.into_iter().map(str::to_owned).collect();
+        assert_eq!(signal::path(&place).ok(), expected, "{place:?}");
+    }
 }
 
 #[test]

@@ -371,3 +371,6 @@ impl SignalRequest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

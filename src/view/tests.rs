@@ -48,7 +48,11 @@ pub(crate) struct Bundle {
 
 impl Bundle {
     fn start(input: Value) -> Self {
-        let definition = parse(ORDER, "order.yaml").unwrap_or_else(|why| panic!("{why}"));
+        Self::of(ORDER, input)
+    }
+
+    fn of(definition: &str, input: Value) -> Self {
+        let definition = parse(definition, "order.yaml").unwrap_or_else(|why| panic!("{why}"));
         let now = Timestamp::from_micros(1_700_000_000_000_000);
         let id = SagaId(Uuid::from_u128(7));
         let head = SagaHead {
@@ -278,6 +282,32 @@ fn the_view_is_json_with_the_row_at_the_top() {
     assert_eq!(json["steps"][3]["next"], json!(["confirm"]));
     assert_eq!(json["timeline"][0]["events"][0]["event"], "started");
     assert_eq!(json["journal"]["verified"], true);
+}
+
+#[test]
+fn what_a_saga_waits_for_and_what_is_kept_for_it_is_shown() {
+    let text = "
+saga: order
+version: 1
+key: k
+timeout: 30d
+steps:
+  - { wait: money, signal: paid, timeout: 3d }
+  - wait: parcel
+";
+    let mut bundle = Bundle::of(text, json!({}));
+    let signal = crate::saga::Signal {
+        name: "parcel".to_owned(),
+        id: "s-1".to_owned(),
+        body: Arc::new(json!({ "at": "door" })),
+    };
+    bundle.tell(Cause::Signal, Input::Signal(signal));
+    let json = serde_json::to_value(bundle.view()).unwrap();
+    let waiting = json!({ "for": "signal", "signal": "paid", "until": "2023-11-17T22:13:20Z" });
+    assert_eq!(json["steps"][0]["waiting"], waiting);
+    assert_eq!(json["steps"][1]["status"], "to_come");
+    let kept = json!([{ "name": "parcel", "id": "s-1", "body": { "at": "door" } }]);
+    assert_eq!(json["signals"], kept);
 }
 
 #[test]
