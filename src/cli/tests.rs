@@ -316,6 +316,18 @@ fn a_refused_start_lists_what_is_wrong() {
 }
 
 #[test]
+fn what_a_saga_waits_for_and_which_signals_it_keeps_is_shown() {
+    let text = show::as_text(&Bundle::waiting().view());
+    for line in [
+        "waits for signal `paid` until 2023-11-17T22:13:20Z",
+        "Signals kept for a wait to come\n  parcel  {\"at\":\"door\"}  s-1\n",
+        "signal `parcel` came",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
+#[test]
 fn a_saga_is_shown_with_what_is_to_come_and_what_happened() {
     let mut bundle = Bundle::order();
     bundle.reply("order", Phase::Reserve, Outcome::Succeeded);

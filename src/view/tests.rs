@@ -9,7 +9,7 @@ use crate::definition::parse;
 use crate::id::{Phase, StepPath};
 use crate::message::{Message, Outcome, Properties};
 use crate::saga::journal::{Cause, GENESIS, Record};
-use crate::saga::{Input, Reply, decide};
+use crate::saga::{Input, Reply, Signal, decide};
 
 const ORDER: &str = "
 saga: order
@@ -36,6 +36,16 @@ steps:
         compensate: gifts.release
   - step: receipt
     confirm: mailer.send
+";
+
+const WAITS: &str = "
+saga: order
+version: 1
+key: o-1
+timeout: 30d
+steps:
+  - { wait: money, signal: paid, timeout: 3d }
+  - wait: parcel
 ";
 
 /// A saga that is told things, as a node would tell it.
@@ -90,6 +100,18 @@ impl Bundle {
 
     pub(crate) fn order() -> Self {
         Self::start(json!({ "id": "o-1", "items": ["a", "b"], "gift": false }))
+    }
+
+    /// Waits for one signal, and keeps another.
+    pub(crate) fn waiting() -> Self {
+        let mut bundle = Self::of(WAITS, json!({}));
+        let signal = Signal {
+            name: "parcel".to_owned(),
+            id: "s-1".to_owned(),
+            body: Arc::new(json!({ "at": "door" })),
+        };
+        bundle.tell(Cause::Signal, Input::Signal(signal));
+        bundle
     }
 
     fn tell(&mut self, cause: Cause, input: Input) {
@@ -286,23 +308,7 @@ fn the_view_is_json_with_the_row_at_the_top() {
 
 #[test]
 fn what_a_saga_waits_for_and_what_is_kept_for_it_is_shown() {
-    let text = "
-saga: order
-version: 1
-key: k
-timeout: 30d
-steps:
-  - { wait: money, signal: paid, timeout: 3d }
-  - wait: parcel
-";
-    let mut bundle = Bundle::of(text, json!({}));
-    let signal = crate::saga::Signal {
-        name: "parcel".to_owned(),
-        id: "s-1".to_owned(),
-        body: Arc::new(json!({ "at": "door" })),
-    };
-    bundle.tell(Cause::Signal, Input::Signal(signal));
-    let json = serde_json::to_value(bundle.view()).unwrap();
+    let json = serde_json::to_value(Bundle::waiting().view()).unwrap();
     let waiting = json!({ "for": "signal", "signal": "paid", "until": "2023-11-17T22:13:20Z" });
     assert_eq!(json["steps"][0]["waiting"], waiting);
     assert_eq!(json["steps"][1]["status"], "to_come");

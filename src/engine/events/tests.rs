@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::intake::{note_route, route_of};
 use super::*;
 use crate::definition::parse;
 
@@ -65,7 +66,7 @@ fn meant(rules: &EventRules, exchange: &str, key: &str, body: &str) -> Vec<Strin
         Meaning::Unusable(wrong) => wrong.to_string(),
     };
     match meanings {
-        Ok(meanings) => meanings.into_iter().map(in_words).collect(),
+        Ok(meanings) => meanings.into_iter().flatten().map(in_words).collect(),
         Err(wrong) => vec![wrong.to_string()],
     }
 }
@@ -145,6 +146,29 @@ fn waits_of_every_version_count_and_starts_of_the_newest_alone() {
     assert_eq!(waits, ["signal parcel 7 v1", "signal parcel 7 v2"]);
     let starts = meant(&rules, "shop", "order.placed", r#"{"id":"7"}"#);
     assert_eq!(starts.len(), 1, "{starts:?}");
+}
+
+#[test]
+fn rules_of_definitions_that_another_node_has_loaded_are_learned() {
+    let mut rules = rules(&[PARCEL]);
+    let source = PARCEL
+        .replace("version: 1", "version: 2")
+        .replace("order.placed", "order.made")
+        .replace("parcel.#", "box.#");
+    let row = |version: u32, source: &str| DefinitionRow {
+        name: "parcel".to_owned(),
+        version,
+        hash: [0; 32],
+        source: source.to_owned(),
+        stored_at: crate::id::Timestamp::from_micros(0),
+    };
+    assert!(!rules.learn(&[row(1, PARCEL)]));
+    assert!(rules.learn(&[row(1, PARCEL), row(2, &source)]));
+    assert!(!rules.learn(&[row(2, &source)]));
+    let waits = meant(&rules, "carrier", "box.1", r#"{"reference":"7"}"#);
+    assert_eq!(waits, ["signal parcel 7 v2"]);
+    let starts = meant(&rules, "shop", "order.made", r#"{"id":"7"}"#);
+    assert!(starts[0].contains("loaded by another node"), "{starts:?}");
 }
 
 #[test]

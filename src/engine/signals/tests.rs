@@ -425,6 +425,36 @@ async fn an_event_means_to_a_saga_what_its_own_version_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_older_node_loses_no_event_that_a_newer_one_knows() {
+    let shop = Shop::open(1).await;
+    let newer = PARCEL
+        .replace("version: 1", "version: 2")
+        .replace("order.placed", "order.made")
+        .replace("'parcel.*'", "packed");
+    let second = node(&shop.broker, &shop.store, &newer).await;
+    second
+        .start_saga("parcel", json!({ "order": "8" }))
+        .await
+        .unwrap();
+    // The older one takes the events. It can't handle these, and says so.
+    for (exchange, routing_key, body, code) in [
+        (
+            "depot",
+            "packed",
+            r#"{"order":"8","worker":"ann"}"#,
+            "BST-0025",
+        ),
+        ("shop", "order.made", r#"{"id":"9"}"#, "BST-0065"),
+    ] {
+        shop.event(exchange, routing_key, body).await;
+        shop.until_quiet().await;
+        assert_eq!(shop.letters().await[0], code, "{body}");
+    }
+    second.stop().await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_start_with_a_key_made_of_its_payload_is_one_saga() {
     let hook = "
 saga: hook
