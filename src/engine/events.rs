@@ -9,6 +9,8 @@
 //! when the next event about it comes. Deliberately absent: keeping events for sagas that are not
 //! started yet. Others' events pass by all day, and nobody could say for how long.
 
+mod intake;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -19,24 +21,23 @@ use super::decode::{StartRequest, Undecodable, json_body, start_of};
 use super::signals::{Addressee, Correlated, SignalRequest, What};
 use crate::broker::{Binding, Queue, Topology, topic};
 use crate::canonical::fingerprint_text;
-use crate::definition::{Definition, EventRule, NodeId, NodeKind};
+use crate::definition::{self, Definition, EventRule, NodeId, NodeKind};
 use crate::error::code;
-use crate::message::{
-    DEAD_LETTER_QUEUE, DOMAIN_EVENT_QUEUE, Destination, HEADER_EVENT_EXCHANGE,
-    HEADER_EVENT_ROUTING_KEY, Message,
-};
+use crate::message::{DEAD_LETTER_QUEUE, DOMAIN_EVENT_QUEUE, Destination, Message};
 use crate::metric;
-use crate::store::SagaKey;
+use crate::store::{DefinitionRow, SagaKey};
 
 /// The rules of all definitions.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct EventRules {
     /// By exchange.
     rules: BTreeMap<String, Vec<Rule>>,
+    /// The definitions that they are of.
+    known: BTreeSet<(String, u32)>,
 }
 
 /// A definition's interest in events of one exchange.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Rule {
     definition: Arc<Definition>,
     place: Place,
@@ -47,13 +48,15 @@ struct Rule {
 enum Place {
     /// Under `start.on`, the how-manieth.
     Start(usize),
+    /// The same, of a definition that another node has loaded and this one has not.
+    StartElsewhere(usize),
     /// In this `wait`.
     Wait(NodeId),
 }
 
 /// What an event means to one definition.
 #[derive(Debug)]
-pub(super) enum Meaning {
+enum Meaning {
     /// It starts a saga.
     Start(StartRequest),
     /// It is a signal to the saga with this key, if there is one.
@@ -71,11 +74,39 @@ impl EventRules {
             }
         }
         for definition in catalogue.all_versions() {
-            for (block, _) in waits(definition) {
-                rules.add(definition, Place::Wait(block));
-            }
+            rules.add_waits(definition);
         }
         rules
+    }
+
+    /// Adds the rules of definitions that were stored after this node had started: a newer one runs
+    /// beside it, and sagas of its may wait for events that only this one is given. Whether there
+    /// were any.
+    fn learn(&mut self, stored: &[DefinitionRow]) -> bool {
+        let known = self.known.len();
+        for row in stored {
+            if self.known.contains(&(row.name.clone(), row.version)) {
+                continue;
+            }
+            self.known.insert((row.name.clone(), row.version));
+            let Ok(definition) = definition::parse(&row.source, "stored definition") else {
+                continue; // of a newer Backstitch; this node can do nothing about it
+            };
+            let definition = Arc::new(definition);
+            for position in 0..definition.start.on.len() {
+                self.add(&definition, Place::StartElsewhere(position));
+            }
+            self.add_waits(&definition);
+        }
+        self.known.len() > known
+    }
+
+    fn add_waits(&mut self, definition: &Arc<Definition>) {
+        let version = (definition.name.clone(), definition.version);
+        self.known.insert(version);
+        for (block, _) in waits(definition) {
+            self.add(definition, Place::Wait(block));
+        }
     }
 
     fn add(&mut self, definition: &Arc<Definition>, place: Place) {
@@ -89,23 +120,23 @@ impl EventRules {
         }
     }
 
-    /// What an event that was published to `route` means to each definition that is about it.
+    /// What an event that was published to `route` means to each definition that is about it; `None`
+    /// if none is.
     ///
     /// # Errors
     /// If it means something, but can't be read.
-    pub(super) fn meanings(
+    fn meanings(
         &self,
         message: &Message,
         route: &Destination,
-    ) -> Result<Vec<Meaning>, Undecodable> {
+    ) -> Result<Option<Vec<Meaning>>, Undecodable> {
         let rules = self.rules.get(&route.exchange).into_iter().flatten();
         let matching: Vec<(&Rule, &EventRule)> = rules
             .filter_map(|rule| Some((rule, rule.event()?)))
             .filter(|(_, event)| topic::matches(&event.routing_key, &route.routing_key))
             .collect();
         if matching.is_empty() {
-            metric::event_ignored("unmatched");
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let event = Arc::new(json_body(message)?);
         let id = id_of(message, route, &event);
@@ -125,14 +156,16 @@ impl EventRules {
                 meanings.push(meaning);
             }
         }
-        Ok(meanings)
+        Ok(Some(meanings))
     }
 }
 
 impl Rule {
     fn event(&self) -> Option<&EventRule> {
         match self.place {
-            Place::Start(position) => self.definition.start.on.get(position),
+            Place::Start(position) | Place::StartElsewhere(position) => {
+                self.definition.start.on.get(position)
+            }
             Place::Wait(block) => match &self.definition.node(block).kind {
                 NodeKind::Wait(wait) => wait.on.as_ref(),
                 _ => None,
@@ -143,7 +176,7 @@ impl Rule {
     /// The signal that an event is; `None` for a rule that starts.
     fn signal(&self) -> Option<&str> {
         match self.place {
-            Place::Start(_) => None,
+            Place::Start(_) | Place::StartElsewhere(_) => None,
             Place::Wait(block) => match &self.definition.node(block).kind {
                 NodeKind::Wait(wait) => Some(&wait.signal),
                 _ => None,
@@ -155,6 +188,7 @@ impl Rule {
     fn meaning(&self, rule: &EventRule, event: &Arc<Value>, id: &str) -> Option<Meaning> {
         match self.place {
             Place::Start(_) => Some(self.start(rule, event)),
+            Place::StartElsewhere(_) => Some(self.start_elsewhere()),
             Place::Wait(block) => {
                 let key = rule.key_of(event).ok().flatten()?;
                 let name = self.definition.name.clone();
@@ -170,6 +204,14 @@ impl Rule {
                 }))
             }
         }
+    }
+
+    fn start_elsewhere(&self) -> Meaning {
+        let Definition { name, version, .. } = &*self.definition;
+        let why = format!(
+            "the event should start `{name}`, by its version {version}, which was loaded by another node after this one had started; load the same definitions on all nodes, then replay this letter"
+        );
+        Meaning::Unusable(Undecodable::new(code::EVENT_UNUSABLE, why))
     }
 
     fn start(&self, rule: &EventRule, event: &Value) -> Meaning {
@@ -226,42 +268,6 @@ fn waits(definition: &Definition) -> impl Iterator<Item = (NodeId, &EventRule)> 
         NodeKind::Wait(wait) => Some((node.id, wait.on.as_ref()?)),
         _ => None,
     })
-}
-
-/// Where an event was published to. One that is replayed comes to the queue itself, and says in its
-/// headers where it was published first.
-pub(super) fn route_of(
-    message: &Message,
-    published_to: Destination,
-) -> Result<Destination, Undecodable> {
-    if !published_to.exchange.is_empty() {
-        return Ok(published_to);
-    }
-    let exchange = message.header(HEADER_EVENT_EXCHANGE);
-    let routing_key = message.header(HEADER_EVENT_ROUTING_KEY);
-    match (exchange, routing_key) {
-        (Some(exchange), Some(routing_key)) => Ok(Destination {
-            exchange: exchange.to_owned(),
-            routing_key: routing_key.to_owned(),
-        }),
-        _ => Err(Undecodable::new(
-            code::EVENT_UNUSABLE,
-            format!(
-                "the message was sent to `{DOMAIN_EVENT_QUEUE}` itself, so nobody knows which event it is; publish it to its exchange, or say so in the headers `{HEADER_EVENT_EXCHANGE}` and `{HEADER_EVENT_ROUTING_KEY}`"
-            ),
-        )),
-    }
-}
-
-/// Notes on an event where it was published to, for the case that it becomes a dead letter.
-pub(super) fn note_route(message: &mut Message, route: &Destination) {
-    let headers = &mut message.properties.headers;
-    for (name, value) in [
-        (HEADER_EVENT_EXCHANGE, &route.exchange),
-        (HEADER_EVENT_ROUTING_KEY, &route.routing_key),
-    ] {
-        headers.insert(name.to_owned(), Value::from(value.as_str()));
-    }
 }
 
 /// What an event is deduplicated by: its id, or what it is and says.

@@ -10,8 +10,6 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::decode::{StartRequest, Undecodable, decode_reply, decode_start, starter_of};
-use super::events::{Meaning, note_route, route_of};
-use super::shared_ack::SharedAck;
 use super::signals::{Addressee, decode_signal};
 use super::work::{Job, Origin, Work};
 use super::worker::{BATCH_MAX, Node};
@@ -77,14 +75,12 @@ impl Node {
                 tracing::error!(queue, "the queue can't be consumed any more");
                 break;
             }
+            if queue == DOMAIN_EVENT_QUEUE {
+                self.receive_events(batch, &acks, &workers).await;
+                continue;
+            }
             for delivery in batch {
-                if queue == DOMAIN_EVENT_QUEUE {
-                    for work in self.decode_event(delivery, &acks) {
-                        workers.give(work).await;
-                    }
-                } else {
-                    workers.give(self.decode(queue, delivery, &acks)).await;
-                }
+                workers.give(self.decode(queue, delivery, &acks)).await;
             }
         }
         drop(workers);
@@ -126,52 +122,6 @@ impl Node {
         }
     }
 
-    /// What a domain event asks for: nothing, or one work for each definition that it means
-    /// something to. It is acknowledged when all are committed.
-    fn decode_event(&self, delivery: Delivery, acks: &Arc<dyn Acks>) -> Vec<Work> {
-        let Delivery {
-            tag,
-            mut message,
-            published_to,
-            ..
-        } = delivery;
-        let meanings = route_of(&message, published_to).and_then(|route| {
-            let meanings = self.events.meanings(&message, &route)?;
-            note_route(&mut message, &route);
-            Ok(meanings)
-        });
-        let meanings = meanings.unwrap_or_else(|wrong| vec![Meaning::Unusable(wrong)]);
-        if meanings.is_empty() {
-            acks.ack(&[tag]);
-            return Vec::new();
-        }
-        let acks: Arc<dyn Acks> = SharedAck::new(acks, tag, meanings.len());
-        let letter = self.letter(DOMAIN_EVENT_QUEUE, message);
-        let works = meanings.into_iter().map(|meaning| Work {
-            job: match meaning {
-                Meaning::Start(request) => Job::Start {
-                    request,
-                    key_taken: false,
-                },
-                Meaning::Signal(request) => Job::Signal(Arc::new(request)),
-                Meaning::Unusable(Undecodable { code, reason }) => Job::Bury {
-                    letter: Box::new(DeadLetter {
-                        code,
-                        reason,
-                        ..letter()
-                    }),
-                    starter: None,
-                },
-            },
-            origin: Origin::Delivery {
-                acks: Arc::clone(&acks),
-                tag,
-                letter: Arc::clone(&letter),
-            },
-        });
-        works.collect()
-    }
-
     fn decode_start(&self, message: &Message) -> Result<Job, Undecodable> {
         let request: StartRequest = decode_start(message, &self.catalogue)?;
         Ok(Job::Start {
@@ -182,7 +132,7 @@ impl Node {
 
     /// How this delivery becomes a dead letter, should it come to that. A message with an id gets
     /// the same row however often it is delivered.
-    fn letter(
+    pub(super) fn letter(
         &self,
         queue: &'static str,
         message: Message,

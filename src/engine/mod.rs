@@ -144,7 +144,7 @@ impl Engine {
             .await?;
         let catalogue = Catalogue::open(&*store, definitions, environment.now()).await?;
         bind_older_versions(&*broker, &catalogue).await?;
-        let events = EventRules::of(&catalogue);
+        let events = Mutex::new(Arc::new(EventRules::of(&catalogue)));
         let secret = Secret::new(store.secret(fresh_secret(&*environment)).await?);
         let (returned, unroutable) = mpsc::channel(BATCH_MAX);
         let relay = Relay::start(

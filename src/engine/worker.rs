@@ -43,7 +43,7 @@ pub(super) struct Node {
     pub(super) environment: Arc<dyn Environment>,
     pub(super) store: Arc<dyn Store>,
     pub(super) catalogue: Catalogue,
-    pub(super) events: EventRules,
+    pub(super) events: Mutex<Arc<EventRules>>,
     pub(super) secret: Secret,
     pub(super) options: EngineOptions,
     pub(super) relay: Arc<Relay>,

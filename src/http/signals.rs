@@ -89,3 +89,6 @@ async fn send(
         id,
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -356,10 +356,10 @@ fn editing(seed: u64) -> Stage {
             let (invoice, editor) = (number % INVOICES, number / INVOICES);
             let lines: Vec<_> = ARTICLES
                 .iter()
-                .map(|sku| json!({ "sku": sku, "quantity": random.u64(1..=9) }))
+                .map(|sku| json!({ "sku": sku, "quantity": random.u64(ROUNDS..=9) }))
                 .collect();
             let (more, fewer) = lines.split_at(if round == 0 { 3 } else { 2 });
-            // A single piece: each invoice has at least that after its first round.
+            // One piece a round: each invoice has enough for that after its first one.
             let fewer: Vec<_> = fewer
                 .iter()
                 .map(|line| json!({ "sku": line["sku"], "quantity": 1 }))
