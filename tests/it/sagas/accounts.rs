@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use backstitch::aggregates::quotas::{self, Amounts};
 use backstitch::aggregates::{Payments, Quotas, payments};
+use backstitch::participant::Participant;
 use backstitch::saga::OperatorKind;
 use backstitch::sim::stage::{Play, Stage, rejects, silent, succeeds};
 use serde_json::{Value, json};
@@ -183,11 +184,7 @@ fn equipped(stage: Stage) -> Stage {
         storage_mb: 100,
     };
     stage
-        .participants(|| {
-            let all = backstitch::aggregates::participants().into_iter();
-            all.filter(|participant| participant.name() == Quotas::NAME)
-                .collect()
-        })
+        .participants(|| vec![Participant::new(Quotas::NAME).aggregate::<Quotas>()])
         .given::<Quotas>("t", [quotas::Event::LimitsSet { limits }])
 }
 
