@@ -157,9 +157,8 @@ fn check_runnable(definition: &Definition) -> Result<(), CatalogueError> {
         what,
     };
     for node in &definition.nodes {
-        match &node.kind {
-            NodeKind::Saga(_) => return Err(refused(node.line, "saga")),
-            _ => {}
+        if matches!(node.kind, NodeKind::Saga(_)) {
+            return Err(refused(node.line, "saga"));
         }
     }
     let start = &definition.start;

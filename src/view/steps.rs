@@ -156,7 +156,7 @@ impl Walk<'_> {
             NodeKind::Step(step) => self.step(step, place),
             NodeKind::Wait(Wait { name, signal, .. }) => self.pause(name, Some(signal), place),
             NodeKind::Sleep(Sleep { name, .. }) | NodeKind::Saga(SubSaga { name, .. }) => {
-                self.pause(name, None, place)
+                self.pause(name, None, place);
             }
             NodeKind::Sequence(children) => {
                 if node.parent.is_some() {
