@@ -34,6 +34,7 @@
 mod answer;
 mod cast;
 mod improvise;
+pub mod invent;
 mod judge;
 mod ledger;
 mod outside;
