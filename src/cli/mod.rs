@@ -25,6 +25,7 @@ mod schema;
 mod seeds;
 mod serve;
 mod show;
+mod simulate;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -75,6 +76,8 @@ enum Command {
     Participants(participants::Arguments),
     /// Check saga definitions and report everything that is wrong with them.
     Check(check::Arguments),
+    /// See definitions run, on a virtual clock, and search for runs that go wrong.
+    Simulate(simulate::Arguments),
     /// Print the JSON Schema of saga definitions, for editors.
     Schema,
     /// Start a saga on a running node.
@@ -122,6 +125,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     logging::start(&cli.logging, is_service(&cli.command));
     match cli.command {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Schema => schema::run(),
         Command::Start(arguments) => start::run(&arguments),
         Command::Cancel(arguments) => operator::run("cancel", &arguments),
