@@ -25,6 +25,7 @@ mod schema;
 mod seeds;
 mod serve;
 mod show;
+mod signal;
 mod simulate;
 mod start;
 #[cfg(test)]
@@ -50,7 +51,7 @@ Exit codes:
 Environment:
   DATABASE_URL        postgres://…, sqlite:FILE or FILE (default: backstitch.db)
   AMQP_URL            amqp://… or amqps://… (default: a broker inside the process)
-  BACKSTITCH_URL      the node that `start`, `cancel`, `retry`, … talk to
+  BACKSTITCH_URL      the node that `start`, `signal`, `cancel`, `retry`, … talk to
   BACKSTITCH_LISTEN   where `serve` and `dev` answer HTTP requests
   RUST_LOG            what is logged, such as `info` or `backstitch=debug`";
 
@@ -86,6 +87,8 @@ enum Command {
     List(list::Arguments),
     /// Show a saga: where it stands, what is still to come, what happened.
     Show(show::Arguments),
+    /// Tell a saga that waits for something from outside.
+    Signal(signal::Arguments),
     /// Roll a saga back, while that is still possible.
     Cancel(operator::Arguments),
     /// Try again at once what waits for a person or for its next attempt.
@@ -122,7 +125,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
-    logging::start(&cli.logging, is_service(&cli.command));
+    logging::start(&cli.logging, volume(&cli.command));
     match cli.command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
@@ -130,6 +133,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Start(arguments) => start::run(&arguments),
         Command::Cancel(arguments) => operator::run("cancel", &arguments),
         Command::Retry(arguments) => operator::retry(&arguments),
+        Command::Signal(arguments) => signal::run(&arguments),
         Command::Skip(arguments) => operator::skip(&arguments),
         Command::Pause(arguments) => operator::run("pause", &arguments),
         Command::Resume(arguments) => operator::run("resume", &arguments),
@@ -147,12 +151,14 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     }
 }
 
-/// Services say what they do; commands only what goes wrong.
-fn is_service(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Dev(_) | Command::Serve(_) | Command::Participants(_)
-    )
+/// Services say what they do; commands only what goes wrong; what goes wrong in a simulation is
+/// what it is about.
+fn volume(command: &Command) -> logging::Volume {
+    match command {
+        Command::Dev(_) | Command::Serve(_) | Command::Participants(_) => logging::Volume::Deeds,
+        Command::Simulate(_) => logging::Volume::Nothing,
+        _ => logging::Volume::Troubles,
+    }
 }
 
 fn block_on(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {

@@ -133,13 +133,23 @@ impl Catalogue {
         self.versions.get(&(name.to_owned(), version))
     }
 
+    /// What new sagas start with, of all names.
+    pub fn newest_of_all(&self) -> impl Iterator<Item = &Arc<Definition>> {
+        self.newest.values()
+    }
+
+    /// Everything that any saga may keep.
+    pub fn all_versions(&self) -> impl Iterator<Item = &Arc<Definition>> {
+        self.versions.values()
+    }
+
     /// Names that can be started, for messages to people.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.newest.keys().map(String::as_str)
     }
 }
 
-/// Refuses what is checked but not run yet: signals, sub-sagas, and starts other than by command.
+/// Refuses what is checked but not run yet: sub-sagas, schedules, and conflict rules.
 fn check_runnable(definition: &Definition) -> Result<(), CatalogueError> {
     let refused = |line, what| CatalogueError::NotYet {
         name: definition.name.clone(),
@@ -148,15 +158,11 @@ fn check_runnable(definition: &Definition) -> Result<(), CatalogueError> {
     };
     for node in &definition.nodes {
         match &node.kind {
-            NodeKind::Wait(_) => return Err(refused(node.line, "wait")),
             NodeKind::Saga(_) => return Err(refused(node.line, "saga")),
             _ => {}
         }
     }
     let start = &definition.start;
-    if !start.on.is_empty() {
-        return Err(refused(1, "start.on"));
-    }
     if start.every.is_some() {
         return Err(refused(1, "start.every"));
     }

@@ -350,6 +350,7 @@ impl World {
         ledger.add_barriers(&self.shop);
         let mut sagas: Vec<_> = self.heads();
         sagas.reverse();
+        let histories_end = sagas.iter().filter_map(|head| head.ended_at).max();
         let histories = sagas.into_iter().filter_map(|head| {
             let history = now(view::read_history(&self.store, head.id))?;
             let definition = self.definition_of(&history.head).cloned();
@@ -367,7 +368,7 @@ impl World {
             ended,
             crashes,
             polls: self.scheduler.polls(),
-            lasted: self.scheduler.now().since(EPOCH),
+            lasted: histories_end.unwrap_or(self.scheduler.now()).since(EPOCH),
             participants: self.shop.clone(),
         })
     }
