@@ -405,7 +405,7 @@ impl Future for Pause {
             return match world.pauses.get_mut(&place) {
                 None => Poll::Ready(()),
                 Some(paused) => {
-                    paused.waker = context.waker().clone();
+                    paused.waker.clone_from(context.waker());
                     Poll::Pending
                 }
             };

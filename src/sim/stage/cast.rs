@@ -129,9 +129,8 @@ impl Cast {
             let ours = definition == Some(it.name.as_str());
             Some((&**it, it.step(&command.step.name).filter(|_| ours)?))
         });
-        let step = place.map(|(_, step)| step);
         let response = self.response(&command, key, place);
-        let answer = self.carry_out(&command, &response, step, now)?;
+        let answer = self.carry_out(&command, &response, place, now)?;
         if response.lost {
             return None;
         }
@@ -180,17 +179,17 @@ impl Cast {
         &self,
         command: &Command,
         response: &Response,
-        step: Option<&Step>,
+        place: Option<(&Definition, &Step)>,
         now: Timestamp,
     ) -> Option<Answer> {
         let asked = Asked {
             phase: command.phase,
             fingerprint: command.fingerprint,
-            standalone: step.is_some_and(|step| step.forward.is_none()),
+            standalone: place.is_some_and(|(_, step)| step.forward.is_none()),
         };
         let mut state = self.state();
-        let place = (command.saga, command.step.clone());
-        let before = state.barriers.get(&place).cloned();
+        let key = (command.saga, command.step.clone());
+        let before = state.barriers.get(&key).cloned();
         let wrong = |why: &str| format!("{} of {}: {why}", command.name, command.step);
         let answer = match barrier::judge(before.as_ref(), &asked) {
             Verdict::Execute => match &response.does {
@@ -198,7 +197,8 @@ impl Cast {
                 Does::Fail(reason) => return Some(Answer::failed(reason)),
                 Does::Reject(reason) => Answer::rejected(reason),
                 Does::Succeed(body) => {
-                    Answer::succeeded(body.clone().unwrap_or_else(|| echo(&command.payload)))
+                    let echo = || self.echo(&command.payload, place);
+                    Answer::succeeded(body.clone().unwrap_or_else(echo))
                 }
             },
             Verdict::Settle(answer) => answer,
@@ -217,7 +217,7 @@ impl Cast {
             }
         };
         if let Some(settled) = barrier::settle(before.as_ref(), &asked, &answer) {
-            state.barriers.insert(place, settled);
+            state.barriers.insert(key, settled);
         }
         if answer.outcome == Outcome::Succeeded {
             state.ledger.effects.push(Effect {
@@ -229,6 +229,22 @@ impl Cast {
             });
         }
         Some(answer)
+    }
+
+    /// The payload as an answer, so that `steps.payment.amount` is there without a script.
+    fn echo(&self, payload: &Value, place: Option<(&Definition, &Step)>) -> Value {
+        let mut body = match payload {
+            Value::Object(fields) => {
+                let mut fields = fields.clone();
+                fields.remove(RESERVATION_FIELD);
+                Value::Object(fields)
+            }
+            _ => json!({}),
+        };
+        if let (Some(improviser), Some((definition, step))) = (&self.improviser, place) {
+            improviser.embellish(&mut body, definition, &step.name);
+        }
+        body
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -271,18 +287,6 @@ fn steps(definition: &Definition) -> impl Iterator<Item = &Step> {
         NodeKind::Step(step) => Some(step),
         _ => None,
     })
-}
-
-/// The payload as an answer, so that `steps.payment.amount` is there without a script.
-fn echo(payload: &Value) -> Value {
-    match payload {
-        Value::Object(fields) => {
-            let mut fields = fields.clone();
-            fields.remove(RESERVATION_FIELD);
-            Value::Object(fields)
-        }
-        _ => json!({}),
-    }
 }
 
 fn reply(command: &Command, answer: &Answer, now: Timestamp) -> Message {

@@ -34,10 +34,12 @@
 mod answer;
 mod cast;
 mod improvise;
+pub mod invent;
 mod judge;
 mod ledger;
 mod outside;
 mod play;
+pub mod script;
 mod world;
 
 use std::collections::BTreeSet;
@@ -98,8 +100,13 @@ impl Stage {
 
     /// With definitions that were read.
     pub fn with(definitions: Vec<Definition>) -> Self {
+        Self::sharing(definitions.into_iter().map(Arc::new).collect())
+    }
+
+    /// With definitions that others use too.
+    pub fn sharing(definitions: Vec<Arc<Definition>>) -> Self {
         Self {
-            definitions: definitions.into_iter().map(Arc::new).collect(),
+            definitions,
             seed: 0,
             rules: Vec::new(),
             improvise: false,
@@ -118,6 +125,11 @@ impl Stage {
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
+    }
+
+    /// What is left to chance is drawn from it.
+    pub fn seed_drawn_from(&self) -> u64 {
+        self.seed
     }
 
     /// Stand-ins answer these calls like this. The first rule that fits a call counts; calls that

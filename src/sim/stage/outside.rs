@@ -11,7 +11,8 @@ use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::id::SagaId;
 use crate::message::{
-    Destination, HEADER_REASON, HEADER_SAGA, HEADER_SAGA_KEY, Message, Properties, START_QUEUE,
+    Destination, HEADER_REASON, HEADER_SAGA, HEADER_SAGA_KEY, Message, Properties, SIGNAL_QUEUE,
+    START_QUEUE,
 };
 use crate::saga::{OperatorAction, OperatorKind};
 use crate::store::memory::MemoryStore;
@@ -19,8 +20,6 @@ use crate::store::{ListFilter, Store};
 
 /// Where starters are answered.
 const STARTER_QUEUE: &str = "stage.starter";
-/// Where signals are sent.
-const SIGNAL_QUEUE: &str = "backstitch.signals";
 /// Times that a message is published, or a person tries, before they give up.
 const TRIES_MAX: u32 = 1_000;
 /// Wait between two tries.

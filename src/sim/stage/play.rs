@@ -14,7 +14,7 @@ use crate::id::{Phase, SagaId, Timestamp};
 use crate::saga::{Saga, Status};
 use crate::store::DeadLetter;
 use crate::store::memory::MemoryStore;
-use crate::view::{self, History, SagaView, spoken};
+use crate::view::{self, History, SagaView};
 
 /// What a play leaves behind.
 pub struct Play {
@@ -254,7 +254,7 @@ impl SagaPlay {
         let view = self.view();
         // Writing to a String can't fail.
         let mut line = |after: Duration, words: &str| {
-            let _ = writeln!(text, "{:>10}  {words}", spoken(after));
+            let _ = writeln!(text, "{:>18}  {words}", clock(after));
         };
         let mut effects = self.effects.iter().peekable();
         for moment in &view.timeline {
@@ -270,9 +270,9 @@ impl SagaPlay {
         for effect in effects {
             line(effect.at.since(self.started_at), &words(effect));
         }
-        let _ = writeln!(text, "{:>10}  {}", "", self.ended_as());
+        let _ = writeln!(text, "{:>18}  {}", "", self.ended_as());
         if let Some(output) = self.output.as_ref().filter(|output| !output.is_null()) {
-            let _ = writeln!(text, "{:>10}  output: {output}", "");
+            let _ = writeln!(text, "{:>18}  output: {output}", "");
         }
         text
     }
@@ -292,4 +292,17 @@ fn words(effect: &Effect) -> String {
         Phase::Compensate => "undone",
     };
     format!("    {done} by {command} for {step}")
+}
+
+/// Time since the start, to the millisecond: `0.010`, `12:30.000`, `3d 00:00:00.250`.
+fn clock(after: Duration) -> String {
+    let (seconds, millis) = (after.as_secs(), after.subsec_millis());
+    let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
+    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}.{millis:03}"),
+        (0, 0, _) => format!("{minutes}:{seconds:02}.{millis:03}"),
+        (0, _, _) => format!("{hours}:{minutes:02}:{seconds:02}.{millis:03}"),
+        _ => format!("{days}d {hours:02}:{minutes:02}:{seconds:02}.{millis:03}"),
+    }
 }

@@ -10,7 +10,7 @@ use super::super::network::{FaultRates, Faults, SimBroker, SimStore};
 use super::super::now;
 use super::super::scheduler::{EPOCH, Ended, NodeName, Scheduler};
 use super::cast::{self, Cast};
-use super::improvise::Improviser;
+use super::improvise::{Improviser, signals};
 use super::outside::{self, Outside, lock};
 use super::play::Play;
 use super::{DAY, Stage};
@@ -49,7 +49,10 @@ const VISITS_UNTIL: (u32, u32) = (20, 40);
 /// Plays to the end.
 pub(super) fn play(mut stage: Stage) -> Play {
     let scheduler = Scheduler::new(stage.seed);
-    let entrances = std::mem::take(&mut stage.entrances);
+    let mut entrances = std::mem::take(&mut stage.entrances);
+    if stage.improvise {
+        entrances.extend(signals(&scheduler, &stage.definitions, &entrances));
+    }
     let props = std::mem::take(&mut stage.props);
     let world = World::new(&scheduler, stage);
     for prop in props {
@@ -347,6 +350,7 @@ impl World {
         ledger.add_barriers(&self.shop);
         let mut sagas: Vec<_> = self.heads();
         sagas.reverse();
+        let histories_end = sagas.iter().filter_map(|head| head.ended_at).max();
         let histories = sagas.into_iter().filter_map(|head| {
             let history = now(view::read_history(&self.store, head.id))?;
             let definition = self.definition_of(&history.head).cloned();
@@ -364,7 +368,7 @@ impl World {
             ended,
             crashes,
             polls: self.scheduler.polls(),
-            lasted: self.scheduler.now().since(EPOCH),
+            lasted: histories_end.unwrap_or(self.scheduler.now()).since(EPOCH),
             participants: self.shop.clone(),
         })
     }
