@@ -326,9 +326,10 @@ fn receive(state: &State, key: ReservationKey, account: &str, from: Counterpart)
 
 /// Never refused: what is not expected need not be called off.
 fn expect_no_more(state: &State, key: ReservationKey, account: &str) -> (Vec<Event>, Value) {
-    let events = match state.expected.contains_key(&key) {
-        true => vec![Event::ExpectedNoMore { key }],
-        false => Vec::new(),
+    let events = if state.expected.contains_key(&key) {
+        vec![Event::ExpectedNoMore { key }]
+    } else {
+        Vec::new()
     };
     (events, json!({ "account": account }))
 }

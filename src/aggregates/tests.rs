@@ -17,10 +17,9 @@ pub(super) fn command(name: &str, saga: u128, step: &str, payload: serde_json::V
             Phase::Confirm
         }
         "release" | "cancel" | "discard" | "expect-no-more" => Phase::Compensate,
-        "deposit" | "set-limits" | "give-back" | "grant" => Phase::Action,
         // Stock comes from outside; money, from an account that has agreed.
         "receive" if name.starts_with("payments.") => Phase::Confirm,
-        "receive" => Phase::Action,
+        "receive" | "deposit" | "set-limits" | "give-back" | "grant" => Phase::Action,
         _ => Phase::Reserve,
     };
     Command {
