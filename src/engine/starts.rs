@@ -47,6 +47,7 @@ impl Batch<'_> {
             updated_at: self.now,
             ended_at: None,
             wake_at: None,
+            superseded: false,
         };
         self.found.insert(
             id,
