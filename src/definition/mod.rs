@@ -27,6 +27,7 @@ mod soundness;
 mod start;
 mod step;
 mod template;
+mod ticks;
 mod waits;
 mod yaml;
 
@@ -42,9 +43,10 @@ pub use kinds::{
     CatchUp, ConflictRule, Delay, EventRule, Every, OnReject, OnTimeout, Sleep, StartRules,
     SubSaga, Wait, parse_delay,
 };
-pub use parse::{parse, parse_all};
+pub use parse::{parse, parse_all, parse_stored};
 pub use problem::{End, PROBLEMS_MAX, Problem, Problems, Rule};
 pub use template::Template;
+pub use ticks::TICK_GRACE;
 
 use crate::message::Destination;
 

@@ -10,13 +10,14 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::decode::{StartRequest, Undecodable, decode_reply, decode_start, starter_of};
+use super::succession::decode_successor;
 use super::work::{Job, Origin, Work};
 use super::worker::{BATCH_MAX, Node};
 use crate::broker::{Acks, Consumer, Delivery};
 use crate::environment::Shutdown;
 use crate::error::code;
 use crate::message::correlation::Correlation;
-use crate::message::{Message, Outcome, REPLY_QUEUE, START_QUEUE};
+use crate::message::{Destination, Message, Outcome, REPLY_QUEUE, START_QUEUE};
 use crate::saga::{Input, Reply};
 use crate::store::{DeadLetter, OutboxMessage};
 
@@ -33,7 +34,7 @@ impl Workers {
     pub(super) async fn give(&self, work: Work) {
         let mut hasher = std::hash::DefaultHasher::new();
         match &work.job {
-            Job::Tell { saga, .. } => saga.hash(&mut hasher),
+            Job::Tell { saga, .. } | Job::Succeed { replaces: saga } => saga.hash(&mut hasher),
             Job::Start { request, .. } => request.key.hash(&mut hasher),
             Job::Bury { letter, .. } => letter.id.hash(&mut hasher),
         }
@@ -110,6 +111,10 @@ impl Node {
     }
 
     fn decode_start(&self, message: &Message) -> Result<Job, Undecodable> {
+        if let Some(replaces) = decode_successor(message) {
+            let replaces = replaces?;
+            return Ok(Job::Succeed { replaces });
+        }
         let request: StartRequest = decode_start(message, &self.catalogue)?;
         Ok(Job::Start {
             request,
@@ -183,6 +188,11 @@ impl Node {
                 row = unroutable.recv() => row,
             };
             let Some(row) = row else { return };
+            if row.destination == Destination::queue(START_QUEUE) {
+                // Somebody has deleted our queue. The row stays and is swept again.
+                tracing::error!(to = %row.destination, "a start found no queue; it is kept");
+                continue;
+            }
             let correlation = row
                 .message
                 .properties

@@ -21,7 +21,9 @@ pub mod decode;
 mod encode;
 mod intake;
 pub mod relay;
+mod schedule;
 mod starts;
+pub mod succession;
 mod work;
 mod worker;
 
@@ -158,6 +160,8 @@ impl Engine {
         let environment = &node.environment;
         let task = Arc::clone(&node).watch_the_clock(workers.clone());
         receiving.push(Task::start(environment, "clock", task));
+        let task = Arc::clone(&node).keep_schedules(workers.clone());
+        receiving.push(Task::start(environment, "schedules", task));
         let task = Arc::clone(&node).take_back_unroutable(unroutable, workers.clone());
         receiving.push(Task::start(environment, "unroutable", task));
         for queue in QUEUES {

@@ -19,6 +19,8 @@ pub(super) enum Job {
         request: StartRequest,
         key_taken: bool,
     },
+    /// Start what a saga that has given up its key names.
+    Succeed { replaces: SagaId },
     /// Tell a saga something.
     Tell { saga: SagaId, input: Input },
     /// Keep a message nobody can handle, and tell the one who wanted a saga, if any.
@@ -32,7 +34,7 @@ impl Job {
     /// The saga it is about, if there is one already.
     pub(super) fn saga(&self) -> Option<SagaId> {
         match self {
-            Self::Tell { saga, .. } => Some(*saga),
+            Self::Tell { saga, .. } | Self::Succeed { replaces: saga } => Some(*saga),
             Self::Start { .. } | Self::Bury { .. } => None,
         }
     }
@@ -70,6 +72,15 @@ pub enum StartAnswer {
     Started(SagaId),
     /// A saga with this key and the same input had begun before; nothing new happens.
     Existing(SagaId, Status),
+    /// It begins once the saga that holds its key has ended.
+    Restarting {
+        /// The id that it will have.
+        saga: SagaId,
+        /// The saga that holds the key.
+        replaces: SagaId,
+        /// Where that one stands.
+        status: Status,
+    },
 }
 
 /// Why a saga was not started.
@@ -81,6 +92,14 @@ pub enum StartError {
     /// The key belongs to a saga with another input.
     #[error("saga {saga} has this key with another input; use another key, or the same input")]
     KeyConflict {
+        /// The saga that holds the key.
+        saga: SagaId,
+    },
+    /// The key belongs to a saga that another start began, and the definition wants only one.
+    #[error(
+        "saga {saga} has this key already, and this saga's definition refuses a second start (`conflict: reject`); use another key"
+    )]
+    KeyHeld {
         /// The saga that holds the key.
         saga: SagaId,
     },

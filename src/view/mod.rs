@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::definition::Definition;
 use crate::id::{SagaId, Timestamp};
 use crate::saga::journal::{self, JournalEntry};
-use crate::saga::{Saga, Status, apply};
+use crate::saga::{Saga, Status, apply, holdup};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
 
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
@@ -91,6 +91,9 @@ pub struct HeadView {
     pub wake_at: Option<String>,
     /// Entries in its journal.
     pub revision: u64,
+    /// Whether it has ended and given up its key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub superseded: bool,
 }
 
 impl HeadView {
@@ -108,6 +111,7 @@ impl HeadView {
             ended_at: text_of(head.ended_at),
             wake_at: text_of(head.wake_at),
             revision: head.revision,
+            superseded: head.superseded,
         }
     }
 }
@@ -146,12 +150,29 @@ pub struct SagaView {
     pub output: Option<Arc<Value>>,
     /// Past it, and before the pivot, it is rolled back.
     pub deadline: Option<String>,
+    /// The saga that gave way to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<SagaId>,
+    /// The saga that takes its key over once it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<ReplacedBy>,
     /// Its steps in the definition's order, those still to come included.
     pub steps: Vec<StepView>,
     /// What happened, in order.
     pub timeline: Vec<Moment>,
     /// Whether the journal is what was written.
     pub journal: JournalView,
+}
+
+/// A restart, seen from the saga that gives way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReplacedBy {
+    /// The saga to come; there is none by this id before this one has ended.
+    pub saga_id: SagaId,
+    /// When it was asked for, RFC 3339.
+    pub asked_at: String,
+    /// What it waits for.
+    pub waiting: &'static str,
 }
 
 /// What checking the journal found.
@@ -183,6 +204,12 @@ impl SagaView {
             input: Arc::clone(&saga.input),
             output: saga.output.clone(),
             deadline: text_of(saga.deadline),
+            replaces: saga.line.replaces,
+            replaced_by: saga.line.successor.as_ref().map(|successor| ReplacedBy {
+                saga_id: successor.saga,
+                asked_at: successor.at.to_string(),
+                waiting: holdup(saga.status()),
+            }),
             steps,
             timeline: timeline::moments(definition, head.started_at, entries),
             journal: check(head, entries, &saga),
