@@ -20,4 +20,5 @@ pub mod proof;
 pub mod saga;
 pub mod sim;
 pub mod store;
+pub mod verify;
 pub mod view;

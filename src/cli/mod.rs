@@ -28,6 +28,7 @@ mod show;
 mod start;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -96,6 +97,8 @@ enum Command {
     ForceComplete(operator::Arguments),
     /// Call a saga compensated, whatever is still open.
     ForceCompensated(operator::Arguments),
+    /// Check that every saga's history is what was written, and make a checkpoint of it.
+    Verify(verify::Arguments),
     /// Look at messages nobody could handle.
     DeadLetters(Box<dead_letters::Arguments>),
     /// Bring the database's tables up to date; nodes do so themselves when they start.
@@ -134,6 +137,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Participants(arguments) => block_on(participants::run(arguments)),
         Command::List(arguments) => block_on(list::run(arguments)),
         Command::Show(arguments) => block_on(show::run(arguments)),
+        Command::Verify(arguments) => block_on(verify::run(arguments)),
         Command::DeadLetters(arguments) => block_on(dead_letters::run(*arguments)),
         Command::Migrate(arguments) => block_on(migrate::run(arguments)),
     }

@@ -64,7 +64,7 @@ impl Correlation {
     pub fn sign(&self, secret: &Secret) -> String {
         let plain = format!("{}/{}/{}", self.saga, self.step, self.phase);
         let mac = secret.mac(&plain).finalize().into_bytes();
-        format!("{plain}/{}", hex(&mac[..MAC_BYTES]))
+        format!("{plain}/{}", hex::encode(&mac[..MAC_BYTES]))
     }
 
     /// Reads without checking the MAC: what a participant may do, as it has no secret.
@@ -76,7 +76,7 @@ impl Correlation {
     pub fn verify(text: &str, secret: &Secret) -> Result<Self, CorrelationError> {
         let (correlation, plain, mac) = Self::split(text)?;
         let forged = || CorrelationError::Forged(clip(text));
-        let bytes = unhex(mac).ok_or_else(forged)?;
+        let bytes = hex::decode(mac).map_err(|_| forged())?;
         if bytes.len() != MAC_BYTES {
             return Err(forged());
         }
@@ -106,27 +106,6 @@ impl Correlation {
 
 fn clip(text: &str) -> String {
     text.chars().take(200).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String can't fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
-        .collect()
 }
 
 #[cfg(test)]

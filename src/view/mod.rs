@@ -23,6 +23,7 @@ use crate::id::{SagaId, Timestamp};
 use crate::saga::journal::{self, JournalEntry};
 use crate::saga::{Saga, Status, apply, holdup};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
+use crate::verify::row_agrees;
 
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
 pub use steps::{StepStage, StepView, Until};
@@ -228,37 +229,18 @@ fn folded(head: &SagaHead, entries: &[JournalEntry]) -> Saga {
 }
 
 fn check(head: &SagaHead, entries: &[JournalEntry], saga: &Saga) -> JournalView {
-    let length = entries.len() as u64;
     let problem = match journal::verify(head.id, entries) {
         Err(error) => Some(error.to_string()),
-        Ok(_) if length != head.revision => Some(format!(
-            "the row is at entry {}, the journal ends at {length}",
-            head.revision
-        )),
-        Ok(hash) if hash != head.head_hash => {
-            Some("the row's hash is not that of the newest entry".to_owned())
-        }
-        Ok(_) if saga.status() != head.status => Some(format!(
-            "the row says {}, the journal says {}",
-            head.status,
-            saga.status()
-        )),
-        Ok(_) => None,
+        Ok(chain) => row_agrees(head, &chain, saga)
+            .err()
+            .map(|flaw| flaw.to_string()),
     };
     JournalView {
-        entries: length,
+        entries: entries.len() as u64,
         verified: problem.is_none(),
         problem,
-        head: hex(&head.head_hash),
+        head: hex::encode(head.head_hash),
     }
-}
-
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(digit).collect()
 }
 
 /// A duration as one says it: `12ms`, `1.5s`, `2m 5s`, `3h 20m`, `4d 1h`.

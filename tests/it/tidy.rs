@@ -22,6 +22,7 @@ const LAYERS: &[&str] = &[
     "definition",
     "saga",
     "store",
+    "verify",
     "broker",
     "engine",
     "participant",
