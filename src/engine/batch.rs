@@ -173,7 +173,9 @@ impl<'a> Batch<'a> {
             }
             Err(Refusal::NeverAsked { .. }) if !changed.open.fresh => Err(Rejection::Stale),
             // Nobody must be told that there is nothing to do because our copy is behind.
-            Err(_) if matches!(cause, Cause::Operator | Cause::Restart) && !changed.open.fresh => Err(Rejection::Stale),
+            Err(_) if matches!(cause, Cause::Operator | Cause::Restart) && !changed.open.fresh => {
+                Err(Rejection::Stale)
+            }
             Err(Refusal::NeverAsked { step, phase }) => Err(Rejection::wrong(
                 code::REPLY_UNEXPECTED,
                 format!("step `{step}` of saga {id} was never asked to {phase}"),

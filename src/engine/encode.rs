@@ -8,8 +8,8 @@ use crate::id::{MessageId, SagaId, Timestamp};
 use crate::message::correlation::{Correlation, Secret};
 use crate::message::{
     CONTENT_TYPE_JSON, Destination, HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_OUTCOME, HEADER_REASON,
-    HEADER_REPLACES, HEADER_SAGA, HEADER_SAGA_KEY, HEADER_TRACEPARENT, Headers, Message, Properties, REPLY_QUEUE,
-    START_QUEUE,
+    HEADER_REPLACES, HEADER_SAGA, HEADER_SAGA_KEY, HEADER_TRACEPARENT, Headers, Message,
+    Properties, REPLY_QUEUE, START_QUEUE,
 };
 use crate::saga::{Saga, Send, Starter};
 

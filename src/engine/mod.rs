@@ -20,6 +20,7 @@ pub mod catalogue;
 pub mod decode;
 mod encode;
 mod intake;
+pub mod plan;
 pub mod relay;
 mod schedule;
 mod starts;

@@ -97,7 +97,11 @@ impl Turn<'_> {
         self.events.push(event);
     }
 
-    pub(super) fn start(&mut self, input: Arc<Value>, starter: Option<Starter>) -> Result<(), Refusal> {
+    pub(super) fn start(
+        &mut self,
+        input: Arc<Value>,
+        starter: Option<Starter>,
+    ) -> Result<(), Refusal> {
         if self.saga.pass != Pass::New {
             return Err(Refusal::AlreadyStarted);
         }

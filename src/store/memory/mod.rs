@@ -21,8 +21,8 @@ use self::letters::{Audit, LetterRecord};
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
 use super::{
     Commit, CommitOutcome, Conflict, DeadLetter, DefinitionRow, JournalEntry, KeyMatch,
-    LIST_ROWS_MAX, ListFilter, LiveCount, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount,
-    SagaHead, SagaKey, SagaWrite, Snapshot, Store, StoreError, shape,
+    LIST_ROWS_MAX, ListFilter, LiveCount, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision,
+    SagaCount, SagaHead, SagaKey, SagaWrite, Snapshot, Store, StoreError, shape,
 };
 use crate::id::{SagaId, Timestamp};
 

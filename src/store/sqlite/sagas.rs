@@ -217,9 +217,7 @@ impl Store for SqliteStore {
             query.push(" AND status = ").push_bind(status.as_str());
         }
         if let Some(key) = &filter.key {
-            query
-                .push(" AND NOT superseded AND key = ")
-                .push_bind(key);
+            query.push(" AND NOT superseded AND key = ").push_bind(key);
         }
         let limit = rows::limit(filter.limit.min(LIST_ROWS_MAX));
         query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
