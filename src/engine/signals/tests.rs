@@ -480,6 +480,7 @@ steps:
         match start.await.unwrap().unwrap() {
             StartAnswer::Started(id) => *ids.entry(id).or_insert(0) += 1,
             StartAnswer::Existing(id, _) => *ids.entry(id).or_insert(0) += 1,
+            StartAnswer::Restarting { .. } => panic!("nothing restarts here"),
         }
     }
     assert_eq!(ids.into_values().collect::<Vec<_>>(), [20, 20]);
