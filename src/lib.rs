@@ -5,6 +5,7 @@
 
 pub mod aggregates;
 pub mod broker;
+pub mod canonical;
 pub mod cli;
 pub mod dead_letters;
 pub mod definition;

@@ -26,6 +26,7 @@ mod schema;
 mod seeds;
 mod serve;
 mod show;
+mod signal;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -50,7 +51,7 @@ Exit codes:
 Environment:
   DATABASE_URL        postgres://…, sqlite:FILE or FILE (default: backstitch.db)
   AMQP_URL            amqp://… or amqps://… (default: a broker inside the process)
-  BACKSTITCH_URL      the node that `start`, `cancel`, `retry`, … talk to
+  BACKSTITCH_URL      the node that `start`, `signal`, `cancel`, `retry`, … talk to
   BACKSTITCH_LISTEN   where `serve` and `dev` answer HTTP requests
   RUST_LOG            what is logged, such as `info` or `backstitch=debug`";
 
@@ -86,6 +87,8 @@ enum Command {
     List(list::Arguments),
     /// Show a saga: where it stands, what is still to come, what happened.
     Show(show::Arguments),
+    /// Tell a saga that waits for something from outside.
+    Signal(signal::Arguments),
     /// Roll a saga back, while that is still possible.
     Cancel(operator::Arguments),
     /// Try again at once what waits for a person or for its next attempt.
@@ -129,6 +132,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Start(arguments) => start::run(&arguments),
         Command::Cancel(arguments) => operator::run("cancel", &arguments),
         Command::Retry(arguments) => operator::retry(&arguments),
+        Command::Signal(arguments) => signal::run(&arguments),
         Command::Skip(arguments) => operator::skip(&arguments),
         Command::Pause(arguments) => operator::run("pause", &arguments),
         Command::Resume(arguments) => operator::run("resume", &arguments),

@@ -14,7 +14,7 @@ use crate::definition::{Definition, parse_stored};
 use crate::id::SagaId;
 use crate::saga::Status;
 use crate::store::{SagaKey, Store};
-use crate::view::{History, SagaView, StepView, read_history, spoken};
+use crate::view::{History, SagaView, SignalView, StepView, read_history, spoken};
 
 /// Widest reply on a step's line, in characters.
 const REPLY_CHARS_MAX: usize = 60;
@@ -102,6 +102,11 @@ pub(super) fn as_text(view: &SagaView) -> String {
     let _ = writeln!(text, "\nSteps");
     let rows: Vec<Vec<String>> = view.steps.iter().map(step_row).collect();
     indented(&mut text, &output::table(&rows));
+    if !view.signals.is_empty() {
+        let _ = writeln!(text, "\nSignals kept for a wait to come");
+        let rows: Vec<Vec<String>> = view.signals.iter().map(signal_row).collect();
+        indented(&mut text, &output::table(&rows));
+    }
     let _ = writeln!(text, "\nTimeline");
     timeline(&mut text, view);
     text.push('\n');
@@ -190,6 +195,11 @@ fn step_row(step: &StepView) -> Vec<String> {
     ]
 }
 
+fn signal_row(signal: &SignalView) -> Vec<String> {
+    let body = shortened(&signal.body.to_string(), REPLY_CHARS_MAX);
+    vec![signal.name.clone(), body, printable(&signal.id)]
+}
+
 fn attempts(step: &StepView) -> String {
     match (step.attempt, step.attempts_max) {
         (0 | 1, _) => String::new(),
@@ -202,10 +212,15 @@ fn attempts(step: &StepView) -> String {
 fn detail(step: &StepView) -> String {
     let mut parts = Vec::new();
     if let Some(waiting) = &step.waiting {
+        let what = match (&waiting.signal, waiting.r#for) {
+            (Some(signal), _) => format!("waits for signal `{signal}`"),
+            (None, "time") => "sleeps".to_owned(),
+            (None, what) => format!("waits for a {what}"),
+        };
         parts.push(match (&waiting.until, waiting.r#for) {
             (Some(until), "retry") => format!("tried again at {}", whole_seconds(until)),
-            (Some(until), what) => format!("waits for a {what} until {}", whole_seconds(until)),
-            (None, what) => format!("waits for a {what}"),
+            (Some(until), _) => format!("{what} until {}", whole_seconds(until)),
+            (None, _) => what,
         });
     }
     if let Some(reason) = &step.reason {

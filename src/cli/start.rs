@@ -37,7 +37,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let input = input(&arguments.input)?;
+    let input = json_argument("the input", &arguments.input)?;
     let client = arguments.node.client()?;
     let path = format!("/sagas/{}", segment(&arguments.name));
     let answer = client.post(&path, &input)?;
@@ -143,8 +143,8 @@ fn outcome(answer: &Answer) -> String {
     format!("{status}{detail}\n")
 }
 
-/// The input, as JSON.
-fn input(text: &str) -> Result<Value, Failure> {
+/// An argument that is JSON, `@FILE` or `-` for stdin; `what` it is, for messages.
+pub(super) fn json_argument(what: &str, text: &str) -> Result<Value, Failure> {
     let read = match (text, text.strip_prefix('@')) {
         ("-", _) => {
             let mut text = String::new();
@@ -152,7 +152,7 @@ fn input(text: &str) -> Result<Value, Failure> {
             std::io::stdin()
                 .take(BODY_BYTES_MAX as u64 + 1)
                 .read_to_string(&mut text)
-                .map_err(|error| Failure::new(format!("can't read the input: {error}")))?;
+                .map_err(|error| Failure::new(format!("can't read {what}: {error}")))?;
             text
         }
         (_, Some(file)) => std::fs::read_to_string(file)
@@ -161,11 +161,11 @@ fn input(text: &str) -> Result<Value, Failure> {
     };
     if read.len() > BODY_BYTES_MAX {
         return Err(Failure::new(format!(
-            "the input is larger than {BODY_BYTES_MAX} bytes; keep large things elsewhere and send a reference"
+            "{what} is larger than {BODY_BYTES_MAX} bytes; keep large things elsewhere and send a reference"
         )));
     }
     serde_json::from_str(&read)
-        .map_err(|error| Failure::new(format!("the input is not JSON: {error}")))
+        .map_err(|error| Failure::new(format!("{what} is not JSON: {error}")))
 }
 
 /// A duration such as `30s`, `1m 30s`, `500ms`.

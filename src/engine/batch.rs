@@ -3,7 +3,8 @@
 //! No I/O here: the worker loads before and commits after. Works whose saga turns out to conflict
 //! come back unharmed, to be decided again on what is then stored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::json;
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use super::cache::Open;
 use super::decode::Undecodable;
 use super::encode::Encoder;
+use super::signals::{SignalAnswer, SignalError, code_of};
 use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
 use super::worker::Node;
 use crate::error::{Code, code};
@@ -37,13 +39,13 @@ pub(super) enum Found {
 }
 
 /// A saga that this batch changes.
-struct Changed {
-    open: Open,
+pub(super) struct Changed {
+    pub(super) open: Open,
     expected: Revision,
     entries: Vec<JournalEntry>,
-    outbox: Vec<OutboxMessage>,
+    pub(super) outbox: Vec<OutboxMessage>,
     snapshot: Option<Snapshot>,
-    dirty: bool,
+    pub(super) dirty: bool,
 }
 
 /// A work that is decided, and what its caller will hear if the commit succeeds.
@@ -54,6 +56,8 @@ pub(super) struct Decided {
     pub(super) answer: Option<Result<StartAnswer, StartError>>,
     /// What an operator will hear.
     pub(super) told: Result<(), OperateError>,
+    /// What the sender of a signal will hear; none if nobody could be told.
+    pub(super) signalled: Option<Result<SignalAnswer, SignalError>>,
 }
 
 /// Works and what follows from them.
@@ -62,8 +66,9 @@ pub(super) struct Batch<'a> {
     pub(super) now: Timestamp,
     pub(super) found: BTreeMap<SagaId, Found>,
     pub(super) keys: BTreeMap<SagaKey, Option<KeyMatch>>,
-    changed: BTreeMap<SagaId, Changed>,
-    pub(super) starting: BTreeSet<SagaKey>,
+    pub(super) changed: BTreeMap<SagaId, Changed>,
+    /// Sagas that begin in this batch.
+    pub(super) starting: BTreeMap<SagaKey, SagaId>,
     pub(super) outbox: Vec<OutboxMessage>,
     letters: Vec<DeadLetter>,
     sent: Vec<Uuid>,
@@ -85,7 +90,7 @@ impl<'a> Batch<'a> {
             found,
             keys,
             changed: BTreeMap::new(),
-            starting: BTreeSet::new(),
+            starting: BTreeMap::new(),
             outbox: Vec::new(),
             letters: Vec::new(),
             sent: Vec::new(),
@@ -112,6 +117,10 @@ impl<'a> Batch<'a> {
                 let (saga, input) = (*saga, input.clone());
                 self.tell(work, saga, input);
             }
+            Job::Signal(request) => {
+                let request = Arc::clone(request);
+                self.decide_signal(work, &request);
+            }
             Job::Bury { letter, starter } => {
                 let (letter, starter) = (DeadLetter::clone(letter), starter.clone());
                 self.bury(letter, starter.as_ref());
@@ -125,8 +134,7 @@ impl<'a> Batch<'a> {
             // A person's action that is known already is done.
             Ok(()) | Err(Rejection::Nothing) => Ok(()),
             Err(Rejection::Stale) => {
-                self.node.is_wary();
-                self.again.push(work);
+                self.look_closer(work);
                 return;
             }
             Err(Rejection::Wrong(wrong)) => {
@@ -146,7 +154,14 @@ impl<'a> Batch<'a> {
             saga: Some(id),
             answer: None,
             told,
+            signalled: None,
         });
+    }
+
+    /// Our copy of a saga may be behind: decides again on what is stored.
+    pub(super) fn look_closer(&mut self, work: Work) {
+        self.node.is_wary();
+        self.again.push(work);
     }
 
     /// Decides one input of one saga and keeps what follows.
@@ -176,12 +191,30 @@ impl<'a> Batch<'a> {
             Err(_) if matches!(cause, Cause::Operator | Cause::Restart) && !changed.open.fresh => {
                 Err(Rejection::Stale)
             }
+            // Nor may a signal be refused for what is not stored yet.
+            Err(
+                Refusal::Ended
+                | Refusal::TooManySignals
+                | Refusal::NoSuchSignal(_)
+                | Refusal::NotPossible(_),
+            ) if cause == Cause::Signal && (changed.dirty || !changed.open.fresh) => {
+                Err(Rejection::Stale)
+            }
             Err(Refusal::NeverAsked { step, phase }) => Err(Rejection::wrong(
                 code::REPLY_UNEXPECTED,
                 format!("step `{step}` of saga {id} was never asked to {phase}"),
             )),
-            Err(refusal @ (Refusal::Ended | Refusal::TooManySignals | Refusal::NotPossible(_))) => {
-                Err(Rejection::wrong(code::NOT_POSSIBLE, refusal.to_string()))
+            Err(
+                refusal @ (Refusal::Ended
+                | Refusal::TooManySignals
+                | Refusal::NoSuchSignal(_)
+                | Refusal::NotPossible(_)),
+            ) => {
+                let code = match cause {
+                    Cause::Signal => code_of(&refusal),
+                    _ => code::NOT_POSSIBLE,
+                };
+                Err(Rejection::wrong(code, refusal.to_string()))
             }
             Err(Refusal::Settled | Refusal::AlreadyStarted) => {
                 if cause == Cause::Timer {
@@ -333,6 +366,7 @@ impl<'a> Batch<'a> {
             saga,
             answer,
             told,
+            signalled: None,
         });
     }
 

@@ -141,9 +141,14 @@ impl Catalogue {
         self.versions.get(&(name.to_owned(), version))
     }
 
-    /// What new sagas start with, by name.
-    pub fn all_newest(&self) -> impl Iterator<Item = &Arc<Definition>> {
+    /// What new sagas start with, of all names.
+    pub fn newest_of_all(&self) -> impl Iterator<Item = &Arc<Definition>> {
         self.newest.values()
+    }
+
+    /// Everything that any saga may keep.
+    pub fn all_versions(&self) -> impl Iterator<Item = &Arc<Definition>> {
+        self.versions.values()
     }
 
     /// Names that can be started, for messages to people.
@@ -176,7 +181,7 @@ async fn refuse_what_is_needed(
     Ok(())
 }
 
-/// Refuses what is checked but not run yet: signals, sub-sagas, and starts by events.
+/// Refuses what is checked but not run yet: sub-sagas.
 pub(super) fn check_runnable(definition: &Definition) -> Result<(), CatalogueError> {
     let refused = |line, what| CatalogueError::NotYet {
         name: definition.name.clone(),
@@ -184,15 +189,9 @@ pub(super) fn check_runnable(definition: &Definition) -> Result<(), CatalogueErr
         what,
     };
     for node in &definition.nodes {
-        match &node.kind {
-            NodeKind::Wait(_) => return Err(refused(node.line, "wait")),
-            NodeKind::Saga(_) => return Err(refused(node.line, "saga")),
-            _ => {}
+        if matches!(node.kind, NodeKind::Saga(_)) {
+            return Err(refused(node.line, "saga"));
         }
-    }
-    let start = &definition.start;
-    if !start.on.is_empty() {
-        return Err(refused(1, "start.on"));
     }
     Ok(())
 }

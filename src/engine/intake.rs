@@ -1,5 +1,5 @@
-//! Where work comes from: the start queue, the reply queue, the clock, and commands that no queue
-//! took. Each is decoded here and handed to the worker that looks after its saga.
+//! Where work comes from: the queues (starts, replies, signals, domain events), the clock, and
+//! commands that no queue took. Each is decoded here and handed to the worker that looks after its saga.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::decode::{StartRequest, Undecodable, decode_reply, decode_start, starter_of};
+use super::signals::{Addressee, decode_signal};
 use super::succession::decode_successor;
 use super::work::{Job, Origin, Work};
 use super::worker::{BATCH_MAX, Node};
@@ -17,7 +18,9 @@ use crate::broker::{Acks, Consumer, Delivery};
 use crate::environment::Shutdown;
 use crate::error::code;
 use crate::message::correlation::Correlation;
-use crate::message::{Destination, Message, Outcome, REPLY_QUEUE, START_QUEUE};
+use crate::message::{
+    DOMAIN_EVENT_QUEUE, Destination, Message, Outcome, REPLY_QUEUE, SIGNAL_QUEUE, START_QUEUE,
+};
 use crate::saga::{Input, Reply};
 use crate::store::{DeadLetter, OutboxMessage};
 
@@ -36,6 +39,11 @@ impl Workers {
         match &work.job {
             Job::Tell { saga, .. } | Job::Succeed { replaces: saga } => saga.hash(&mut hasher),
             Job::Start { request, .. } => request.key.hash(&mut hasher),
+            Job::Signal(request) => match &request.to {
+                Addressee::Saga(saga) => saga.hash(&mut hasher),
+                // Behind the start of this very saga, if that is on its way.
+                Addressee::Key(key) => key.key.hash(&mut hasher),
+            },
             Job::Bury { letter, .. } => letter.id.hash(&mut hasher),
         }
         let worker = usize::try_from(hasher.finish() % self.0.len() as u64).unwrap_or(0);
@@ -68,6 +76,10 @@ impl Node {
                 tracing::error!(queue, "the queue can't be consumed any more");
                 break;
             }
+            if queue == DOMAIN_EVENT_QUEUE {
+                self.receive_events(batch, &acks, &workers).await;
+                continue;
+            }
             for delivery in batch {
                 workers.give(self.decode(queue, delivery, &acks)).await;
             }
@@ -80,6 +92,7 @@ impl Node {
         let Delivery { tag, message, .. } = delivery;
         let decoded = match queue {
             START_QUEUE => self.decode_start(&message),
+            SIGNAL_QUEUE => decode_signal(&message).map(|signal| Job::Signal(Arc::new(signal))),
             _ => decode_reply(&message, &self.secret).map(|(saga, reply)| Job::Tell {
                 saga,
                 input: Input::Reply(reply),
@@ -92,7 +105,7 @@ impl Node {
                 reason,
                 ..letter()
             };
-            let starter = (queue == START_QUEUE)
+            let starter = (queue != REPLY_QUEUE)
                 .then(|| starter_of(&letter.message))
                 .flatten();
             Job::Bury {
@@ -124,7 +137,7 @@ impl Node {
 
     /// How this delivery becomes a dead letter, should it come to that. A message with an id gets
     /// the same row however often it is delivered.
-    fn letter(
+    pub(super) fn letter(
         &self,
         queue: &'static str,
         message: Message,
@@ -240,4 +253,4 @@ fn letter_id(queue: &str, message: &Message) -> Option<Uuid> {
 }
 
 /// The queues that are received from.
-pub(super) const QUEUES: [&str; 2] = [START_QUEUE, REPLY_QUEUE];
+pub(super) const QUEUES: [&str; 4] = [START_QUEUE, REPLY_QUEUE, SIGNAL_QUEUE, DOMAIN_EVENT_QUEUE];

@@ -53,7 +53,7 @@ impl Node {
     pub(super) async fn keep_schedules(self: Arc<Self>, workers: Workers) {
         let scheduled: Vec<Arc<Definition>> = self
             .catalogue
-            .all_newest()
+            .newest_of_all()
             .filter(|definition| definition.start.every.is_some())
             .cloned()
             .collect();

@@ -30,7 +30,7 @@ impl Batch<'_> {
             return;
         }
         // Two starts of one key in one batch: the second one waits until the first is stored.
-        if !self.starting.insert(key) {
+        if self.starting.contains_key(&key) {
             self.again.push(work);
             return;
         }
@@ -38,6 +38,7 @@ impl Batch<'_> {
             Some(succession) => succession.saga,
             None => SagaId(self.node.environment.new_id()),
         };
+        self.starting.insert(key, id);
         let definition = Arc::clone(&request.definition);
         let line = request.line();
         let saga = Saga::new(id, &definition.name, &request.key, self.now);

@@ -6,10 +6,11 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::decode::StartRequest;
+use super::signals::{Addressee, SignalAnswer, SignalError, SignalRequest};
 use crate::broker::{Acks, DeliveryTag};
 use crate::id::SagaId;
 use crate::saga::{Input, Starter, Status};
-use crate::store::DeadLetter;
+use crate::store::{DeadLetter, SagaKey};
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub(super) enum Job {
     Succeed { replaces: SagaId },
     /// Tell a saga something.
     Tell { saga: SagaId, input: Input },
+    /// Tell a saga, named by its id or key, of something from outside.
+    Signal(Arc<SignalRequest>),
     /// Keep a message nobody can handle, and tell the one who wanted a saga, if any.
     Bury {
         letter: Box<DeadLetter>,
@@ -31,11 +34,28 @@ pub(super) enum Job {
 }
 
 impl Job {
-    /// The saga it is about, if there is one already.
+    /// The saga it is about, if it names one by its id; what a signal is for, its request says.
     pub(super) fn saga(&self) -> Option<SagaId> {
         match self {
             Self::Tell { saga, .. } | Self::Succeed { replaces: saga } => Some(*saga),
-            Self::Start { .. } | Self::Bury { .. } => None,
+            Self::Start { .. } | Self::Signal(_) | Self::Bury { .. } => None,
+        }
+    }
+
+    /// The key whose saga must be looked up first.
+    pub(super) fn key(&self) -> Option<SagaKey> {
+        match self {
+            Self::Start {
+                request,
+                key_taken: true,
+            } => Some(request.saga_key()),
+            Self::Signal(request) => match &request.to {
+                Addressee::Key(key) => Some(key.clone()),
+                Addressee::Saga(_) => None,
+            },
+            Self::Start { .. } | Self::Succeed { .. } | Self::Tell { .. } | Self::Bury { .. } => {
+                None
+            }
         }
     }
 }
@@ -59,6 +79,8 @@ pub(super) enum Origin {
     Caller(Option<oneshot::Sender<Result<StartAnswer, StartError>>>),
     /// A person in this process (HTTP), who told a saga something.
     Operator(oneshot::Sender<Result<(), OperateError>>),
+    /// Somebody in this process (HTTP), who sent a saga a signal.
+    Signaller(oneshot::Sender<Result<SignalAnswer, SignalError>>),
     /// An outbox row whose message no queue took; it goes once this is committed.
     Outbox(Uuid),
     /// Nobody: if it is lost, the clock brings it again.

@@ -15,7 +15,9 @@ use super::EngineOptions;
 use super::batch::{Batch, Decided, Found, Parts};
 use super::cache::{Cache, Open};
 use super::catalogue::Catalogue;
+use super::events::EventRules;
 use super::relay::Relay;
+use super::signals::{SignalAnswer, SignalError};
 use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
 use crate::broker::{Acks, DeliveryTag};
 use crate::environment::{Environment, Shutdown};
@@ -41,6 +43,7 @@ pub(super) struct Node {
     pub(super) environment: Arc<dyn Environment>,
     pub(super) store: Arc<dyn Store>,
     pub(super) catalogue: Catalogue,
+    pub(super) events: Mutex<Arc<EventRules>>,
     pub(super) secret: Secret,
     pub(super) options: EngineOptions,
     pub(super) relay: Arc<Relay>,
@@ -130,6 +133,9 @@ impl Node {
             Origin::Operator(operator) => {
                 drop(operator.send(Err(OperateError::Unavailable(error.to_string()))));
             }
+            Origin::Signaller(sender) => {
+                drop(sender.send(Err(SignalError::Unavailable(error.to_string()))));
+            }
             Origin::Caller(None) | Origin::Outbox(_) | Origin::Timer => {}
         }
     }
@@ -200,7 +206,10 @@ impl Node {
         works: &[Work],
     ) -> Result<(BTreeMap<SagaId, Found>, BTreeMap<SagaKey, Option<KeyMatch>>), StoreError> {
         let keys = self.find_keys(works).await?;
-        let told = works.iter().filter_map(|work| work.job.saga());
+        let told = works.iter().filter_map(|work| match &work.job {
+            Job::Signal(request) => request.saga(&keys),
+            job => job.saga(),
+        });
         let ids: BTreeSet<SagaId> = told.chain(holders(works, &keys)).collect();
         let wary = self.wary.load(Ordering::Relaxed);
         let mut found = BTreeMap::new();
@@ -244,16 +253,7 @@ impl Node {
         &self,
         works: &[Work],
     ) -> Result<BTreeMap<SagaKey, Option<KeyMatch>>, StoreError> {
-        let keys: BTreeSet<SagaKey> = works
-            .iter()
-            .filter_map(|work| match &work.job {
-                Job::Start {
-                    request,
-                    key_taken: true,
-                } => Some(request.saga_key()),
-                _ => None,
-            })
-            .collect();
+        let keys: BTreeSet<SagaKey> = works.iter().filter_map(|work| work.job.key()).collect();
         if keys.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -374,7 +374,11 @@ fn acknowledge(stored: &[Decided]) {
 
 fn answer(stored: Vec<Decided>) {
     for Decided {
-        work, answer, told, ..
+        work,
+        answer,
+        told,
+        signalled,
+        ..
     } in stored
     {
         if let (Job::Start { request, .. }, Some(Ok(StartAnswer::Started(_)))) =
@@ -382,10 +386,14 @@ fn answer(stored: Vec<Decided>) {
         {
             metric::started(&request.definition.name);
         }
+        if let Some(Ok(SignalAnswer::Accepted(_))) = &signalled {
+            metric::signalled();
+        }
         // The caller may have gone away; the saga runs all the same.
         match (work.origin, answer) {
             (Origin::Caller(Some(caller)), Some(answer)) => drop(caller.send(answer)),
             (Origin::Operator(operator), _) => drop(operator.send(told)),
+            (Origin::Signaller(sender), _) => drop(signalled.map(|heard| sender.send(heard))),
             _ => {}
         }
     }

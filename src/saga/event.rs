@@ -393,6 +393,9 @@ pub enum Refusal {
     /// A signal or a person's action for a saga that has ended.
     #[error("this saga has ended")]
     Ended,
+    /// A signal that no `wait` of the saga's definition is about.
+    #[error("no `wait` of this saga is for a signal called `{0}`")]
+    NoSuchSignal(String),
     /// More signals than a saga keeps.
     #[error("this saga keeps as many signals as it may; nothing waits for them")]
     TooManySignals,

@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::definition::Definition;
 use crate::id::{SagaId, Timestamp};
 use crate::saga::journal::{self, JournalEntry};
-use crate::saga::{Saga, Status, apply, holdup};
+use crate::saga::{Saga, Signal, Status, apply, holdup};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
 use crate::verify::row_agrees;
 
@@ -159,10 +159,33 @@ pub struct SagaView {
     pub replaced_by: Option<ReplacedBy>,
     /// Its steps in the definition's order, those still to come included.
     pub steps: Vec<StepView>,
+    /// Signals that came and that no `wait` has taken yet, oldest first.
+    pub signals: Vec<SignalView>,
     /// What happened, in order.
     pub timeline: Vec<Moment>,
     /// Whether the journal is what was written.
     pub journal: JournalView,
+}
+
+/// A signal that is kept unread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SignalView {
+    /// Its name.
+    pub name: String,
+    /// What it is deduplicated by.
+    pub id: String,
+    /// Its payload.
+    pub body: Arc<Value>,
+}
+
+impl SignalView {
+    fn new(signal: &Signal) -> Self {
+        Self {
+            name: signal.name.clone(),
+            id: signal.id.clone(),
+            body: Arc::clone(&signal.body),
+        }
+    }
 }
 
 /// A restart, seen from the saga that gives way.
@@ -212,6 +235,7 @@ impl SagaView {
                 waiting: holdup(saga.status()),
             }),
             steps,
+            signals: saga.signals.iter().map(SignalView::new).collect(),
             timeline: timeline::moments(definition, head.started_at, entries),
             journal: check(head, entries, &saga),
         }

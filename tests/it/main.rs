@@ -11,6 +11,7 @@ mod demo;
 mod end_to_end;
 mod fixture;
 mod python_participant;
+mod signals;
 mod simulation;
 mod store_postgres;
 mod tidy;

@@ -18,6 +18,7 @@ const LAYERS: &[&str] = &[
     "error",
     "environment",
     "metric",
+    "canonical",
     "message",
     "definition",
     "saga",
