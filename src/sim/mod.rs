@@ -13,6 +13,8 @@ pub mod network;
 pub mod scheduler;
 mod shop;
 pub mod stage;
+#[cfg(test)]
+mod starts_tests;
 
 use std::fmt;
 use std::sync::Arc;
