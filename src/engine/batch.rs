@@ -18,7 +18,7 @@ use crate::error::{Code, code};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
 use crate::saga::journal::{Cause, JournalEntry, Record};
-use crate::saga::{Decision, Input, Refusal, Starter, Status, decide_sabotaged};
+use crate::saga::{Decision, Input, Refusal, Saga, Starter, Status, decide_sabotaged};
 use crate::store::{
     Commit, DeadLetter, KeyMatch, OutboxMessage, Revision, SagaKey, SagaWrite, Snapshot,
 };
@@ -105,6 +105,10 @@ impl<'a> Batch<'a> {
                 let (request, key_taken) = (request.clone(), *key_taken);
                 self.decide_start(work, request, key_taken);
             }
+            Job::Child(wanted) => {
+                let wanted = wanted.clone();
+                self.decide_child(work, &wanted);
+            }
             Job::Tell { saga, input } => {
                 let (saga, input) = (*saga, input.clone());
                 self.tell(work, saga, input);
@@ -121,11 +125,7 @@ impl<'a> Batch<'a> {
         let told = match self.turn(id, input) {
             // A person's action that is known already is done.
             Ok(()) | Err(Rejection::Nothing) => Ok(()),
-            Err(Rejection::Stale) => {
-                self.node.wary.store(WARY_BATCHES, Ordering::Relaxed);
-                self.again.push(work);
-                return;
-            }
+            Err(Rejection::Stale) => return self.again_and_wary(work),
             Err(Rejection::Wrong(wrong)) => {
                 if let Origin::Delivery { letter, .. } = &work.origin {
                     let letter = DeadLetter {
@@ -146,6 +146,26 @@ impl<'a> Batch<'a> {
         });
     }
 
+    /// Our copy of the work's saga may be behind: to be decided again when it is not.
+    pub(super) fn again_and_wary(&mut self, work: Work) {
+        self.node.wary.store(WARY_BATCHES, Ordering::Relaxed);
+        self.again.push(work);
+    }
+
+    /// A saga that this batch has looked at.
+    pub(super) fn saga(&self, id: SagaId) -> Option<&Saga> {
+        self.changed.get(&id).map(|changed| &changed.open.saga)
+    }
+
+    /// A message about a saga that its decision does not have. If the saga is changed by this
+    /// batch, what it says may follow from that, so both are stored or neither is.
+    pub(super) fn add_message(&mut self, saga: SagaId, row: OutboxMessage) {
+        match self.changed.get_mut(&saga) {
+            Some(changed) if changed.dirty => changed.outbox.push(row),
+            _ => self.outbox.push(row),
+        }
+    }
+
     /// Decides one input of one saga and keeps what follows.
     pub(super) fn turn(&mut self, id: SagaId, input: Input) -> Result<(), Rejection> {
         let now = self.now;
@@ -157,6 +177,7 @@ impl<'a> Batch<'a> {
             Input::Wake => Cause::Timer,
             Input::Signal(_) => Cause::Signal,
             Input::Operator(_) => Cause::Operator,
+            Input::Parent(_) => Cause::Parent,
         };
         let open = &mut changed.open;
         let before = open.head.status;
@@ -168,8 +189,11 @@ impl<'a> Batch<'a> {
                 Ok(())
             }
             Err(Refusal::NeverAsked { .. }) if !changed.open.fresh => Err(Rejection::Stale),
-            // A person must not be told that there is nothing to do because our copy is behind.
-            Err(_) if cause == Cause::Operator && !changed.open.fresh => Err(Rejection::Stale),
+            // A person, or a parent, must not be told that there is nothing to do because our copy
+            // is behind.
+            Err(_) if matches!(cause, Cause::Operator | Cause::Parent) && !changed.open.fresh => {
+                Err(Rejection::Stale)
+            }
             Err(Refusal::NeverAsked { step, phase }) => Err(Rejection::wrong(
                 code::REPLY_UNEXPECTED,
                 format!("step `{step}` of saga {id} was never asked to {phase}"),

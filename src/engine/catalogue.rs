@@ -139,7 +139,7 @@ impl Catalogue {
     }
 }
 
-/// Refuses what is checked but not run yet: signals, sub-sagas, and starts other than by command.
+/// Refuses what is checked but not run yet: signals, and starts other than by command.
 fn check_runnable(definition: &Definition) -> Result<(), CatalogueError> {
     let refused = |line, what| CatalogueError::NotYet {
         name: definition.name.clone(),
@@ -149,7 +149,6 @@ fn check_runnable(definition: &Definition) -> Result<(), CatalogueError> {
     for node in &definition.nodes {
         match &node.kind {
             NodeKind::Wait(_) => return Err(refused(node.line, "wait")),
-            NodeKind::Saga(_) => return Err(refused(node.line, "saga")),
             _ => {}
         }
     }

@@ -43,7 +43,7 @@ pub struct Undecodable {
 }
 
 impl Undecodable {
-    fn new(code: Code, reason: impl Into<String>) -> Self {
+    pub(super) fn new(code: Code, reason: impl Into<String>) -> Self {
         Self {
             code,
             reason: reason.into(),
@@ -172,7 +172,7 @@ pub fn decode_reply(message: &Message, secret: &Secret) -> Result<(SagaId, Reply
     ))
 }
 
-fn json_body(message: &Message) -> Result<Value, Undecodable> {
+pub(super) fn json_body(message: &Message) -> Result<Value, Undecodable> {
     if message.body.len() > BODY_BYTES_MAX {
         return Err(Undecodable::new(
             code::BODY_TOO_LARGE,

@@ -9,12 +9,14 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::children::decode_child;
 use super::decode::{StartRequest, Undecodable, decode_reply, decode_start, starter_of};
 use super::work::{Job, Origin, Work};
 use super::worker::{BATCH_MAX, Node};
 use crate::broker::{Acks, Consumer, Delivery};
 use crate::environment::Shutdown;
 use crate::error::code;
+use crate::message::child::ChildCommand;
 use crate::message::correlation::Correlation;
 use crate::message::{Message, Outcome, REPLY_QUEUE, START_QUEUE};
 use crate::saga::{Input, Reply};
@@ -34,6 +36,7 @@ impl Workers {
         let mut hasher = std::hash::DefaultHasher::new();
         match &work.job {
             Job::Tell { saga, .. } => saga.hash(&mut hasher),
+            Job::Child(wanted) => wanted.child.hash(&mut hasher),
             Job::Start { request, .. } => request.key.hash(&mut hasher),
             Job::Bury { letter, .. } => letter.id.hash(&mut hasher),
         }
@@ -91,9 +94,8 @@ impl Node {
                 reason,
                 ..letter()
             };
-            let starter = (queue == START_QUEUE)
-                .then(|| starter_of(&letter.message))
-                .flatten();
+            let is_start = queue == START_QUEUE && !ChildCommand::is_meant(&letter.message);
+            let starter = is_start.then(|| starter_of(&letter.message)).flatten();
             Job::Bury {
                 letter: Box::new(letter),
                 starter,
@@ -110,6 +112,10 @@ impl Node {
     }
 
     fn decode_start(&self, message: &Message) -> Result<Job, Undecodable> {
+        if ChildCommand::is_meant(message) {
+            let wanted = decode_child(message, &self.secret, &self.catalogue)?;
+            return Ok(Job::Child(Box::new(wanted)));
+        }
         let request: StartRequest = decode_start(message, &self.catalogue)?;
         Ok(Job::Start {
             request,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::children::ChildWork;
 use super::decode::StartRequest;
 use crate::broker::{Acks, DeliveryTag};
 use crate::id::SagaId;
@@ -19,6 +20,8 @@ pub(super) enum Job {
         request: StartRequest,
         key_taken: bool,
     },
+    /// What a saga wants of one that it runs.
+    Child(Box<ChildWork>),
     /// Tell a saga something.
     Tell { saga: SagaId, input: Input },
     /// Keep a message nobody can handle, and tell the one who wanted a saga, if any.
@@ -33,6 +36,7 @@ impl Job {
     pub(super) fn saga(&self) -> Option<SagaId> {
         match self {
             Self::Tell { saga, .. } => Some(*saga),
+            Self::Child(wanted) => Some(wanted.child),
             Self::Start { .. } | Self::Bury { .. } => None,
         }
     }

@@ -326,8 +326,11 @@ impl Node {
 fn undecided(lost: Decided, conflicts: &BTreeMap<SagaId, Conflict>) -> Work {
     let mut work = lost.work;
     let conflict = lost.saga.and_then(|id| conflicts.get(&id));
-    if let Job::Start { key_taken, .. } = &mut work.job {
-        *key_taken = conflict == Some(&Conflict::KeyTaken);
+    let taken = conflict == Some(&Conflict::KeyTaken);
+    match &mut work.job {
+        Job::Start { key_taken, .. } => *key_taken = taken,
+        Job::Child(wanted) => wanted.key_taken = taken,
+        Job::Tell { .. } | Job::Bury { .. } => {}
     }
     work
 }

@@ -77,6 +77,8 @@ pub enum Bug {
     NoDedupe,
     /// Roll-back leaves out steps whose outcome nobody knows.
     UnknownNotCompensated,
+    /// A saga that another one runs does not wait for that one at its pivot.
+    ChildrenRush,
 }
 
 /// How a good run went.
@@ -227,6 +229,7 @@ impl World {
                 sabotage: Sabotage {
                     forget_unknown: self.bug == Some(Bug::UnknownNotCompensated),
                     ack_before_commit: self.bug == Some(Bug::AckBeforeCommit),
+                    rush_children: self.bug == Some(Bug::ChildrenRush),
                 },
                 ..engine::EngineOptions::default()
             },

@@ -25,7 +25,7 @@ use crate::saga::{Saga, Status, apply};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
 
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
-pub use steps::{StepStage, StepView, Until};
+pub use steps::{ChildView, StepStage, StepView, Until};
 pub use timeline::{EventView, Moment};
 
 /// Journal entries read at once.
@@ -146,12 +146,24 @@ pub struct SagaView {
     pub output: Option<Arc<Value>>,
     /// Past it, and before the pivot, it is rolled back.
     pub deadline: Option<String>,
+    /// The saga that runs it, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentView>,
     /// Its steps in the definition's order, those still to come included.
     pub steps: Vec<StepView>,
     /// What happened, in order.
     pub timeline: Vec<Moment>,
     /// Whether the journal is what was written.
     pub journal: JournalView,
+}
+
+/// The saga that runs another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ParentView {
+    /// Its id.
+    pub saga_id: SagaId,
+    /// Its block.
+    pub step: String,
 }
 
 /// What checking the journal found.
@@ -183,6 +195,10 @@ impl SagaView {
             input: Arc::clone(&saga.input),
             output: saga.output.clone(),
             deadline: text_of(saga.deadline),
+            parent: saga.family.as_ref().map(|family| ParentView {
+                saga_id: family.parent.saga,
+                step: family.parent.step.to_string(),
+            }),
             steps,
             timeline: timeline::moments(definition, head.started_at, entries),
             journal: check(head, entries, &saga),
