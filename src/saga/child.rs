@@ -195,12 +195,12 @@ impl Turn<'_> {
                 input,
                 refused: Some(reason),
             } => {
-                self.never_begin(parent, input, reason);
+                self.never_begin(parent, input, reason, Phase::Reserve);
                 Ok(())
             }
             ParentOrder::Compensate { parent } => {
                 let reason = format!("rolled back by saga {} before it began", parent.saga);
-                self.never_begin(parent, Arc::default(), reason);
+                self.never_begin(parent, Arc::default(), reason, Phase::Compensate);
                 Ok(())
             }
             ParentOrder::Confirm => Err(Refusal::Settled),
@@ -208,7 +208,7 @@ impl Turn<'_> {
     }
 
     /// Born compensated: so that what comes late finds that it is too late.
-    fn never_begin(&mut self, parent: Parent, input: Arc<Value>, reason: String) {
+    fn never_begin(&mut self, parent: Parent, input: Arc<Value>, reason: String, phase: Phase) {
         self.emit(Event::ChildOf(parent));
         self.emit(Event::Started {
             input,
@@ -218,6 +218,7 @@ impl Turn<'_> {
         });
         self.emit(Event::RollbackStarted { reason });
         self.emit(Event::Compensated { at: self.now });
+        self.answer_parent_about(phase);
     }
 
     fn asked(&mut self, phase: Phase) -> Result<(), Refusal> {
@@ -310,11 +311,15 @@ impl Turn<'_> {
 
     /// Tells the parent, if there is one, what it asked for last.
     pub(super) fn answer_parent(&mut self) {
+        let asked = self.saga.family.as_ref().and_then(|family| family.asked);
+        self.answer_parent_about(asked.unwrap_or(Phase::Reserve));
+    }
+
+    fn answer_parent_about(&mut self, phase: Phase) {
         let Some(family) = &self.saga.family else {
             return;
         };
         let parent = family.parent.clone();
-        let phase = family.asked.unwrap_or(Phase::Reserve);
         let answer = answer_to_parent(self.saga, phase);
         self.sends
             .extend(answer.map(|answer| Send::ToParent { parent, answer }));
