@@ -140,7 +140,7 @@ impl Engine {
         broker.declare(&topology()).await?;
         // Before they are stored: an exchange that clashes must not use up a version's number.
         broker
-            .declare(&events::topology(definitions.iter()))
+            .declare(&events::topology(definitions.iter().map(AsRef::as_ref)))
             .await?;
         let catalogue = Catalogue::open(&*store, definitions, environment.now()).await?;
         bind_older_versions(&*broker, &catalogue).await?;

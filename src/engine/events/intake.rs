@@ -25,7 +25,7 @@ const LEARN_PAUSE: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Has a batch of domain events worked on, in order.
-    pub(super) async fn receive_events(
+    pub(in crate::engine) async fn receive_events(
         &self,
         batch: Vec<Delivery>,
         acks: &Arc<dyn Acks>,

@@ -278,6 +278,7 @@ pub(super) fn topology(destinations: &BTreeSet<Destination>) -> Topology {
         queues: queues.collect(),
         topic_exchanges: exchanges.into_iter().collect(),
         bindings: bindings.collect(),
+        ..Topology::default()
     }
 }
 
