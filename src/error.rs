@@ -45,6 +45,14 @@ pub const CODES: &[(Code, &str)] = &[
         "the key is taken by a saga with another input",
     ),
     (
+        code::SUCCESSION_UNKNOWN,
+        "the start claims to replace a saga that has not given way",
+    ),
+    (
+        code::TICK_FAILED,
+        "the input of a schedule's tick can't be computed",
+    ),
+    (
         code::CORRELATION_MISSING,
         "the reply has no usable correlation id",
     ),
@@ -114,6 +122,27 @@ pub const CODES: &[(Code, &str)] = &[
         code::LETTER_REFUSED,
         "the dead letter can't be replayed, edited or discarded as asked",
     ),
+    (
+        code::SIGNAL_MALFORMED,
+        "the signal does not say what it is or which saga it is for",
+    ),
+    (
+        code::SIGNAL_FOR_NO_SAGA,
+        "the signal is for a saga that does not exist",
+    ),
+    (code::SIGNAL_TOO_LATE, "the signal's saga has ended"),
+    (
+        code::SIGNAL_UNKNOWN,
+        "the signal's saga never waits for a signal of this name",
+    ),
+    (
+        code::SIGNALS_FULL,
+        "the signal's saga keeps as many signals as it may",
+    ),
+    (
+        code::EVENT_UNUSABLE,
+        "nothing can be made of the domain event",
+    ),
 ];
 
 /// The codes by name.
@@ -134,6 +163,10 @@ pub mod code {
     pub const KEY_INVALID: Code = Code(15);
     /// The key is taken by a saga with another input.
     pub const KEY_CONFLICT: Code = Code(16);
+    /// The start claims to replace a saga that has not given way.
+    pub const SUCCESSION_UNKNOWN: Code = Code(17);
+    /// The input of a schedule's tick can't be computed.
+    pub const TICK_FAILED: Code = Code(18);
     /// The reply has no usable correlation id.
     pub const CORRELATION_MISSING: Code = Code(20);
     /// The reply's correlation id was not issued by us.
@@ -178,4 +211,16 @@ pub mod code {
     pub const LETTER_NOT_FOUND: Code = Code(51);
     /// The dead letter can't be replayed, edited or discarded as asked.
     pub const LETTER_REFUSED: Code = Code(52);
+    /// The signal does not say what it is or which saga it is for.
+    pub const SIGNAL_MALFORMED: Code = Code(60);
+    /// The signal is for a saga that does not exist.
+    pub const SIGNAL_FOR_NO_SAGA: Code = Code(61);
+    /// The signal's saga has ended.
+    pub const SIGNAL_TOO_LATE: Code = Code(62);
+    /// The signal's saga never waits for a signal of this name.
+    pub const SIGNAL_UNKNOWN: Code = Code(63);
+    /// The signal's saga keeps as many signals as it may.
+    pub const SIGNALS_FULL: Code = Code(64);
+    /// Nothing can be made of the domain event.
+    pub const EVENT_UNUSABLE: Code = Code(65);
 }

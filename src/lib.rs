@@ -5,6 +5,7 @@
 
 pub mod aggregates;
 pub mod broker;
+pub mod canonical;
 pub mod cli;
 pub mod dead_letters;
 pub mod definition;
@@ -20,4 +21,5 @@ pub mod proof;
 pub mod saga;
 pub mod sim;
 pub mod store;
+pub mod verify;
 pub mod view;

@@ -19,6 +19,11 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         "Sagas decided again because another node was faster",
     ),
     (IGNORED, "Duplicate or late messages that changed nothing"),
+    (
+        EVENTS_IGNORED,
+        "Domain events that were about no saga here, by why",
+    ),
+    (SIGNALS, "Signals that sagas took in"),
     (DEAD_LETTERS, "Messages nobody could handle, by error code"),
     (PUBLISHED, "Messages confirmed by the broker"),
     (
@@ -38,6 +43,8 @@ const BATCH: &str = "backstitch_batch_inputs";
 const COMMIT: &str = "backstitch_commit_seconds";
 const CONFLICTS: &str = "backstitch_commit_conflicts_total";
 const IGNORED: &str = "backstitch_ignored_messages_total";
+const EVENTS_IGNORED: &str = "backstitch_domain_events_ignored_total";
+const SIGNALS: &str = "backstitch_signals_total";
 const DEAD_LETTERS: &str = "backstitch_dead_letters_total";
 const PUBLISHED: &str = "backstitch_published_total";
 const PUBLISH_FAILED: &str = "backstitch_publish_failed_total";
@@ -89,6 +96,17 @@ pub fn conflicts(count: usize) {
 /// A message changed nothing.
 pub fn ignored() {
     counter!(IGNORED).increment(1);
+}
+
+/// A domain event was about no saga here: `unmatched` by any rule, without a usable `key`, or with
+/// the key of no live saga (`no_saga`).
+pub fn event_ignored(why: &'static str) {
+    counter!(EVENTS_IGNORED, "why" => why).increment(1);
+}
+
+/// A saga took in a signal.
+pub fn signalled() {
+    counter!(SIGNALS).increment(1);
 }
 
 /// A message became a dead letter.

@@ -76,6 +76,7 @@ cases![
     consuming::next_batch_loses_nothing_when_it_is_dropped,
     consuming::messages_delivered_too_often_become_dead_letters,
     consuming::consuming_from_a_missing_queue_is_an_error,
+    consuming::a_queue_in_order_has_one_consumer_at_a_time,
     routing::mandatory_messages_nobody_takes_are_unroutable,
     routing::unroutable_messages_are_told_from_the_others_of_a_batch,
     routing::a_missing_exchange_is_unroutable_and_spares_the_others,

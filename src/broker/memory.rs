@@ -92,7 +92,10 @@ impl Broker for MemoryBroker {
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
         let mut state = lock(&self.state);
         for queue in &topology.queues {
-            state.declare_queue(queue)?;
+            state.declare_queue(queue, false)?;
+        }
+        for queue in &topology.queues_in_order {
+            state.declare_queue(queue, true)?;
         }
         for exchange in &topology.topic_exchanges {
             state.exchanges.entry(exchange.clone()).or_default();

@@ -10,7 +10,7 @@ pub mod conformance;
 pub mod memory;
 pub mod pace;
 pub mod rabbitmq;
-mod topic;
+pub(crate) mod topic;
 
 use async_trait::async_trait;
 
@@ -87,6 +87,8 @@ pub struct Delivery {
     pub tag: DeliveryTag,
     /// The message.
     pub message: Message,
+    /// Where it was published to: its exchange and routing key, by which it came to this queue.
+    pub published_to: Destination,
     /// Whether it may have been delivered before.
     pub redelivered: bool,
 }
@@ -119,6 +121,9 @@ pub enum Published {
 pub struct Topology {
     /// Durable quorum queues.
     pub queues: Vec<Queue>,
+    /// Durable quorum queues that one consumer at a time is given messages of, however many there
+    /// are; the next one takes over when it goes. So their messages are handled in order.
+    pub queues_in_order: Vec<Queue>,
     /// Durable topic exchanges.
     pub topic_exchanges: Vec<String>,
     /// Bindings of queues to exchanges.

@@ -4,7 +4,7 @@
 //! none included. Separate so that it is tested on its own; pure.
 
 /// Whether `key` matches `pattern`.
-pub(super) fn matches(pattern: &str, key: &str) -> bool {
+pub(crate) fn matches(pattern: &str, key: &str) -> bool {
     let pattern: Vec<&str> = words(pattern).collect();
     let key: Vec<&str> = words(key).collect();
     let (mut at_pattern, mut at_key) = (0, 0);

@@ -69,6 +69,20 @@ impl Client {
         self.read(request.send_json(body))
     }
 
+    /// Changes, with headers beside what is sent.
+    pub(super) fn post_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &impl Serialize,
+    ) -> Result<Answer, Failure> {
+        let mut request = self.agent.post(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.read(request.send_json(body))
+    }
+
     fn read(&self, response: Result<Response<ureq::Body>, ureq::Error>) -> Result<Answer, Failure> {
         let base = redacted(&self.base);
         let mut response = response.map_err(|error| {

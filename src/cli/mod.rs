@@ -21,13 +21,16 @@ mod node;
 mod operator;
 mod output;
 mod participants;
+mod plan;
 mod schema;
 mod seeds;
 mod serve;
 mod show;
+mod signal;
 mod start;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -48,7 +51,7 @@ Exit codes:
 Environment:
   DATABASE_URL        postgres://…, sqlite:FILE or FILE (default: backstitch.db)
   AMQP_URL            amqp://… or amqps://… (default: a broker inside the process)
-  BACKSTITCH_URL      the node that `start`, `cancel`, `retry`, … talk to
+  BACKSTITCH_URL      the node that `start`, `signal`, `cancel`, `retry`, … talk to
   BACKSTITCH_LISTEN   where `serve` and `dev` answer HTTP requests
   RUST_LOG            what is logged, such as `info` or `backstitch=debug`";
 
@@ -74,6 +77,8 @@ enum Command {
     Participants(participants::Arguments),
     /// Check saga definitions and report everything that is wrong with them.
     Check(check::Arguments),
+    /// Say what nodes would make of definitions, given what the database holds.
+    Plan(plan::Arguments),
     /// Print the JSON Schema of saga definitions, for editors.
     Schema,
     /// Start a saga on a running node.
@@ -82,6 +87,8 @@ enum Command {
     List(list::Arguments),
     /// Show a saga: where it stands, what is still to come, what happened.
     Show(show::Arguments),
+    /// Tell a saga that waits for something from outside.
+    Signal(signal::Arguments),
     /// Roll a saga back, while that is still possible.
     Cancel(operator::Arguments),
     /// Try again at once what waits for a person or for its next attempt.
@@ -96,6 +103,8 @@ enum Command {
     ForceComplete(operator::Arguments),
     /// Call a saga compensated, whatever is still open.
     ForceCompensated(operator::Arguments),
+    /// Check that every saga's history is what was written, and make a checkpoint of it.
+    Verify(verify::Arguments),
     /// Look at messages nobody could handle.
     DeadLetters(Box<dead_letters::Arguments>),
     /// Bring the database's tables up to date; nodes do so themselves when they start.
@@ -123,6 +132,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Start(arguments) => start::run(&arguments),
         Command::Cancel(arguments) => operator::run("cancel", &arguments),
         Command::Retry(arguments) => operator::retry(&arguments),
+        Command::Signal(arguments) => signal::run(&arguments),
         Command::Skip(arguments) => operator::skip(&arguments),
         Command::Pause(arguments) => operator::run("pause", &arguments),
         Command::Resume(arguments) => operator::run("resume", &arguments),
@@ -132,8 +142,10 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),
         Command::Participants(arguments) => block_on(participants::run(arguments)),
+        Command::Plan(arguments) => block_on(plan::run(arguments)),
         Command::List(arguments) => block_on(list::run(arguments)),
         Command::Show(arguments) => block_on(show::run(arguments)),
+        Command::Verify(arguments) => block_on(verify::run(arguments)),
         Command::DeadLetters(arguments) => block_on(dead_letters::run(*arguments)),
         Command::Migrate(arguments) => block_on(migrate::run(arguments)),
     }

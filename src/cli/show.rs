@@ -10,11 +10,11 @@ use super::backends::DatabaseArguments;
 use super::exit::{Exit, Failure};
 use super::list::whole_seconds;
 use super::output::{self, printable, shortened};
-use crate::definition::{Definition, parse};
+use crate::definition::{Definition, parse_stored};
 use crate::id::SagaId;
 use crate::saga::Status;
 use crate::store::{SagaKey, Store};
-use crate::view::{History, SagaView, StepView, read_history, spoken};
+use crate::view::{History, SagaView, SignalView, StepView, read_history, spoken};
 
 /// Widest reply on a step's line, in characters.
 const REPLY_CHARS_MAX: usize = 60;
@@ -86,7 +86,7 @@ async fn definition_of(
     let row = stored
         .into_iter()
         .find(|row| row.name == *name && row.version == version);
-    let definition = row.and_then(|row| parse(&row.source, "stored definition").ok());
+    let definition = row.and_then(|row| parse_stored(&row.source, "stored definition").ok());
     if definition.is_none() {
         eprintln!(
             "warning: the definition `{name}` version {version} is not stored or not readable by this program, so steps still to come are missing"
@@ -102,6 +102,11 @@ pub(super) fn as_text(view: &SagaView) -> String {
     let _ = writeln!(text, "\nSteps");
     let rows: Vec<Vec<String>> = view.steps.iter().map(step_row).collect();
     indented(&mut text, &output::table(&rows));
+    if !view.signals.is_empty() {
+        let _ = writeln!(text, "\nSignals kept for a wait to come");
+        let rows: Vec<Vec<String>> = view.signals.iter().map(signal_row).collect();
+        indented(&mut text, &output::table(&rows));
+    }
     let _ = writeln!(text, "\nTimeline");
     timeline(&mut text, view);
     text.push('\n');
@@ -160,6 +165,12 @@ fn head(text: &mut String, view: &SagaView) {
     if let Some(reason) = &head.reason {
         line("why", reason);
     }
+    if let Some(before) = &view.replaces {
+        line("replaces", &before.to_string());
+    }
+    if let Some(next) = &view.replaced_by {
+        line("next", &format!("{}: {}", next.saga_id, next.waiting));
+    }
     line("input", &view.input.to_string());
     if let Some(output) = &view.output {
         line("output", &output.to_string());
@@ -190,6 +201,11 @@ fn step_row(step: &StepView) -> Vec<String> {
     ]
 }
 
+fn signal_row(signal: &SignalView) -> Vec<String> {
+    let body = shortened(&signal.body.to_string(), REPLY_CHARS_MAX);
+    vec![signal.name.clone(), body, printable(&signal.id)]
+}
+
 fn attempts(step: &StepView) -> String {
     match (step.attempt, step.attempts_max) {
         (0 | 1, _) => String::new(),
@@ -205,10 +221,15 @@ fn detail(step: &StepView) -> String {
         parts.push(format!("runs {} {}", child.saga, child.saga_id));
     }
     if let Some(waiting) = &step.waiting {
+        let what = match (&waiting.signal, waiting.r#for) {
+            (Some(signal), _) => format!("waits for signal `{signal}`"),
+            (None, "time") => "sleeps".to_owned(),
+            (None, what) => format!("waits for a {what}"),
+        };
         parts.push(match (&waiting.until, waiting.r#for) {
             (Some(until), "retry") => format!("tried again at {}", whole_seconds(until)),
-            (Some(until), what) => format!("waits for a {what} until {}", whole_seconds(until)),
-            (None, what) => format!("waits for a {what}"),
+            (Some(until), _) => format!("{what} until {}", whole_seconds(until)),
+            (None, _) => what,
         });
     }
     if let Some(reason) = &step.reason {
@@ -256,6 +277,7 @@ fn cause(cause: &crate::saga::journal::Cause) -> &'static str {
     use crate::saga::journal::Cause;
     match cause {
         Cause::Start => "start",
+        Cause::Restart => "restart",
         Cause::Reply => "reply",
         Cause::Signal => "signal",
         Cause::Timer => "timer",

@@ -37,11 +37,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let input = input(&arguments.input)?;
+    let input = json_argument("the input", &arguments.input)?;
     let client = arguments.node.client()?;
     let path = format!("/sagas/{}", segment(&arguments.name));
     let answer = client.post(&path, &input)?;
-    if !matches!(answer.status, 200 | 201) {
+    if !matches!(answer.status, 200..=202) {
         return Err(refused(&answer));
     }
     let id = answer
@@ -49,6 +49,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         .ok_or_else(|| Failure::new("the node's answer names no saga"))?;
     if answer.status == 200 {
         eprintln!("this saga was started before with the same key and input; nothing new happens");
+    }
+    let restarts = answer.status == 202;
+    if restarts {
+        let before = answer.text("replaces").unwrap_or_default();
+        let waiting = answer.text("waiting").unwrap_or_default();
+        eprintln!("restarting: it replaces saga {before}; {waiting}");
     }
     if !arguments.json {
         output::print(&format!("{id}\n"))?;
@@ -58,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if !arguments.wait {
         return Ok(Exit::Done);
     }
-    let (exit, answer) = wait(&client, id, arguments.timeout)?;
+    let (exit, answer) = wait(&client, id, arguments.timeout, restarts)?;
     if arguments.json {
         output::print_json(&answer.body)?;
     } else {
@@ -86,8 +92,14 @@ pub(super) fn refused(answer: &Answer) -> Failure {
     Failure::new(message)
 }
 
-/// Looks until the saga has ended or waits for a person; then reads all of it.
-fn wait(client: &Client, id: &str, timeout: Duration) -> Result<(Exit, Answer), Failure> {
+/// Looks until the saga has ended or waits for a person; then reads all of it. One that restarts
+/// is not there until the saga before it has ended.
+fn wait(
+    client: &Client,
+    id: &str,
+    timeout: Duration,
+    restarts: bool,
+) -> Result<(Exit, Answer), Failure> {
     let until = Instant::now() + timeout;
     let mut pause = LOOK_EVERY.0;
     loop {
@@ -97,7 +109,7 @@ fn wait(client: &Client, id: &str, timeout: Duration) -> Result<(Exit, Answer), 
             if let Some(exit) = status.and_then(ended) {
                 return Ok((exit, client.get(&format!("/sagas/{id}"))?));
             }
-        } else if head.status != 503 {
+        } else if head.status != 503 && !(restarts && head.status == 404) {
             return Err(Failure::new(head.refusal()));
         }
         let left = until.saturating_duration_since(Instant::now());
@@ -131,8 +143,8 @@ fn outcome(answer: &Answer) -> String {
     format!("{status}{detail}\n")
 }
 
-/// The input, as JSON.
-fn input(text: &str) -> Result<Value, Failure> {
+/// An argument that is JSON, `@FILE` or `-` for stdin; `what` it is, for messages.
+pub(super) fn json_argument(what: &str, text: &str) -> Result<Value, Failure> {
     let read = match (text, text.strip_prefix('@')) {
         ("-", _) => {
             let mut text = String::new();
@@ -140,7 +152,7 @@ fn input(text: &str) -> Result<Value, Failure> {
             std::io::stdin()
                 .take(BODY_BYTES_MAX as u64 + 1)
                 .read_to_string(&mut text)
-                .map_err(|error| Failure::new(format!("can't read the input: {error}")))?;
+                .map_err(|error| Failure::new(format!("can't read {what}: {error}")))?;
             text
         }
         (_, Some(file)) => std::fs::read_to_string(file)
@@ -149,11 +161,11 @@ fn input(text: &str) -> Result<Value, Failure> {
     };
     if read.len() > BODY_BYTES_MAX {
         return Err(Failure::new(format!(
-            "the input is larger than {BODY_BYTES_MAX} bytes; keep large things elsewhere and send a reference"
+            "{what} is larger than {BODY_BYTES_MAX} bytes; keep large things elsewhere and send a reference"
         )));
     }
     serde_json::from_str(&read)
-        .map_err(|error| Failure::new(format!("the input is not JSON: {error}")))
+        .map_err(|error| Failure::new(format!("{what} is not JSON: {error}")))
 }
 
 /// A duration such as `30s`, `1m 30s`, `500ms`.

@@ -37,12 +37,16 @@ fn usual_command_lines_are_understood() {
         "participants inventory payments --stock a=b=1",
         "check",
         "check sagas other.yaml --json",
+        "plan",
+        "plan sagas other.yaml --json",
         "start order",
         "start order --input {} --wait --timeout 1m --json --url http://h:1",
         "list --status suspended --name n --key k --limit 7 --before 019a9b2e-0000-7000-8000-000000000000",
         "show 019a9b2e-0000-7000-8000-000000000000",
         "show order o-1 --json",
         "resume 019a9b2e-0000-7000-8000-000000000000 --by ann --why x",
+        "signal 019a9b2e-0000-7000-8000-000000000000 paid",
+        "signal order o-1 paid --body @file --id s-1 --json --url http://h:1",
         "dead-letters",
         "dead-letters list --json --limit 3",
         "migrate --json",
@@ -71,6 +75,8 @@ fn wrong_command_lines_are_refused_with_exit_code_2() {
         "list --limit 1001",
         "list --before 7",
         "resume x",
+        "signal x",
+        "signal order o-1 paid twice",
     ] {
         let words: Vec<&str> = line.split_whitespace().collect();
         let error = parsed(&words).err().unwrap_or_else(|| panic!("{line}"));
@@ -239,6 +245,22 @@ fn text_from_outside_can_not_steer_the_terminal() {
 }
 
 #[test]
+fn a_signal_goes_to_a_saga_by_its_id_or_its_name_and_key() {
+    let id = "019a9b2e-0000-7000-8000-000000000000";
+    for (place, expected) in [
+        (vec![id, "paid"], Some(format!("/sagas/{id}/signals/paid"))),
+        (
+            vec!["order", "o/1", "paid"],
+            Some("/sagas/order/keys/o%2F1/signals/paid".to_owned()),
+        ),
+        (vec!["order", "paid"], None),
+    ] {
+        let place: Vec<String> = place.into_iter().map(str::to_owned).collect();
+        assert_eq!(signal::path(&place).ok(), expected, "{place:?}");
+    }
+}
+
+#[test]
 fn paths_are_escaped() {
     assert_eq!(client::segment("a/b c?ä"), "a%2Fb%20c%3F%C3%A4");
 }
@@ -293,6 +315,18 @@ fn a_refused_start_lists_what_is_wrong() {
     let message = start::refused(&answer).message;
     let expected = "the input does not fit the saga's schema (BST-0014)\n  /a: x\n  /b: y";
     assert_eq!(message, expected);
+}
+
+#[test]
+fn what_a_saga_waits_for_and_which_signals_it_keeps_is_shown() {
+    let text = show::as_text(&Bundle::waiting().view());
+    for line in [
+        "waits for signal `paid` until 2023-11-17T22:13:20Z",
+        "Signals kept for a wait to come\n  parcel  {\"at\":\"door\"}  s-1\n",
+        "signal `parcel` came",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
 }
 
 #[test]

@@ -21,10 +21,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::IdedExpr;
+use cel::common::types::DYN_TYPE;
 use serde_json::Value;
 
 use self::path::Path;
-use self::references::References;
+use self::references::{HASH, References};
 use super::problem::shortened;
 use crate::id::Timestamp;
 
@@ -116,9 +117,15 @@ pub struct EvaluationError {
     pub why: String,
 }
 
-/// CEL's standard functions; building them is the dear part of an evaluation, so it is done once.
-static CEL: LazyLock<Arc<cel::Env>> =
-    LazyLock::new(|| Arc::new(cel::Env::stdlib().with_optional_support(false)));
+/// CEL's standard functions and ours; building them is the dear part of an evaluation, so it is
+/// done once.
+static CEL: LazyLock<Arc<cel::Env>> = LazyLock::new(|| {
+    let mut env = cel::Env::stdlib().with_optional_support(false);
+    let hash = env.add_overload(HASH, "hash_dyn", vec![DYN_TYPE], convert::hash);
+    // A name that the standard library does not have; each call would fail, and a test with it.
+    debug_assert!(hash.is_ok());
+    Arc::new(env)
+});
 
 impl Expression {
     /// Compiles the text between `${` and `}`, or says why it can't be.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::expression::{EvaluationError, Scope};
 use super::problem::shortened;
-use super::{Definition, KEY_BYTES_MAX};
+use super::{Definition, KEY_BYTES_MAX, Template};
 
 /// Most problems of an input that are reported.
 pub const INPUT_PROBLEMS_MAX: usize = 10;
@@ -44,38 +44,49 @@ impl Definition {
             given: None,
             saga: None,
         };
-        let refuse = |why: String| EvaluationError {
-            expression: self.key.written(),
-            why,
-        };
-        let key = match self.key.render(&scope)? {
-            Value::String(text) => text,
-            Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
-            Value::Number(number) => {
-                return Err(refuse(format!(
-                    "the key is {number}; it must be text or a whole number"
-                )));
-            }
-            other => {
-                return Err(refuse(format!(
-                    "the key is {}; it must be text or a whole number",
-                    super::expression::kind(&other)
-                )));
-            }
-        };
-        if key.is_empty() {
-            return Err(refuse("the key is empty".to_owned()));
-        }
-        if key.len() > KEY_BYTES_MAX {
+        checked_key(&self.key, self.key.render(&scope)?)
+    }
+}
+
+/// What a key template gave, if it can be a key: text or a whole number.
+pub(super) fn checked_key(template: &Template, key: Value) -> Result<String, EvaluationError> {
+    let refuse = |why: String| EvaluationError {
+        expression: template.written(),
+        why,
+    };
+    let key = match key {
+        Value::String(text) => text,
+        Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
+        Value::Number(number) => {
             return Err(refuse(format!(
-                "the key is {} bytes long; at most {KEY_BYTES_MAX} are allowed",
-                key.len()
+                "the key is {number}; it must be text or a whole number"
             )));
         }
-        // It becomes a header and a column; neither takes all control characters.
-        if key.chars().any(char::is_control) {
-            return Err(refuse("the key has control characters".to_owned()));
+        other => {
+            return Err(refuse(format!(
+                "the key is {}; it must be text or a whole number",
+                super::expression::kind(&other)
+            )));
         }
-        Ok(key)
+    };
+    check_key(&key).map_err(refuse)?;
+    Ok(key)
+}
+
+/// Whether a text can be a saga's key; else why not.
+pub fn check_key(key: &str) -> Result<(), String> {
+    if key.is_empty() {
+        return Err("the key is empty".to_owned());
     }
+    if key.len() > KEY_BYTES_MAX {
+        return Err(format!(
+            "the key is {} bytes long; at most {KEY_BYTES_MAX} are allowed",
+            key.len()
+        ));
+    }
+    // It becomes a header and a column; neither takes all control characters.
+    if key.chars().any(char::is_control) {
+        return Err("the key has control characters".to_owned());
+    }
+    Ok(())
 }

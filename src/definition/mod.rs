@@ -12,6 +12,7 @@ mod block;
 mod destination;
 mod draft;
 mod duration;
+mod event;
 pub mod expression;
 mod fields;
 mod grammar;
@@ -28,6 +29,7 @@ mod start;
 mod step;
 mod sub_saga;
 mod template;
+mod ticks;
 mod waits;
 mod yaml;
 
@@ -38,14 +40,16 @@ use serde_json::Value;
 
 pub use duration::parse_duration;
 pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies};
-pub use input::INPUT_PROBLEMS_MAX;
+pub use input::{INPUT_PROBLEMS_MAX, check_key};
 pub use kinds::{
     CatchUp, ConflictRule, Delay, EventRule, Every, OnReject, OnTimeout, Sleep, StartRules,
     SubSaga, Wait, parse_delay,
 };
-pub use parse::{parse, parse_all};
+pub use names::check_name;
+pub use parse::{parse, parse_all, parse_stored};
 pub use problem::{End, PROBLEMS_MAX, Problem, Problems, Rule};
 pub use template::Template;
+pub use ticks::TICK_GRACE;
 
 use crate::message::Destination;
 

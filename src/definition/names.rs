@@ -9,7 +9,7 @@ use crate::id::NAME_BYTES_MAX;
 const SHORT_STRING_BYTES_MAX: usize = 255;
 
 /// The name of a saga or a step: lower-case letters, digits, `-` and `_`, a letter first.
-pub(super) fn check_name(text: &str) -> Result<(), String> {
+pub fn check_name(text: &str) -> Result<(), String> {
     let starts_well = text.starts_with(|c: char| c.is_ascii_lowercase());
     let well_made = text
         .bytes()

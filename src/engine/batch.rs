@@ -3,8 +3,8 @@
 //! No I/O here: the worker loads before and commits after. Works whose saga turns out to conflict
 //! come back unharmed, to be decided again on what is then stored.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::json;
 use uuid::Uuid;
@@ -12,8 +12,9 @@ use uuid::Uuid;
 use super::cache::Open;
 use super::decode::Undecodable;
 use super::encode::Encoder;
+use super::signals::{SignalAnswer, SignalError, code_of};
 use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
-use super::worker::{Node, WARY_BATCHES};
+use super::worker::Node;
 use crate::error::{Code, code};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
@@ -38,13 +39,13 @@ pub(super) enum Found {
 }
 
 /// A saga that this batch changes.
-struct Changed {
-    open: Open,
+pub(super) struct Changed {
+    pub(super) open: Open,
     expected: Revision,
     entries: Vec<JournalEntry>,
-    outbox: Vec<OutboxMessage>,
+    pub(super) outbox: Vec<OutboxMessage>,
     snapshot: Option<Snapshot>,
-    dirty: bool,
+    pub(super) dirty: bool,
 }
 
 /// A work that is decided, and what its caller will hear if the commit succeeds.
@@ -55,6 +56,8 @@ pub(super) struct Decided {
     pub(super) answer: Option<Result<StartAnswer, StartError>>,
     /// What an operator will hear.
     pub(super) told: Result<(), OperateError>,
+    /// What the sender of a signal will hear; none if nobody could be told.
+    pub(super) signalled: Option<Result<SignalAnswer, SignalError>>,
 }
 
 /// Works and what follows from them.
@@ -63,8 +66,9 @@ pub(super) struct Batch<'a> {
     pub(super) now: Timestamp,
     pub(super) found: BTreeMap<SagaId, Found>,
     pub(super) keys: BTreeMap<SagaKey, Option<KeyMatch>>,
-    changed: BTreeMap<SagaId, Changed>,
-    pub(super) starting: BTreeSet<SagaKey>,
+    pub(super) changed: BTreeMap<SagaId, Changed>,
+    /// Sagas that begin in this batch.
+    pub(super) starting: BTreeMap<SagaKey, SagaId>,
     pub(super) outbox: Vec<OutboxMessage>,
     letters: Vec<DeadLetter>,
     sent: Vec<Uuid>,
@@ -86,7 +90,7 @@ impl<'a> Batch<'a> {
             found,
             keys,
             changed: BTreeMap::new(),
-            starting: BTreeSet::new(),
+            starting: BTreeMap::new(),
             outbox: Vec::new(),
             letters: Vec::new(),
             sent: Vec::new(),
@@ -109,9 +113,17 @@ impl<'a> Batch<'a> {
                 let wanted = wanted.clone();
                 self.decide_child(work, &wanted);
             }
+            Job::Succeed { replaces } => {
+                let replaces = *replaces;
+                self.decide_succession(work, replaces);
+            }
             Job::Tell { saga, input } => {
                 let (saga, input) = (*saga, input.clone());
                 self.tell(work, saga, input);
+            }
+            Job::Signal(request) => {
+                let request = Arc::clone(request);
+                self.decide_signal(work, &request);
             }
             Job::Bury { letter, starter } => {
                 let (letter, starter) = (DeadLetter::clone(letter), starter.clone());
@@ -125,7 +137,10 @@ impl<'a> Batch<'a> {
         let told = match self.turn(id, input) {
             // A person's action that is known already is done.
             Ok(()) | Err(Rejection::Nothing) => Ok(()),
-            Err(Rejection::Stale) => return self.again_and_wary(work),
+            Err(Rejection::Stale) => {
+                self.look_closer(work);
+                return;
+            }
             Err(Rejection::Wrong(wrong)) => {
                 if let Origin::Delivery { letter, .. } = &work.origin {
                     let letter = DeadLetter {
@@ -143,18 +158,8 @@ impl<'a> Batch<'a> {
             saga: Some(id),
             answer: None,
             told,
+            signalled: None,
         });
-    }
-
-    /// Our copy of the work's saga may be behind: to be decided again when it is not.
-    pub(super) fn again_and_wary(&mut self, work: Work) {
-        self.node.wary.store(WARY_BATCHES, Ordering::Relaxed);
-        self.again.push(work);
-    }
-
-    /// A saga that this batch has looked at.
-    pub(super) fn saga(&self, id: SagaId) -> Option<&Saga> {
-        self.changed.get(&id).map(|changed| &changed.open.saga)
     }
 
     /// A message about a saga that its decision does not have. If the saga is changed by this
@@ -166,13 +171,20 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Our copy of a saga may be behind: decides again on what is stored.
+    pub(super) fn look_closer(&mut self, work: Work) {
+        self.node.is_wary();
+        self.again.push(work);
+    }
+
     /// Decides one input of one saga and keeps what follows.
     pub(super) fn turn(&mut self, id: SagaId, input: Input) -> Result<(), Rejection> {
         let now = self.now;
         let sabotage = self.node.options.sabotage;
         let changed = self.changed(id)?;
         let cause = match &input {
-            Input::Start { .. } => Cause::Start,
+            Input::Start { .. } | Input::StartInLine { .. } => Cause::Start,
+            Input::Supersede(_) => Cause::Restart,
             Input::Reply(_) => Cause::Reply,
             Input::Wake => Cause::Timer,
             Input::Signal(_) => Cause::Signal,
@@ -189,17 +201,37 @@ impl<'a> Batch<'a> {
                 Ok(())
             }
             Err(Refusal::NeverAsked { .. }) if !changed.open.fresh => Err(Rejection::Stale),
-            // A person, or a parent, must not be told that there is nothing to do because our copy
-            // is behind.
-            Err(_) if matches!(cause, Cause::Operator | Cause::Parent) && !changed.open.fresh => {
+            // Nobody must be told that there is nothing to do because our copy is behind.
+            Err(_)
+                if matches!(cause, Cause::Operator | Cause::Parent | Cause::Restart)
+                    && !changed.open.fresh =>
+            {
+                Err(Rejection::Stale)
+            }
+            // Nor may a signal be refused for what is not stored yet.
+            Err(
+                Refusal::Ended
+                | Refusal::TooManySignals
+                | Refusal::NoSuchSignal(_)
+                | Refusal::NotPossible(_),
+            ) if cause == Cause::Signal && (changed.dirty || !changed.open.fresh) => {
                 Err(Rejection::Stale)
             }
             Err(Refusal::NeverAsked { step, phase }) => Err(Rejection::wrong(
                 code::REPLY_UNEXPECTED,
                 format!("step `{step}` of saga {id} was never asked to {phase}"),
             )),
-            Err(refusal @ (Refusal::Ended | Refusal::TooManySignals | Refusal::NotPossible(_))) => {
-                Err(Rejection::wrong(code::NOT_POSSIBLE, refusal.to_string()))
+            Err(
+                refusal @ (Refusal::Ended
+                | Refusal::TooManySignals
+                | Refusal::NoSuchSignal(_)
+                | Refusal::NotPossible(_)),
+            ) => {
+                let code = match cause {
+                    Cause::Signal => code_of(&refusal),
+                    _ => code::NOT_POSSIBLE,
+                };
+                Err(Rejection::wrong(code, refusal.to_string()))
             }
             Err(Refusal::Settled | Refusal::AlreadyStarted) => {
                 if cause == Cause::Timer {
@@ -244,6 +276,11 @@ impl<'a> Batch<'a> {
         self.changed.get_mut(&id).ok_or(Rejection::Nothing)
     }
 
+    /// A saga that this batch has changed already.
+    pub(super) fn changed_saga(&self, id: SagaId) -> Option<&Saga> {
+        self.changed.get(&id).map(|changed| &changed.open.saga)
+    }
+
     /// Turns a decision into a journal entry, outbox rows and the row's new values.
     fn record(&mut self, id: SagaId, decision: Decision, cause: Cause) -> Result<(), Rejection> {
         let (node, now) = (self.node, self.now);
@@ -270,6 +307,7 @@ impl<'a> Batch<'a> {
         head.status = open.saga.status();
         head.reason = open.saga.status_reason().map(|reason| storable(&reason));
         head.ended_at = open.saga.ended_at;
+        head.superseded = open.saga.is_superseded();
         head.wake_at = next_wake(head.wake_at, decision.wake_at, now);
         entries.push(entry);
         let encoder = Encoder {
@@ -345,6 +383,7 @@ impl<'a> Batch<'a> {
             saga,
             answer,
             told,
+            signalled: None,
         });
     }
 

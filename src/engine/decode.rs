@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::catalogue::Catalogue;
+use super::succession::Succession;
+use crate::canonical::fingerprint;
 use crate::definition::Definition;
 use crate::error::{Code, code};
 use crate::id::SagaId;
@@ -30,6 +31,10 @@ pub struct StartRequest {
     pub input_hash: Hash,
     /// Who wants to hear of it.
     pub starter: Option<Starter>,
+    /// What it is deduplicated by where its input is not enough: the `message_id`, or the tick.
+    pub id: Option<String>,
+    /// If it takes over another saga's key.
+    pub succeeds: Option<Succession>,
 }
 
 /// Why a message can't be handled, in words for the one who sent it.
@@ -65,7 +70,10 @@ pub fn decode_start(message: &Message, catalogue: &Catalogue) -> Result<StartReq
             )
         })?;
     let input = json_body(message)?;
-    check_start(catalogue, name, input, starter_of(message))
+    let request = check_start(catalogue, name, input, starter_of(message))?;
+    let id = message.properties.message_id.clone();
+    let id = id.filter(|id| !id.is_empty());
+    Ok(StartRequest { id, ..request })
 }
 
 /// Checks a start that came by whatever way.
@@ -86,6 +94,17 @@ pub fn check_start(
             ),
         )
     })?;
+    start_of(definition, input, None, starter)
+}
+
+/// Checks a start of this definition, with a key of its own or the one that its input gives.
+pub(super) fn start_of(
+    definition: &Arc<Definition>,
+    input: Value,
+    key: Option<String>,
+    starter: Option<Starter>,
+) -> Result<StartRequest, Undecodable> {
+    let name = &definition.name;
     definition.check_input(&input).map_err(|wrong| {
         Undecodable::new(
             code::INPUT_INVALID,
@@ -95,9 +114,12 @@ pub fn check_start(
             ),
         )
     })?;
-    let key = definition
-        .key_of(&input)
-        .map_err(|error| Undecodable::new(code::KEY_INVALID, error.to_string()))?;
+    let key = match key {
+        Some(key) => key,
+        None => definition
+            .key_of(&input)
+            .map_err(|error| Undecodable::new(code::KEY_INVALID, error.to_string()))?,
+    };
     let input_hash = fingerprint(&input);
     Ok(StartRequest {
         definition: Arc::clone(definition),
@@ -105,6 +127,8 @@ pub fn check_start(
         input: Arc::new(input),
         input_hash,
         starter,
+        id: None,
+        succeeds: None,
     })
 }
 
@@ -191,37 +215,4 @@ pub(super) fn json_body(message: &Message) -> Result<Value, Undecodable> {
             format!("the body is not JSON: {error}"),
         )
     })
-}
-
-/// SHA-256 of the input, with object keys in order, so that spelling does not matter.
-fn fingerprint(input: &Value) -> Hash {
-    let mut hasher = Sha256::new();
-    hash_value(&mut hasher, input);
-    hasher.finalize().into()
-}
-
-fn hash_value(hasher: &mut Sha256, value: &Value) {
-    match value {
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_unstable_by_key(|(name, _)| *name);
-            hasher.update(b"{");
-            for (name, value) in fields {
-                hasher.update(Value::String(name.clone()).to_string());
-                hasher.update(b":");
-                hash_value(hasher, value);
-                hasher.update(b",");
-            }
-            hasher.update(b"}");
-        }
-        Value::Array(items) => {
-            hasher.update(b"[");
-            for item in items {
-                hash_value(hasher, item);
-                hasher.update(b",");
-            }
-            hasher.update(b"]");
-        }
-        scalar => hasher.update(scalar.to_string()),
-    }
 }

@@ -1,5 +1,5 @@
-//! Where work comes from: the start queue, the reply queue, the clock, and commands that no queue
-//! took. Each is decoded here and handed to the worker that looks after its saga.
+//! Where work comes from: the queues (starts, replies, signals, domain events), the clock, and
+//! commands that no queue took. Each is decoded here and handed to the worker that looks after its saga.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 use super::children::decode_child;
 use super::decode::{StartRequest, Undecodable, decode_reply, decode_start, starter_of};
+use super::signals::{Addressee, decode_signal};
+use super::succession::decode_successor;
 use super::work::{Job, Origin, Work};
 use super::worker::{BATCH_MAX, Node};
 use crate::broker::{Acks, Consumer, Delivery};
@@ -18,7 +20,9 @@ use crate::environment::Shutdown;
 use crate::error::code;
 use crate::message::child::ChildCommand;
 use crate::message::correlation::Correlation;
-use crate::message::{Message, Outcome, REPLY_QUEUE, START_QUEUE};
+use crate::message::{
+    DOMAIN_EVENT_QUEUE, Destination, Message, Outcome, REPLY_QUEUE, SIGNAL_QUEUE, START_QUEUE,
+};
 use crate::saga::{Input, Reply};
 use crate::store::{DeadLetter, OutboxMessage};
 
@@ -35,9 +39,14 @@ impl Workers {
     pub(super) async fn give(&self, work: Work) {
         let mut hasher = std::hash::DefaultHasher::new();
         match &work.job {
-            Job::Tell { saga, .. } => saga.hash(&mut hasher),
+            Job::Tell { saga, .. } | Job::Succeed { replaces: saga } => saga.hash(&mut hasher),
             Job::Child(wanted) => wanted.child.hash(&mut hasher),
             Job::Start { request, .. } => request.key.hash(&mut hasher),
+            Job::Signal(request) => match &request.to {
+                Addressee::Saga(saga) => saga.hash(&mut hasher),
+                // Behind the start of this very saga, if that is on its way.
+                Addressee::Key(key) => key.key.hash(&mut hasher),
+            },
             Job::Bury { letter, .. } => letter.id.hash(&mut hasher),
         }
         let worker = usize::try_from(hasher.finish() % self.0.len() as u64).unwrap_or(0);
@@ -70,6 +79,10 @@ impl Node {
                 tracing::error!(queue, "the queue can't be consumed any more");
                 break;
             }
+            if queue == DOMAIN_EVENT_QUEUE {
+                self.receive_events(batch, &acks, &workers).await;
+                continue;
+            }
             for delivery in batch {
                 workers.give(self.decode(queue, delivery, &acks)).await;
             }
@@ -82,6 +95,7 @@ impl Node {
         let Delivery { tag, message, .. } = delivery;
         let decoded = match queue {
             START_QUEUE => self.decode_start(&message),
+            SIGNAL_QUEUE => decode_signal(&message).map(|signal| Job::Signal(Arc::new(signal))),
             _ => decode_reply(&message, &self.secret).map(|(saga, reply)| Job::Tell {
                 saga,
                 input: Input::Reply(reply),
@@ -94,8 +108,10 @@ impl Node {
                 reason,
                 ..letter()
             };
-            let is_start = queue == START_QUEUE && !ChildCommand::is_meant(&letter.message);
-            let starter = is_start.then(|| starter_of(&letter.message)).flatten();
+            let is_child = ChildCommand::is_meant(&letter.message);
+            let starter = (queue != REPLY_QUEUE && !is_child)
+                .then(|| starter_of(&letter.message))
+                .flatten();
             Job::Bury {
                 letter: Box::new(letter),
                 starter,
@@ -116,6 +132,10 @@ impl Node {
             let wanted = decode_child(message, &self.secret, &self.catalogue)?;
             return Ok(Job::Child(Box::new(wanted)));
         }
+        if let Some(replaces) = decode_successor(message) {
+            let replaces = replaces?;
+            return Ok(Job::Succeed { replaces });
+        }
         let request: StartRequest = decode_start(message, &self.catalogue)?;
         Ok(Job::Start {
             request,
@@ -125,7 +145,7 @@ impl Node {
 
     /// How this delivery becomes a dead letter, should it come to that. A message with an id gets
     /// the same row however often it is delivered.
-    fn letter(
+    pub(super) fn letter(
         &self,
         queue: &'static str,
         message: Message,
@@ -189,6 +209,11 @@ impl Node {
                 row = unroutable.recv() => row,
             };
             let Some(row) = row else { return };
+            if row.destination == Destination::queue(START_QUEUE) {
+                // Somebody has deleted our queue. The row stays and is swept again.
+                tracing::error!(to = %row.destination, "a start found no queue; it is kept");
+                continue;
+            }
             let correlation = row
                 .message
                 .properties
@@ -236,4 +261,4 @@ fn letter_id(queue: &str, message: &Message) -> Option<Uuid> {
 }
 
 /// The queues that are received from.
-pub(super) const QUEUES: [&str; 2] = [START_QUEUE, REPLY_QUEUE];
+pub(super) const QUEUES: [&str; 4] = [START_QUEUE, REPLY_QUEUE, SIGNAL_QUEUE, DOMAIN_EVENT_QUEUE];

@@ -20,9 +20,15 @@ pub mod catalogue;
 mod children;
 pub mod decode;
 mod encode;
+mod events;
 mod intake;
+pub mod plan;
 pub mod relay;
+mod schedule;
+mod shared_ack;
+mod signals;
 mod starts;
+pub mod succession;
 mod work;
 mod worker;
 
@@ -38,16 +44,20 @@ use uuid::Uuid;
 use crate::broker::{Broker, BrokerError, Health, Queue, Topology};
 use crate::definition::Definition;
 use crate::environment::{Environment, Shutdown, Task};
+use crate::error::Class;
 use crate::id::SagaId;
 use crate::message::correlation::Secret;
-use crate::message::{DEAD_LETTER_QUEUE, EVENT_EXCHANGE, REPLY_QUEUE, START_QUEUE};
+use crate::message::{DEAD_LETTER_QUEUE, EVENT_EXCHANGE, REPLY_QUEUE, SIGNAL_QUEUE, START_QUEUE};
 use crate::saga::{Input, OperatorAction, Sabotage};
 use crate::store::{Store, StoreError};
 
 use catalogue::{Catalogue, CatalogueError};
 use decode::check_start;
+use events::EventRules;
 use intake::{QUEUES, Workers};
 use relay::{Relay, RelayOptions};
+pub use signals::{Addressee, SIGNAL_ID_BYTES_MAX, SignalAnswer, SignalError, id_by_content};
+use signals::{SignalRequest, What, by_key, check_signal};
 use work::{Job, Origin, Work};
 pub use work::{OperateError, StartAnswer, StartError};
 use worker::{BATCH_MAX, Node};
@@ -132,7 +142,13 @@ impl Engine {
             options,
         } = parts;
         broker.declare(&topology()).await?;
+        // Before they are stored: an exchange that clashes must not use up a version's number.
+        broker
+            .declare(&events::topology(definitions.iter()))
+            .await?;
         let catalogue = Catalogue::open(&*store, definitions, environment.now()).await?;
+        bind_older_versions(&*broker, &catalogue).await?;
+        let events = Mutex::new(Arc::new(EventRules::of(&catalogue)));
         let secret = Secret::new(store.secret(fresh_secret(&*environment)).await?);
         let (returned, unroutable) = mpsc::channel(BATCH_MAX);
         let relay = Relay::start(
@@ -146,6 +162,7 @@ impl Engine {
             environment,
             store,
             catalogue,
+            events,
             secret,
             options,
             relay,
@@ -159,6 +176,8 @@ impl Engine {
         let environment = &node.environment;
         let task = Arc::clone(&node).watch_the_clock(workers.clone());
         receiving.push(Task::start(environment, "clock", task));
+        let task = Arc::clone(&node).keep_schedules(workers.clone());
+        receiving.push(Task::start(environment, "schedules", task));
         let task = Arc::clone(&node).take_back_unroutable(unroutable, workers.clone());
         receiving.push(Task::start(environment, "unroutable", task));
         for queue in QUEUES {
@@ -204,6 +223,35 @@ impl Engine {
         self.give(Job::Tell { saga, input }, Origin::Operator(operator))
             .await;
         let stopping = |_| Err(OperateError::Unavailable("it is stopping".to_owned()));
+        answer.await.unwrap_or_else(stopping)
+    }
+
+    /// Sends a saga a signal, and answers once that is committed. The same id again is the same
+    /// signal; without one, so are the same name and payload.
+    ///
+    /// # Errors
+    /// [`SignalError`] says whether it is not possible or the node can't.
+    pub async fn signal(
+        &self,
+        to: Addressee,
+        name: &str,
+        id: Option<String>,
+        payload: Value,
+    ) -> Result<SignalAnswer, SignalError> {
+        let to = match to {
+            Addressee::Key(key) => Addressee::Key(by_key(&key.name, key.key)?),
+            Addressee::Saga(id) => Addressee::Saga(id),
+        };
+        let signal = check_signal(name, id, payload)?;
+        let request = SignalRequest {
+            to,
+            what: What::Sent(signal),
+            sender: None,
+        };
+        let (signaller, answer) = oneshot::channel();
+        self.give(Job::Signal(Arc::new(request)), Origin::Signaller(signaller))
+            .await;
+        let stopping = |_| Err(SignalError::Unavailable("it is stopping".to_owned()));
         answer.await.unwrap_or_else(stopping)
     }
 
@@ -282,11 +330,29 @@ fn topology() -> Topology {
         },
         own(START_QUEUE),
         own(REPLY_QUEUE),
+        own(SIGNAL_QUEUE),
     ];
     Topology {
         queues,
+        queues_in_order: Vec::new(),
         topic_exchanges: vec![EVENT_EXCHANGE.to_owned()],
         bindings: Vec::new(),
+    }
+}
+
+/// Binds the events that sagas of versions wait for which are not loaded any more. If that can't be
+/// (their exchange is now something else), those sagas wait in vain; all others go on.
+async fn bind_older_versions(
+    broker: &dyn Broker,
+    catalogue: &Catalogue,
+) -> Result<(), BrokerError> {
+    let definitions = catalogue.all_versions().map(AsRef::as_ref);
+    match broker.declare(&events::topology(definitions)).await {
+        Err(error) if error.class() == Class::Bug => {
+            tracing::error!(%error, "sagas of older versions may wait in vain for domain events");
+            Ok(())
+        }
+        result => result,
     }
 }
 

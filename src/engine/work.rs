@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use super::children::ChildWork;
 use super::decode::StartRequest;
+use super::signals::{Addressee, SignalAnswer, SignalError, SignalRequest};
 use crate::broker::{Acks, DeliveryTag};
 use crate::id::SagaId;
 use crate::saga::{Input, Starter, Status};
-use crate::store::DeadLetter;
+use crate::store::{DeadLetter, SagaKey};
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -22,8 +23,12 @@ pub(super) enum Job {
     },
     /// What a saga wants of one that it runs.
     Child(Box<ChildWork>),
+    /// Start what a saga that has given up its key names.
+    Succeed { replaces: SagaId },
     /// Tell a saga something.
     Tell { saga: SagaId, input: Input },
+    /// Tell a saga, named by its id or key, of something from outside.
+    Signal(Arc<SignalRequest>),
     /// Keep a message nobody can handle, and tell the one who wanted a saga, if any.
     Bury {
         letter: Box<DeadLetter>,
@@ -32,12 +37,31 @@ pub(super) enum Job {
 }
 
 impl Job {
-    /// The saga it is about, if there is one already.
+    /// The saga it is about, if it names one by its id; what a signal is for, its request says.
     pub(super) fn saga(&self) -> Option<SagaId> {
         match self {
-            Self::Tell { saga, .. } => Some(*saga),
+            Self::Tell { saga, .. } | Self::Succeed { replaces: saga } => Some(*saga),
             Self::Child(wanted) => Some(wanted.child),
-            Self::Start { .. } | Self::Bury { .. } => None,
+            Self::Start { .. } | Self::Signal(_) | Self::Bury { .. } => None,
+        }
+    }
+
+    /// The key whose saga must be looked up first.
+    pub(super) fn key(&self) -> Option<SagaKey> {
+        match self {
+            Self::Start {
+                request,
+                key_taken: true,
+            } => Some(request.saga_key()),
+            Self::Signal(request) => match &request.to {
+                Addressee::Key(key) => Some(key.clone()),
+                Addressee::Saga(_) => None,
+            },
+            Self::Start { .. }
+            | Self::Child(_)
+            | Self::Succeed { .. }
+            | Self::Tell { .. }
+            | Self::Bury { .. } => None,
         }
     }
 }
@@ -61,6 +85,8 @@ pub(super) enum Origin {
     Caller(Option<oneshot::Sender<Result<StartAnswer, StartError>>>),
     /// A person in this process (HTTP), who told a saga something.
     Operator(oneshot::Sender<Result<(), OperateError>>),
+    /// Somebody in this process (HTTP), who sent a saga a signal.
+    Signaller(oneshot::Sender<Result<SignalAnswer, SignalError>>),
     /// An outbox row whose message no queue took; it goes once this is committed.
     Outbox(Uuid),
     /// Nobody: if it is lost, the clock brings it again.
@@ -74,6 +100,15 @@ pub enum StartAnswer {
     Started(SagaId),
     /// A saga with this key and the same input had begun before; nothing new happens.
     Existing(SagaId, Status),
+    /// It begins once the saga that holds its key has ended.
+    Restarting {
+        /// The id that it will have.
+        saga: SagaId,
+        /// The saga that holds the key.
+        replaces: SagaId,
+        /// Where that one stands.
+        status: Status,
+    },
 }
 
 /// Why a saga was not started.
@@ -85,6 +120,14 @@ pub enum StartError {
     /// The key belongs to a saga with another input.
     #[error("saga {saga} has this key with another input; use another key, or the same input")]
     KeyConflict {
+        /// The saga that holds the key.
+        saga: SagaId,
+    },
+    /// The key belongs to a saga that another start began, and the definition wants only one.
+    #[error(
+        "saga {saga} has this key already, and this saga's definition refuses a second start (`conflict: reject`); use another key"
+    )]
+    KeyHeld {
         /// The saga that holds the key.
         saga: SagaId,
     },

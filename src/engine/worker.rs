@@ -15,7 +15,9 @@ use super::EngineOptions;
 use super::batch::{Batch, Decided, Found, Parts};
 use super::cache::{Cache, Open};
 use super::catalogue::Catalogue;
+use super::events::EventRules;
 use super::relay::Relay;
+use super::signals::{SignalAnswer, SignalError};
 use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
 use crate::broker::{Acks, DeliveryTag};
 use crate::environment::{Environment, Shutdown};
@@ -34,13 +36,14 @@ pub(super) const BATCH_MAX: usize = 200;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Batches during which cached sagas are checked against the database after a conflict: with
 /// several nodes on the same queues, looking first is cheaper than deciding twice.
-pub(super) const WARY_BATCHES: u32 = 64;
+const WARY_BATCHES: u32 = 64;
 
 /// What all parts of a node share.
 pub(super) struct Node {
     pub(super) environment: Arc<dyn Environment>,
     pub(super) store: Arc<dyn Store>,
     pub(super) catalogue: Catalogue,
+    pub(super) events: Mutex<Arc<EventRules>>,
     pub(super) secret: Secret,
     pub(super) options: EngineOptions,
     pub(super) relay: Arc<Relay>,
@@ -50,6 +53,11 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// Another node is faster: look before deciding, for a while.
+    pub(super) fn is_wary(&self) {
+        self.wary.store(WARY_BATCHES, Ordering::Relaxed);
+    }
+
     /// Works until the last sender is gone.
     pub(super) async fn work(self: Arc<Self>, mut waiting: mpsc::Receiver<Work>) {
         loop {
@@ -125,6 +133,9 @@ impl Node {
             Origin::Operator(operator) => {
                 drop(operator.send(Err(OperateError::Unavailable(error.to_string()))));
             }
+            Origin::Signaller(sender) => {
+                drop(sender.send(Err(SignalError::Unavailable(error.to_string()))));
+            }
             Origin::Caller(None) | Origin::Outbox(_) | Origin::Timer => {}
         }
     }
@@ -194,7 +205,12 @@ impl Node {
         &self,
         works: &[Work],
     ) -> Result<(BTreeMap<SagaId, Found>, BTreeMap<SagaKey, Option<KeyMatch>>), StoreError> {
-        let ids: BTreeSet<SagaId> = works.iter().filter_map(|work| work.job.saga()).collect();
+        let keys = self.find_keys(works).await?;
+        let told = works.iter().filter_map(|work| match &work.job {
+            Job::Signal(request) => request.saga(&keys),
+            job => job.saga(),
+        });
+        let ids: BTreeSet<SagaId> = told.chain(holders(works, &keys)).collect();
         let wary = self.wary.load(Ordering::Relaxed);
         let mut found = BTreeMap::new();
         let mut requests = Vec::new();
@@ -230,26 +246,14 @@ impl Node {
                 found.insert(request.id, saga);
             }
         }
-        Ok((found, self.find_keys(works).await?))
+        Ok((found, keys))
     }
 
     async fn find_keys(
         &self,
         works: &[Work],
     ) -> Result<BTreeMap<SagaKey, Option<KeyMatch>>, StoreError> {
-        let keys: BTreeSet<SagaKey> = works
-            .iter()
-            .filter_map(|work| match &work.job {
-                Job::Start {
-                    request,
-                    key_taken: true,
-                } => Some(SagaKey {
-                    name: request.definition.name.clone(),
-                    key: request.key.clone(),
-                }),
-                _ => None,
-            })
-            .collect();
+        let keys: BTreeSet<SagaKey> = works.iter().filter_map(|work| work.job.key()).collect();
         if keys.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -310,7 +314,7 @@ impl Node {
                 .values()
                 .any(|conflict| *conflict == Conflict::Revision)
             {
-                self.wary.store(WARY_BATCHES, Ordering::Relaxed);
+                self.is_wary();
             }
         }
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -322,15 +326,37 @@ impl Node {
     }
 }
 
+/// The sagas that must be asked before their key is given to another.
+fn holders(
+    works: &[Work],
+    keys: &BTreeMap<SagaKey, Option<KeyMatch>>,
+) -> impl Iterator<Item = SagaId> {
+    works.iter().filter_map(|work| match &work.job {
+        Job::Start {
+            request,
+            key_taken: true,
+        } if request.asks_the_holder() => {
+            let holder = keys.get(&request.saga_key())?;
+            holder.as_ref().map(|holder| holder.id)
+        }
+        _ => None,
+    })
+}
+
 /// A work whose saga conflicted, as it goes into the next round.
 fn undecided(lost: Decided, conflicts: &BTreeMap<SagaId, Conflict>) -> Work {
     let mut work = lost.work;
     let conflict = lost.saga.and_then(|id| conflicts.get(&id));
-    let taken = conflict == Some(&Conflict::KeyTaken);
+    let conflict_is = |kind| conflict == Some(&kind);
     match &mut work.job {
-        Job::Start { key_taken, .. } => *key_taken = taken,
-        Job::Child(wanted) => wanted.key_taken = taken,
-        Job::Tell { .. } | Job::Bury { .. } => {}
+        Job::Start { request, key_taken } => {
+            *key_taken = conflict_is(Conflict::KeyTaken);
+            if let Some(succession) = &mut request.succeeds {
+                succession.stored = conflict_is(Conflict::Revision);
+            }
+        }
+        Job::Child(wanted) => wanted.key_taken = conflict_is(Conflict::KeyTaken),
+        _ => {}
     }
     work
 }
@@ -353,18 +379,28 @@ fn acknowledge(stored: &[Decided]) {
 
 fn answer(stored: Vec<Decided>) {
     for Decided {
-        work, answer, told, ..
+        work,
+        answer,
+        told,
+        signalled,
+        ..
     } in stored
     {
-        if let (Job::Start { request, .. }, Some(Ok(StartAnswer::Started(_)))) =
-            (&work.job, &answer)
-        {
-            metric::started(&request.definition.name);
+        if let Some(Ok(StartAnswer::Started(_))) = &answer {
+            match &work.job {
+                Job::Start { request, .. } => metric::started(&request.definition.name),
+                Job::Child(wanted) => metric::started(&wanted.name),
+                _ => {}
+            }
+        }
+        if let Some(Ok(SignalAnswer::Accepted(_))) = &signalled {
+            metric::signalled();
         }
         // The caller may have gone away; the saga runs all the same.
         match (work.origin, answer) {
             (Origin::Caller(Some(caller)), Some(answer)) => drop(caller.send(answer)),
             (Origin::Operator(operator), _) => drop(operator.send(told)),
+            (Origin::Signaller(sender), _) => drop(signalled.map(|heard| sender.send(heard))),
             _ => {}
         }
     }

@@ -13,6 +13,7 @@ mod health;
 pub mod metrics;
 mod problem;
 mod sagas;
+mod signals;
 #[cfg(test)]
 mod tests;
 
@@ -92,6 +93,11 @@ pub fn router(api: Api) -> Router {
         .route("/sagas", get(sagas::list))
         .route("/sagas/{saga}", post(sagas::start).get(sagas::show))
         .route("/sagas/{saga}/{action}", post(actions::operate))
+        .route("/sagas/{saga}/signals/{signal}", post(signals::to_saga))
+        .route(
+            "/sagas/{saga}/keys/{key}/signals/{signal}",
+            post(signals::to_key),
+        )
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/groups", get(dead_letters::groups))
         .route("/dead-letters/stats", get(dead_letters::stats))

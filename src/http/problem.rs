@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::engine::decode::Undecodable;
-use crate::engine::{OperateError, StartError};
+use crate::engine::{OperateError, SignalError, StartError};
 use crate::error::{Class, Code, code};
 use crate::id::SagaId;
 use crate::store::StoreError;
@@ -91,7 +91,7 @@ impl From<StartError> for Problem {
         let reason = error.to_string();
         match error {
             StartError::Refused(wrong) => wrong.into(),
-            StartError::KeyConflict { saga } => {
+            StartError::KeyConflict { saga } | StartError::KeyHeld { saga } => {
                 let mut problem = Self::new(StatusCode::CONFLICT, code::KEY_CONFLICT, reason);
                 problem.body.saga_id = Some(saga);
                 problem
@@ -115,6 +115,25 @@ impl From<OperateError> for Problem {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, wrong.code, wrong.reason)
             }
             OperateError::Unavailable(_) => Self::unavailable(code::NODE_UNAVAILABLE, reason),
+        }
+    }
+}
+
+impl From<SignalError> for Problem {
+    fn from(error: SignalError) -> Self {
+        let reason = error.to_string();
+        match error {
+            SignalError::Refused(wrong) => {
+                let status = match wrong.code {
+                    code::SIGNAL_MALFORMED => StatusCode::BAD_REQUEST,
+                    code::SIGNAL_FOR_NO_SAGA => StatusCode::NOT_FOUND,
+                    code::SIGNAL_UNKNOWN => StatusCode::UNPROCESSABLE_ENTITY,
+                    code::SIGNAL_TOO_LATE | code::SIGNALS_FULL => StatusCode::CONFLICT,
+                    _ => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                Self::new(status, wrong.code, wrong.reason)
+            }
+            SignalError::Unavailable(_) => Self::unavailable(code::NODE_UNAVAILABLE, reason),
         }
     }
 }

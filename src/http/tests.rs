@@ -369,7 +369,11 @@ async fn dead_letters_show_what_came_and_why_it_stayed() {
     };
     assert_eq!(letter["code"], "BST-0020");
     assert_eq!(letter["queue"], crate::message::REPLY_QUEUE);
-    assert_eq!(letter["body"], "what?");
+    // A list goes without bodies; they may be large.
+    assert_eq!(letter["body"], Value::Null);
+    let path = format!("/dead-letters/{}", letter["id"].as_str().unwrap());
+    let (_, letter) = node.get(&path).await;
+    assert_eq!(letter["body"], "what?", "{letter}");
     node.stop().await;
 }
 

@@ -24,14 +24,14 @@ impl Secret {
     /// The MAC of a text, in hexadecimal.
     pub(super) fn sign(&self, text: &str) -> String {
         let mac = self.mac(text).finalize().into_bytes();
-        hex(&mac[..MAC_BYTES])
+        hex::encode(&mac[..MAC_BYTES])
     }
 
     /// Whether that is the text's MAC. Takes as long for any wrong one.
     pub(super) fn has_signed(&self, text: &str, mac: &str) -> bool {
-        unhex(mac)
-            .filter(|bytes| bytes.len() == MAC_BYTES)
-            .is_some_and(|bytes| self.mac(text).verify_truncated_left(&bytes).is_ok())
+        hex::decode(mac).is_ok_and(|bytes| {
+            bytes.len() == MAC_BYTES && self.mac(text).verify_truncated_left(&bytes).is_ok()
+        })
     }
 
     fn mac(&self, text: &str) -> Hmac<Sha256> {
@@ -114,27 +114,6 @@ impl Correlation {
 
 fn clip(text: &str) -> String {
     text.chars().take(200).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String can't fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
-        .collect()
 }
 
 #[cfg(test)]

@@ -20,6 +20,10 @@ use crate::id::Timestamp;
 pub const START_QUEUE: &str = "backstitch.start";
 /// The queue on which participants answer.
 pub const REPLY_QUEUE: &str = "backstitch.replies";
+/// The queue on which sagas are sent signals.
+pub const SIGNAL_QUEUE: &str = "backstitch.signals";
+/// The queue that is bound to the exchanges whose domain events definitions name.
+pub const DOMAIN_EVENT_QUEUE: &str = "backstitch.domain-events";
 /// Where the broker puts what could not be handled.
 pub const DEAD_LETTER_QUEUE: &str = "backstitch.dead-letters";
 /// The topic exchange on which life-cycle events are published.
@@ -32,9 +36,9 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 pub const HEADER_OUTCOME: &str = "outcome";
 /// Header with the reason of a `rejected` or `failed` outcome, or of a refused start.
 pub const HEADER_REASON: &str = "reason";
-/// Header with the saga's name on commands.
+/// Header with the saga's name on commands; on signals too, beside the key, or else its id.
 pub const HEADER_SAGA: &str = "saga";
-/// Header with the saga's key on commands.
+/// Header with the saga's key on commands, and on signals that name their saga by its key.
 pub const HEADER_SAGA_KEY: &str = "saga-key";
 /// Header with the attempt's number on commands, from 1.
 pub const HEADER_ATTEMPT: &str = "attempt";
@@ -46,8 +50,16 @@ pub const HEADER_PHASE: &str = "phase";
 pub const HEADER_CHILD_DEPTH: &str = "child-depth";
 /// Header with the seal that only the orchestrator can put on a command to a sub-saga.
 pub const HEADER_CHILD_SEAL: &str = "child-seal";
+/// Header on a start with the saga that it replaces; only ever set by Backstitch itself.
+pub const HEADER_REPLACES: &str = "replaces";
 /// Header with the W3C trace context.
 pub const HEADER_TRACEPARENT: &str = "traceparent";
+
+/// Headers with the exchange and routing key that a domain event was published to, on one that became
+/// a dead letter: so it can be replayed to the queue alone.
+pub const HEADER_EVENT_EXCHANGE: &str = "event-exchange";
+/// See [`HEADER_EVENT_EXCHANGE`].
+pub const HEADER_EVENT_ROUTING_KEY: &str = "event-routing-key";
 
 /// The content type of every body we write.
 pub const CONTENT_TYPE_JSON: &str = "application/json";

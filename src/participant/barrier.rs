@@ -237,30 +237,18 @@ impl Barrier {
 }
 
 mod hex_hash {
-    use std::fmt::Write;
-
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use crate::store::Hash;
 
     pub fn serialize<S: Serializer>(hash: &Hash, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut text = String::with_capacity(hash.len() * 2);
-        for byte in hash {
-            // Writing to a String can't fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        serializer.serialize_str(&text)
+        serializer.serialize_str(&hex::encode(hash))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Hash, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         let mut hash = Hash::default();
-        if text.len() != hash.len() * 2 || !text.is_ascii() {
-            return Err(D::Error::custom("a SHA-256 has 64 hexadecimal digits"));
-        }
-        for (at, byte) in hash.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).map_err(D::Error::custom)?;
-        }
+        hex::decode_to_slice(text.as_ref(), &mut hash).map_err(D::Error::custom)?;
         Ok(hash)
     }
 }

@@ -9,6 +9,7 @@ use crate::saga::{Saga, Status, journal};
 use crate::store::{
     JournalEntry, LIST_ROWS_MAX, ListFilter, LoadRequest, LoadedSaga, SagaHead, Store, StoreError,
 };
+use crate::verify::{Flaw, row_agrees};
 
 /// Journals read at once; bounds what is in memory.
 const JOURNALS_AT_ONCE: usize = 200;
@@ -89,7 +90,8 @@ async fn examine(
             id: head.id,
             status: head.status,
         };
-        sagas.by_key.insert(head.key.clone(), seen);
+        // Newest first: of those that have had a key, the one that has it.
+        sagas.by_key.entry(head.key.clone()).or_insert(seen);
     }
     Ok(())
 }
@@ -119,23 +121,9 @@ async fn whole_journal(
 }
 
 /// The chain verifies up to the row's hash, and its fold says what the row says.
-fn check(head: &SagaHead, entries: &[JournalEntry]) -> Result<(), String> {
-    let hash = journal::verify(head.id, entries).map_err(|error| error.to_string())?;
-    let end = entries.len() as u64;
-    if end != head.revision || hash != head.head_hash {
-        return Err(format!(
-            "the row ends with entry {}, the journal with another entry {end}",
-            head.revision
-        ));
-    }
+fn check(head: &SagaHead, entries: &[JournalEntry]) -> Result<(), Flaw> {
+    let chain = journal::verify(head.id, entries)?;
     let mut saga = Saga::new(head.id, &head.name, &head.key, head.started_at);
-    journal::fold(&mut saga, 0, entries).map_err(|error| error.to_string())?;
-    if saga.status() != head.status || saga.ended_at != head.ended_at {
-        return Err(format!(
-            "the row says {}, the journal {}",
-            head.status,
-            saga.status()
-        ));
-    }
-    Ok(())
+    journal::fold(&mut saga, 0, entries)?;
+    row_agrees(head, &chain, &saga)
 }

@@ -59,6 +59,12 @@ pub fn decide_sabotaged(
     };
     match input {
         Input::Start { input, starter } => turn.start(input, starter)?,
+        Input::StartInLine {
+            input,
+            starter,
+            line,
+        } => turn.start_in_line(input, starter, line)?,
+        Input::Supersede(successor) => turn.supersede(successor)?,
         Input::Reply(reply) => turn.reply(reply)?,
         Input::Wake => turn.wake()?,
         Input::Signal(signal) => turn.signal(signal)?,
@@ -414,11 +420,13 @@ impl Turn<'_> {
         });
         self.tell("completed", "completed", Outcome::Succeeded);
         self.answer_parent();
+        self.hand_over();
     }
 
     pub(super) fn compensated(&mut self) {
         self.emit(Event::Compensated { at: self.now });
         self.tell("compensated", "compensated", Outcome::Rejected);
         self.answer_parent();
+        self.hand_over();
     }
 }

@@ -47,6 +47,8 @@ pub struct Record {
 pub enum Cause {
     /// A start.
     Start,
+    /// Another start with its key.
+    Restart,
     /// A participant's answer.
     Reply,
     /// The clock.
@@ -140,22 +142,57 @@ pub fn fold(saga: &mut Saga, revision: u64, entries: &[JournalEntry]) -> Result<
     Ok(())
 }
 
-/// Checks that the entries are the whole chain from the first one, and returns its head.
-pub fn verify(saga: SagaId, entries: &[JournalEntry]) -> Result<Hash, JournalError> {
-    let mut head = GENESIS;
-    for (expected, entry) in (1..).zip(entries) {
+/// A chain that is checked link by link, from its first entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    saga: SagaId,
+    seq: u64,
+    head: Hash,
+}
+
+impl Chain {
+    /// The chain of a saga that has no entry yet.
+    pub fn new(saga: SagaId) -> Self {
+        Self {
+            saga,
+            seq: 0,
+            head: GENESIS,
+        }
+    }
+
+    /// Checks that `entry` is the next link.
+    pub fn add(&mut self, entry: &JournalEntry) -> Result<(), JournalError> {
+        let expected = self.seq + 1;
         if entry.seq != expected {
             return Err(JournalError::Gap {
                 expected,
                 found: entry.seq,
             });
         }
-        if chain(saga, &head, entry.seq, entry.at, &entry.body) != entry.hash {
+        let hash = chain(self.saga, &self.head, entry.seq, entry.at, &entry.body);
+        if hash != entry.hash {
             return Err(JournalError::Broken(entry.seq));
         }
-        head = entry.hash;
+        (self.seq, self.head) = (expected, hash);
+        Ok(())
     }
-    Ok(head)
+
+    /// The newest entry that holds.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Its hash.
+    pub fn head(&self) -> Hash {
+        self.head
+    }
+}
+
+/// Checks that the entries are the whole chain from the first one.
+pub fn verify(saga: SagaId, entries: &[JournalEntry]) -> Result<Chain, JournalError> {
+    let mut chain = Chain::new(saga);
+    entries.iter().try_for_each(|entry| chain.add(entry))?;
+    Ok(chain)
 }
 
 #[cfg(test)]
@@ -186,7 +223,7 @@ mod tests {
     #[test]
     fn an_untouched_chain_verifies_to_its_head() {
         let entries = entries(3);
-        assert_eq!(verify(saga(), &entries), Ok(entries[2].hash));
+        assert_eq!(verify(saga(), &entries).unwrap().head(), entries[2].hash);
     }
 
     #[test]

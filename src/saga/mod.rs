@@ -32,6 +32,7 @@ mod retry;
 mod sends;
 mod state;
 mod status;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod waits;
@@ -49,3 +50,4 @@ pub use state::{
     StepStatus, Waiting,
 };
 pub use status::Status;
+pub use succession::{Line, Successor, holdup};

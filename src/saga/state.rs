@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::child::Family;
 use super::event::{BlockPath, Reply, Signal, Starter};
 use super::status::Status;
+use super::succession::Line;
 use crate::definition::SagaFacts;
 use crate::id::{Phase, SagaId, StepPath, Timestamp};
 
@@ -75,6 +76,9 @@ pub struct Saga {
     /// The saga that runs this one, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<Family>,
+    /// Its place in the line of those that have had its key.
+    #[serde(default)]
+    pub line: Line,
 }
 
 /// Ids of signals and operator actions that one saga remembers.
@@ -272,6 +276,7 @@ impl Saga {
             paused: None,
             forced: None,
             family: None,
+            line: Line::default(),
         }
     }
 

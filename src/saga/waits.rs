@@ -71,6 +71,13 @@ impl Turn<'_> {
         if self.saga.status().is_ended() {
             return Err(Refusal::Ended);
         }
+        let waits =
+            self.definition.nodes.iter().any(
+                |node| matches!(&node.kind, NodeKind::Wait(wait) if wait.signal == signal.name),
+            );
+        if !waits {
+            return Err(Refusal::NoSuchSignal(signal.name));
+        }
         if self.saga.signals.len() >= SIGNALS_KEPT_MAX {
             return Err(Refusal::TooManySignals);
         }

@@ -13,6 +13,8 @@ mod bundles;
 pub mod network;
 pub mod scheduler;
 mod shop;
+#[cfg(test)]
+mod starts_tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -4,7 +4,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::hex;
 use crate::id::SagaId;
 use crate::message::{Message, Properties};
 use crate::store::dead_letters::{
@@ -171,7 +170,7 @@ impl MessageView {
         Self {
             properties: message.properties.clone(),
             body: text.map(str::to_owned),
-            body_hex: text.is_none().then(|| hex(shown)),
+            body_hex: text.is_none().then(|| hex::encode(shown)),
             body_cut: shown.len() < body.len(),
         }
     }

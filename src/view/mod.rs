@@ -21,8 +21,9 @@ use serde_json::Value;
 use crate::definition::Definition;
 use crate::id::{SagaId, Timestamp};
 use crate::saga::journal::{self, JournalEntry};
-use crate::saga::{Saga, Status, apply};
+use crate::saga::{Saga, Signal, Status, apply, holdup};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
+use crate::verify::row_agrees;
 
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
 pub use steps::{ChildView, StepStage, StepView, Until};
@@ -91,6 +92,9 @@ pub struct HeadView {
     pub wake_at: Option<String>,
     /// Entries in its journal.
     pub revision: u64,
+    /// Whether it has ended and given up its key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub superseded: bool,
 }
 
 impl HeadView {
@@ -108,6 +112,7 @@ impl HeadView {
             ended_at: text_of(head.ended_at),
             wake_at: text_of(head.wake_at),
             revision: head.revision,
+            superseded: head.superseded,
         }
     }
 }
@@ -149,8 +154,16 @@ pub struct SagaView {
     /// The saga that runs it, if one does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentView>,
+    /// The saga that gave way to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<SagaId>,
+    /// The saga that takes its key over once it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<ReplacedBy>,
     /// Its steps in the definition's order, those still to come included.
     pub steps: Vec<StepView>,
+    /// Signals that came and that no `wait` has taken yet, oldest first.
+    pub signals: Vec<SignalView>,
     /// What happened, in order.
     pub timeline: Vec<Moment>,
     /// Whether the journal is what was written.
@@ -164,6 +177,38 @@ pub struct ParentView {
     pub saga_id: SagaId,
     /// Its block.
     pub step: String,
+}
+
+/// A signal that is kept unread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SignalView {
+    /// Its name.
+    pub name: String,
+    /// What it is deduplicated by.
+    pub id: String,
+    /// Its payload.
+    pub body: Arc<Value>,
+}
+
+impl SignalView {
+    fn new(signal: &Signal) -> Self {
+        Self {
+            name: signal.name.clone(),
+            id: signal.id.clone(),
+            body: Arc::clone(&signal.body),
+        }
+    }
+}
+
+/// A restart, seen from the saga that gives way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReplacedBy {
+    /// The saga to come; there is none by this id before this one has ended.
+    pub saga_id: SagaId,
+    /// When it was asked for, RFC 3339.
+    pub asked_at: String,
+    /// What it waits for.
+    pub waiting: &'static str,
 }
 
 /// What checking the journal found.
@@ -199,7 +244,14 @@ impl SagaView {
                 saga_id: family.parent.saga,
                 step: family.parent.step.to_string(),
             }),
+            replaces: saga.line.replaces,
+            replaced_by: saga.line.successor.as_ref().map(|successor| ReplacedBy {
+                saga_id: successor.saga,
+                asked_at: successor.at.to_string(),
+                waiting: holdup(saga.status()),
+            }),
             steps,
+            signals: saga.signals.iter().map(SignalView::new).collect(),
             timeline: timeline::moments(definition, head.started_at, entries),
             journal: check(head, entries, &saga),
         }
@@ -217,37 +269,18 @@ fn folded(head: &SagaHead, entries: &[JournalEntry]) -> Saga {
 }
 
 fn check(head: &SagaHead, entries: &[JournalEntry], saga: &Saga) -> JournalView {
-    let length = entries.len() as u64;
     let problem = match journal::verify(head.id, entries) {
         Err(error) => Some(error.to_string()),
-        Ok(_) if length != head.revision => Some(format!(
-            "the row is at entry {}, the journal ends at {length}",
-            head.revision
-        )),
-        Ok(hash) if hash != head.head_hash => {
-            Some("the row's hash is not that of the newest entry".to_owned())
-        }
-        Ok(_) if saga.status() != head.status => Some(format!(
-            "the row says {}, the journal says {}",
-            head.status,
-            saga.status()
-        )),
-        Ok(_) => None,
+        Ok(chain) => row_agrees(head, &chain, saga)
+            .err()
+            .map(|flaw| flaw.to_string()),
     };
     JournalView {
-        entries: length,
+        entries: entries.len() as u64,
         verified: problem.is_none(),
         problem,
-        head: hex(&head.head_hash),
+        head: hex::encode(head.head_hash),
     }
-}
-
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(digit).collect()
 }
 
 /// A duration as one says it: `12ms`, `1.5s`, `2m 5s`, `3h 20m`, `4d 1h`.

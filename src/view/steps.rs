@@ -94,9 +94,12 @@ impl StepStage {
 /// What a step waits for, and until when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Until {
-    /// `reply`, `retry` or `person`.
+    /// `reply`, `retry`, `person`, `signal` or `time`.
     pub r#for: &'static str,
-    /// RFC 3339; none for a person.
+    /// The signal's name, if it is one and the definition is at hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// RFC 3339; none for a person, and for a signal that is waited for as long as it takes.
     pub until: Option<String>,
 }
 
@@ -164,9 +167,8 @@ impl Walk<'_> {
         match &node.kind {
             NodeKind::Step(step) => self.step(step, place),
             NodeKind::Saga(block) => self.step(&block.step, place),
-            NodeKind::Wait(Wait { name, .. }) | NodeKind::Sleep(Sleep { name, .. }) => {
-                self.pause(name, place);
-            }
+            NodeKind::Wait(Wait { name, signal, .. }) => self.pause(name, Some(signal), place),
+            NodeKind::Sleep(Sleep { name, .. }) => self.pause(name, None, place),
             NodeKind::Sequence(children) => {
                 if node.parent.is_some() {
                     inner.depth += 1;
@@ -211,7 +213,7 @@ impl Walk<'_> {
     }
 
     /// A block that sends no command.
-    fn pause(&mut self, name: &str, place: &Place) {
+    fn pause(&mut self, name: &str, signal: Option<&String>, place: &Place) {
         let path = StepPath::at(name, &place.indices);
         let state = (place.uncounted == 0)
             .then(|| self.saga.steps.get(&path))
@@ -234,6 +236,9 @@ impl Walk<'_> {
                 }
             }
         };
+        if let Some(waiting) = &mut view.waiting {
+            waiting.signal = signal.cloned();
+        }
         view.depth = place.depth;
         view.parallel = place.parallel;
         self.views.push(view);
@@ -325,6 +330,7 @@ fn blank(step: String, status: StepStage) -> StepView {
 fn view_of(step: String, state: &StepState) -> StepView {
     let waiting = |r#for, until: Option<crate::id::Timestamp>| Until {
         r#for,
+        signal: None,
         until: until.map(|at| at.to_string()),
     };
     StepView {

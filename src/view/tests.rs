@@ -9,7 +9,7 @@ use crate::definition::parse;
 use crate::id::{Phase, StepPath};
 use crate::message::{Message, Outcome, Properties};
 use crate::saga::journal::{Cause, GENESIS, Record};
-use crate::saga::{Input, Reply, decide};
+use crate::saga::{Input, Reply, Signal, decide};
 
 const ORDER: &str = "
 saga: order
@@ -38,6 +38,16 @@ steps:
     confirm: mailer.send
 ";
 
+const WAITS: &str = "
+saga: order
+version: 1
+key: o-1
+timeout: 30d
+steps:
+  - { wait: money, signal: paid, timeout: 3d }
+  - wait: parcel
+";
+
 /// A saga that is told things, as a node would tell it.
 pub(crate) struct Bundle {
     definition: Definition,
@@ -48,7 +58,11 @@ pub(crate) struct Bundle {
 
 impl Bundle {
     fn start(input: Value) -> Self {
-        let definition = parse(ORDER, "order.yaml").unwrap_or_else(|why| panic!("{why}"));
+        Self::of(ORDER, input)
+    }
+
+    fn of(definition: &str, input: Value) -> Self {
+        let definition = parse(definition, "order.yaml").unwrap_or_else(|why| panic!("{why}"));
         let now = Timestamp::from_micros(1_700_000_000_000_000);
         let id = SagaId(Uuid::from_u128(7));
         let head = SagaHead {
@@ -65,6 +79,7 @@ impl Bundle {
             updated_at: now,
             ended_at: None,
             wake_at: None,
+            superseded: false,
         };
         let mut bundle = Self {
             definition,
@@ -86,6 +101,18 @@ impl Bundle {
 
     pub(crate) fn order() -> Self {
         Self::start(json!({ "id": "o-1", "items": ["a", "b"], "gift": false }))
+    }
+
+    /// Waits for one signal, and keeps another.
+    pub(crate) fn waiting() -> Self {
+        let mut bundle = Self::of(WAITS, json!({}));
+        let signal = Signal {
+            name: "parcel".to_owned(),
+            id: "s-1".to_owned(),
+            body: Arc::new(json!({ "at": "door" })),
+        };
+        bundle.tell(Cause::Signal, Input::Signal(signal));
+        bundle
     }
 
     fn tell(&mut self, cause: Cause, input: Input) {
@@ -278,6 +305,16 @@ fn the_view_is_json_with_the_row_at_the_top() {
     assert_eq!(json["steps"][3]["next"], json!(["confirm"]));
     assert_eq!(json["timeline"][0]["events"][0]["event"], "started");
     assert_eq!(json["journal"]["verified"], true);
+}
+
+#[test]
+fn what_a_saga_waits_for_and_what_is_kept_for_it_is_shown() {
+    let json = serde_json::to_value(Bundle::waiting().view()).unwrap();
+    let waiting = json!({ "for": "signal", "signal": "paid", "until": "2023-11-17T22:13:20Z" });
+    assert_eq!(json["steps"][0]["waiting"], waiting);
+    assert_eq!(json["steps"][1]["status"], "to_come");
+    let kept = json!([{ "name": "parcel", "id": "s-1", "body": { "at": "door" } }]);
+    assert_eq!(json["signals"], kept);
 }
 
 #[test]

@@ -201,3 +201,21 @@ pub(super) async fn consuming_from_a_missing_queue_is_an_error(bundle: Bundle) {
         Ok(_) => panic!("consuming from a queue that isn't there"),
     }
 }
+
+pub(super) async fn a_queue_in_order_has_one_consumer_at_a_time(bundle: Bundle) {
+    const ALL: usize = 60;
+    let queue = bundle.name("q");
+    let topology = Topology {
+        queues_in_order: vec![plain(&queue)],
+        ..Topology::default()
+    };
+    bundle.declare(&topology).await;
+    bundle.declare(&topology).await;
+    let mut first = bundle.consume(&queue, PREFETCH).await;
+    let mut second = bundle.consume(&queue, PREFETCH).await;
+    bundle.publish_numbers(&queue, 0..ALL).await;
+    assert_eq!(bodies(&take(&mut first, ALL).await), numbers(0..ALL));
+    drop(first);
+    assert_eq!(bodies(&take_acked(&mut second, ALL).await), numbers(0..ALL));
+    bundle.expect_empty(second, &queue).await;
+}

@@ -184,6 +184,7 @@ pub(super) async fn topic_bindings_route_by_pattern_and_once_to_each_queue(bundl
     bundle
         .declare(&Topology {
             queues: [&all, &completed, &both].map(|name| plain(name)).to_vec(),
+            queues_in_order: Vec::new(),
             topic_exchanges: vec![exchange.clone()],
             bindings: vec![
                 bind(&all, "#"),
@@ -211,6 +212,10 @@ pub(super) async fn topic_bindings_route_by_pattern_and_once_to_each_queue(bundl
         let mut consumer = bundle.consume(&queue, PREFETCH).await;
         let taken = take_acked(&mut consumer, expected.len()).await;
         assert_eq!(bodies(&taken), expected);
+        for (delivery, key) in taken.iter().zip(&expected) {
+            assert_eq!(delivery.published_to.exchange, exchange);
+            assert_eq!(delivery.published_to.routing_key, *key);
+        }
         bundle.expect_empty(consumer, &queue).await;
     }
 }
@@ -224,6 +229,7 @@ pub(super) async fn declaring_again_changes_nothing(bundle: Bundle) {
                 dead_letter_to: Some(bundle.name("dead")),
             },
         ],
+        queues_in_order: Vec::new(),
         topic_exchanges: vec![bundle.name("events")],
         bindings: vec![Binding {
             exchange: bundle.name("events"),

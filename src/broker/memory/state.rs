@@ -28,6 +28,8 @@ pub(super) struct State {
 pub(super) struct QueueState {
     pub(super) ready: VecDeque<Waiting>,
     dead_letter_to: Option<String>,
+    /// Whether only the consumer that has been there longest is given messages.
+    in_order: bool,
 }
 
 pub(super) struct ConsumerState {
@@ -49,13 +51,22 @@ pub(super) struct Bound {
 #[derive(Clone)]
 pub(super) struct Waiting {
     message: Arc<Message>,
+    published_to: Arc<Destination>,
     /// How often it came back.
     returns: u32,
 }
 
 impl State {
-    pub(super) fn declare_queue(&mut self, queue: &Queue) -> Result<(), BrokerError> {
+    pub(super) fn declare_queue(
+        &mut self,
+        queue: &Queue,
+        in_order: bool,
+    ) -> Result<(), BrokerError> {
         match self.queues.get(&queue.name) {
+            Some(existing) if existing.in_order != in_order => Err(BrokerError::Clash {
+                what: format!("queue `{}`", queue.name),
+                difference: "one of both gives messages to one consumer at a time".to_owned(),
+            }),
             Some(existing) if existing.dead_letter_to != queue.dead_letter_to => {
                 Err(BrokerError::Clash {
                     what: format!("queue `{}`", queue.name),
@@ -72,6 +83,7 @@ impl State {
                     QueueState {
                         ready: VecDeque::new(),
                         dead_letter_to: queue.dead_letter_to.clone(),
+                        in_order,
                     },
                 );
                 Ok(())
@@ -127,10 +139,12 @@ impl State {
             ));
         }
         let message = Arc::new(outgoing.message);
+        let published_to = Arc::new(outgoing.destination);
         for name in targets {
             if let Some(queue) = self.queues.get_mut(&name) {
                 queue.ready.push_back(Waiting {
                     message: Arc::clone(&message),
+                    published_to: Arc::clone(&published_to),
                     returns: 0,
                 });
             }
@@ -158,12 +172,16 @@ impl State {
     }
 
     pub(super) fn take_batch(&mut self, id: ConsumerId, most: usize) -> Vec<Delivery> {
+        let is_first = self.is_first(id);
         let Some(consumer) = self.consumers.get_mut(&id) else {
             return Vec::new();
         };
         let Some(queue) = self.queues.get_mut(&consumer.queue) else {
             return Vec::new();
         };
+        if queue.in_order && !is_first {
+            return Vec::new();
+        }
         let room = consumer.prefetch.saturating_sub(consumer.unacked.len());
         let count = most.min(room).min(queue.ready.len());
         let taken = queue.ready.drain(..count);
@@ -176,12 +194,20 @@ impl State {
                         tag: consumer.last_tag,
                     },
                     message: Message::clone(&waiting.message),
+                    published_to: Destination::clone(&waiting.published_to),
                     redelivered: waiting.returns > 0,
                 };
                 consumer.unacked.insert(consumer.last_tag, waiting);
                 delivery
             })
             .collect()
+    }
+
+    /// Whether no other consumer of its queue has been there longer.
+    fn is_first(&self, id: ConsumerId) -> bool {
+        let queue = self.consumers.get(&id).map(|consumer| &consumer.queue);
+        let mut earlier = self.consumers.range(..id);
+        !earlier.any(|(_, consumer)| Some(&consumer.queue) == queue)
     }
 
     /// Puts messages back at the front of their queue, in the given order, or, past the delivery
@@ -198,7 +224,7 @@ impl State {
             for mut waiting in returned.rev() {
                 waiting.returns = waiting.returns.saturating_add(1);
                 if waiting.returns >= DELIVERY_LIMIT && dead_letter_to.is_some() {
-                    exhausted.push(waiting.message);
+                    exhausted.push(waiting);
                 } else {
                     queue.ready.push_front(waiting);
                 }
@@ -210,9 +236,9 @@ impl State {
         // Made if it was never declared, and filled past its limit: nothing may be lost here.
         let dead_letters = self.queues.entry(name).or_default();
         let letters = exhausted.into_iter().rev();
-        dead_letters.ready.extend(letters.map(|message| Waiting {
-            message,
+        dead_letters.ready.extend(letters.map(|letter| Waiting {
             returns: 0,
+            ..letter
         }));
     }
 

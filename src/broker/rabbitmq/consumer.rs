@@ -25,6 +25,7 @@ use super::link::{Failure, Link, REQUEST_TIME_MAX, within};
 use super::{topology, undeterred};
 use crate::broker::pace::Pace;
 use crate::broker::{Acks, BrokerError, Consumer, Deliveries, Delivery, DeliveryTag};
+use crate::message::Destination;
 
 /// Longest time that the first subscription waits for the connection.
 pub const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -377,6 +378,10 @@ impl Served {
                 tag: delivery.delivery_tag,
             },
             message: convert::incoming(&delivery.properties, delivery.data),
+            published_to: Destination {
+                exchange: delivery.exchange.to_string(),
+                routing_key: delivery.routing_key.to_string(),
+            },
             redelivered: delivery.redelivered,
         })
     }

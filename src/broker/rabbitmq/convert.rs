@@ -14,8 +14,6 @@
 //! would close the channel, or the connection, over anything else, and take down with it what
 //! others publish.
 
-use std::fmt::Write as _;
-
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde_json::Value;
@@ -282,11 +280,7 @@ fn bytes_text(bytes: &[u8]) -> String {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return text.to_owned();
     }
-    bytes.iter().fold(String::from("0x"), |mut hex, byte| {
-        // Writing to a string can't fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    format!("0x{}", hex::encode(bytes))
 }
 
 /// `value` / 10^`scale`, without rounding.

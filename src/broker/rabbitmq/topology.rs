@@ -26,7 +26,9 @@ pub(super) async fn declare(
     topology: &Topology,
 ) -> Result<(), BrokerError> {
     let channel = live.channel(link).await.map_err(unavailable)?;
-    for queue in &topology.queues {
+    let queues = topology.queues.iter().map(|queue| (queue, false));
+    let in_order = topology.queues_in_order.iter().map(|queue| (queue, true));
+    for (queue, in_order) in queues.chain(in_order) {
         let what = format!("queue `{}`", queue.name);
         let declared = channel.queue_declare(
             name(&queue.name)?,
@@ -34,7 +36,7 @@ pub(super) async fn declare(
                 durable: true,
                 ..QueueDeclareOptions::default()
             },
-            arguments(queue)?,
+            arguments(queue, in_order)?,
         );
         let declared = within(REQUEST_TIME_MAX, declared).await;
         declared.map_err(|failure| refused(what, failure))?;
@@ -145,10 +147,13 @@ pub(super) async fn close(channel: &Channel) {
     }
 }
 
-fn arguments(queue: &Queue) -> Result<FieldTable, BrokerError> {
+fn arguments(queue: &Queue, in_order: bool) -> Result<FieldTable, BrokerError> {
     let text = |text: &str| AMQPValue::LongString(text.into());
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), text("quorum"));
+    if in_order {
+        arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    }
     // The server gives up when a message has come back more often than the limit.
     let mut limit = DELIVERY_LIMIT_NONE;
     if let Some(dead_letters) = &queue.dead_letter_to {

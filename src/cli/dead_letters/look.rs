@@ -144,7 +144,7 @@ pub(super) async fn show(
     let origin = &head.origin;
     for (name, text) in [
         ("died in", &origin.queue),
-        ("published to", &origin.exchange),
+        ("exchange", &origin.exchange.as_deref().map(named_exchange)),
         ("routing key", &origin.routing_key),
         ("type", &head.kind),
         ("message id", &head.message_id),
@@ -253,4 +253,9 @@ pub(super) async fn stats(desk: &Desk, json: bool) -> Result<Exit, Failure> {
     }));
     output::print(&output::table(&rows))?;
     Ok(Exit::Done)
+}
+
+/// The default exchange has no name.
+fn named_exchange(name: &str) -> String {
+    if name.is_empty() { "(default)" } else { name }.to_owned()
 }

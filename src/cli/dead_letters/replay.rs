@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
 
 use super::select::SelectionArguments;
 use super::{By, open_broker};
@@ -14,7 +15,7 @@ use crate::dead_letters::Desk;
 use crate::dead_letters::replay::{REPLAYS_MAX, ReplayEvent, ReplayOptions, Replayed};
 use crate::definition::parse_duration;
 use crate::message::Destination;
-use crate::store::dead_letters::LetterStatus;
+use crate::store::dead_letters::{LetterHead, LetterStatus};
 
 /// Which letters, and how.
 #[derive(Debug, Args)]
@@ -82,31 +83,47 @@ pub(super) async fn run(
         limit: arguments.limit,
     };
     if arguments.dry_run {
+        let mut lines = String::new();
+        let mut sends = Vec::new();
         let total = desk
-            .replay_dry(selection, &options, |event| tell(&event, true))
+            .replay_dry(selection, &options, |event| match event {
+                ReplayEvent::Sent(head, to) if json => {
+                    sends.push(json!({ "id": head.id, "to": to }));
+                }
+                ReplayEvent::Sent(head, to) => lines.push_str(&would_go(head, to)),
+                event => tell(&event),
+            })
             .await;
         let total = total.map_err(super::failed)?;
+        if json {
+            let mut answer = json!(total);
+            answer["sends"] = sends.into();
+            output::print_json(&answer)?;
+            return Ok(Exit::Done);
+        }
+        output::print(&lines)?;
         return report(&total, json, true);
     }
     let broker = open_broker(broker).await?;
     let stop = super::stop_on_signal();
     let total = desk
         .replay(&broker.handle(), selection, &options, &stop, |event| {
-            tell(&event, false);
+            tell(&event);
         })
         .await;
     broker.close().await;
     report(&total.map_err(super::failed)?, json, false)
 }
 
-fn tell(event: &ReplayEvent<'_>, dry: bool) {
+/// A line of a dry run.
+fn would_go(head: &LetterHead, to: &Destination) -> String {
+    let kind = head.kind.as_deref().unwrap_or_default();
+    let id = head.message_id.as_deref().unwrap_or_default();
+    output::printable(&format!("{} {kind} {id} -> {to}", head.id)) + "\n"
+}
+
+fn tell(event: &ReplayEvent<'_>) {
     match event {
-        ReplayEvent::Sent(head, to) if dry => {
-            let kind = head.kind.as_deref().unwrap_or_default();
-            let id = head.message_id.as_deref().unwrap_or_default();
-            let line = format!("{} {kind} {id} -> {to}", head.id);
-            eprintln!("{}", output::printable(&line));
-        }
         ReplayEvent::Sent(..) => {}
         ReplayEvent::Refused(head, refusal) => eprintln!("{}: {refusal}", head.id),
         ReplayEvent::Lost(id) => eprintln!("{id}: somebody else changed it first"),

@@ -6,7 +6,9 @@ use uuid::Uuid;
 use super::ReplayOptions;
 use crate::error::code;
 use crate::id::{SagaId, Timestamp};
-use crate::message::{Destination, Message};
+use crate::message::{
+    DOMAIN_EVENT_QUEUE, Destination, HEADER_EVENT_EXCHANGE, HEADER_EVENT_ROUTING_KEY, Message,
+};
 use crate::store::dead_letters::{
     HEADER_LETTER, HEADER_ORIGIN, HEADER_REPLAYS, Letter, LetterHead, LetterStatus,
 };
@@ -49,6 +51,16 @@ pub fn prepare(
     headers.retain(|name, _| !is_brokers(name));
     headers.insert(HEADER_LETTER.to_owned(), Value::from(head.id.to_string()));
     headers.insert(HEADER_REPLAYS.to_owned(), Value::from(head.replays + 1));
+    // An event's queue alone does not say which event it is.
+    if let (Some(DOMAIN_EVENT_QUEUE), Some(exchange), Some(key)) = (
+        head.origin.queue.as_deref(),
+        &head.origin.exchange,
+        &head.origin.routing_key,
+    ) && !exchange.is_empty()
+    {
+        headers.insert(HEADER_EVENT_EXCHANGE.to_owned(), exchange.as_str().into());
+        headers.insert(HEADER_EVENT_ROUTING_KEY.to_owned(), key.as_str().into());
+    }
     let origin = head.origin.queue.clone().or_else(|| {
         let to = &destination;
         to.exchange.is_empty().then(|| to.routing_key.clone())

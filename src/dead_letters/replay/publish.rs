@@ -140,16 +140,29 @@ impl Desk {
         let drains = queues
             .iter()
             .map(|queue| watch_queue(&drain, queue, &enough));
+        let ids: Vec<Uuid> = sent.iter().map(|head| head.id).collect();
         let time_is_up = async {
             tokio::select! {
                 () = self.environment.sleep(wait) => {}
+                () = self.all_are_back(&ids) => {}
                 () = stop.requested() => {}
             }
             enough.request();
         };
         join(join_all(drains), time_is_up).await;
-        let ids: Vec<Uuid> = sent.iter().map(|head| head.id).collect();
         Ok(self.letters.came_back(&ids).await?)
+    }
+
+    /// Ends when nothing is left to wait for.
+    async fn all_are_back(&self, ids: &[Uuid]) {
+        loop {
+            self.environment.sleep(SETTLE_PAUSE).await;
+            if let Ok(back) = self.letters.came_back(ids).await
+                && back.len() >= ids.len()
+            {
+                return;
+            }
+        }
     }
 }
 

@@ -6,17 +6,18 @@
 
 use std::collections::HashMap;
 
-use cel::Context;
 use cel::common::types::{
     CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt,
 };
-use cel::common::value::Val;
+use cel::common::value::{CowVal, Val};
 use cel::objects::Key;
+use cel::{Context, ExecutionError};
 use serde_json::{Map, Number, Value};
 
 use super::Scope;
 use super::path::{given, no_item, no_saga, whole_saga};
-use super::references::{Extent, References};
+use super::references::{Extent, HASH, References};
+use crate::canonical::fingerprint_text;
 
 /// Longest list or largest object in the data of an expression that loops.
 const LOOP_ITEMS_MAX: usize = 1_000;
@@ -151,6 +152,19 @@ fn owned(object: &Value) -> Box<dyn Val> {
         })
         .collect();
     Box::new(CelMap::from(fields))
+}
+
+/// `hash(value)`: the fingerprint of a value as JSON.
+pub(super) fn hash<'b, 'v>(
+    arguments: Vec<CowVal<'b, 'v>>,
+) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let refuse = |why: String| ExecutionError::function_error(HASH, why);
+    let [value] = arguments.as_slice() else {
+        return Err(refuse("it takes one value".to_owned()));
+    };
+    let value = cel::Value::try_from(value.as_ref())?;
+    let json = to_json(&value).map_err(refuse)?;
+    Ok(CowVal::owned(CelString::from(fingerprint_text(&json))))
 }
 
 /// What CEL computed, as JSON.

@@ -25,8 +25,10 @@ const PATTERN_BYTES_MAX: usize = 100;
 pub(super) const ROOTS: [&str; 7] = ["input", "steps", "item", "saga", "signal", "event", "tick"];
 /// Those of them that have a meaning only in some places.
 pub(super) const GIVEN: [&str; 3] = ["signal", "event", "tick"];
+/// The fingerprint of a value.
+pub(super) const HASH: &str = "hash";
 /// What may be called.
-const FUNCTIONS: [&str; 12] = [
+const FUNCTIONS: [&str; 13] = [
     "size",
     "contains",
     "startsWith",
@@ -39,6 +41,7 @@ const FUNCTIONS: [&str; 12] = [
     "bool",
     "type",
     "dyn",
+    HASH,
 ];
 /// What expands to a loop or a test, for suggestions.
 const MACROS: [&str; 6] = ["has", "all", "exists", "exists_one", "map", "filter"];
@@ -252,6 +255,20 @@ impl Walk {
         }
         if name == "matches" {
             self.pattern(call)?;
+        }
+        if name == HASH {
+            self.hash(call)?;
+        }
+        Ok(())
+    }
+
+    /// Its cost is that of its argument, which may be the whole input: not once an item.
+    fn hash(&self, call: &CallExpr) -> Result<(), String> {
+        if call.target.is_some() || call.args.len() != 1 {
+            return Err("`hash` takes one value, as in `hash(input)`".to_owned());
+        }
+        if self.repeated {
+            return Err("`hash` can't be used inside a loop; hash the whole list".to_owned());
         }
         Ok(())
     }

@@ -250,3 +250,32 @@ fn expressions_may_be_shared_between_threads() {
     shared::<crate::definition::Template>();
     shared::<crate::definition::Definition>();
 }
+
+#[test]
+fn a_hash_is_that_of_the_value_however_it_came_about() {
+    let hash = |value: Value| json!(crate::canonical::fingerprint_text(&value));
+    for (source, value) in [
+        (
+            "hash(input.items)",
+            json!([{"quantity": 1, "sku": "a"}, {"sku": "b", "quantity": 2}]),
+        ),
+        (
+            "hash({'b': 0.5, 'a': [input.big, null]})",
+            json!({"a": [u64::MAX, null], "b": 0.5}),
+        ),
+        ("hash(input.id)", json!("o-1")),
+        ("hash(input.total + 1)", json!(501)),
+    ] {
+        assert_eq!(evaluate(source), Ok(hash(value)), "{source}");
+    }
+    for (source, why) in [
+        ("hash()", "one value"),
+        ("input.hash()", "one value"),
+        ("hash(input, item)", "one value"),
+        ("input.items.map(i, hash(i))", "inside a loop"),
+        ("hash(b'x')", "which JSON can't say"),
+    ] {
+        let said = evaluate(source).unwrap_err();
+        assert!(said.contains(why), "{source}: {said}");
+    }
+}

@@ -138,14 +138,14 @@ fn texts<const N: usize>(texts: [&str; N]) -> [Option<String>; N] {
 #[test]
 fn a_sub_saga_is_reserved_confirmed_and_its_output_is_its_reply() {
     let mut story = trip();
-    let seat = json!({ "seat": "7A" });
-    let sent = story.answer_with("flight reserve", Outcome::Succeeded, seat.clone());
+    let ticket = json!({ "seat": "7A" });
+    let sent = story.answer_with("flight reserve", Outcome::Succeeded, ticket.clone());
     assert_eq!(sent.unwrap(), ["insurance reserve#1"]);
     assert_eq!(
         story.saga.steps[&"insurance".parse().unwrap()]
             .with
             .as_deref(),
-        Some(&seat)
+        Some(&ticket)
     );
     assert_eq!(
         story.yes("insurance reserve"),
@@ -355,10 +355,10 @@ output: { seats: '${ steps.leg }' }
     );
     story.yes("leg[0] confirm");
     story.yes("leg[2] confirm");
-    let seat = json!({ "amount": 7 });
+    let reply = json!({ "amount": 7 });
     assert_eq!(
         story.saga.output.as_deref(),
-        Some(&json!({ "seats": [seat, null, seat] }))
+        Some(&json!({ "seats": [reply, null, reply] }))
     );
 }
 

@@ -6,6 +6,7 @@ mod loops;
 mod operators;
 mod passes;
 mod signals;
+mod succession;
 mod suspension;
 mod trouble;
 
@@ -120,7 +121,7 @@ impl Story {
                     sent.push(format!("{step} {phase}#{attempt}"));
                 }
                 Send::Notice { change, .. } => self.notices.push(change),
-                Send::Answer { .. } => {}
+                Send::Answer { .. } | Send::Successor(_) => {}
                 Send::ToParent { answer, .. } => self.told.push(answer),
             }
         }

@@ -104,8 +104,7 @@ pub fn fingerprint(parts: &[&str], reason: &str) -> String {
         hasher.update(rest.as_bytes());
     }
     let digest = hasher.finalize();
-    let hex = digest.iter().map(|byte| format!("{byte:02x}"));
-    hex.take(FINGERPRINT_CHARS / 2).collect()
+    hex::encode(&digest[..FINGERPRINT_CHARS / 2])
 }
 
 #[cfg(test)]

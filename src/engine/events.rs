@@ -1,0 +1,286 @@
+//! Domain events: which of them definitions are about, and what each means.
+//!
+//! One durable queue is bound to every exchange and routing key that a rule names. What comes out of
+//! it is matched against all rules again, because a binding outlives the definition it was made for.
+//! Rules under `start.on` count in the newest version that is loaded; rules of a `wait` count in every
+//! version, because sagas keep the version they began with.
+//!
+//! The queue gives its messages to one node at a time, so that a saga that an event starts is there
+//! when the next event about it comes. Deliberately absent: keeping events for sagas that are not
+//! started yet. Others' events pass by all day, and nobody could say for how long.
+
+mod intake;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::catalogue::Catalogue;
+use super::decode::{StartRequest, Undecodable, json_body, start_of};
+use super::signals::{Addressee, Correlated, SignalRequest, What};
+use crate::broker::{Binding, Queue, Topology, topic};
+use crate::canonical::fingerprint_text;
+use crate::definition::{self, Definition, EventRule, NodeId, NodeKind};
+use crate::error::code;
+use crate::message::{DEAD_LETTER_QUEUE, DOMAIN_EVENT_QUEUE, Destination, Message};
+use crate::metric;
+use crate::store::{DefinitionRow, SagaKey};
+
+/// The rules of all definitions.
+#[derive(Debug, Clone, Default)]
+pub(super) struct EventRules {
+    /// By exchange.
+    rules: BTreeMap<String, Vec<Rule>>,
+    /// The definitions that they are of.
+    known: BTreeSet<(String, u32)>,
+}
+
+/// A definition's interest in events of one exchange.
+#[derive(Debug, Clone)]
+struct Rule {
+    definition: Arc<Definition>,
+    place: Place,
+}
+
+/// Where in its definition a rule stands.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Under `start.on`, the how-manieth.
+    Start(usize),
+    /// The same, of a definition that another node has loaded and this one has not.
+    StartElsewhere(usize),
+    /// In this `wait`.
+    Wait(NodeId),
+}
+
+/// What an event means to one definition.
+#[derive(Debug)]
+enum Meaning {
+    /// It starts a saga.
+    Start(StartRequest),
+    /// It is a signal to the saga with this key, if there is one.
+    Signal(SignalRequest),
+    /// It should, and can't.
+    Unusable(Undecodable),
+}
+
+impl EventRules {
+    pub(super) fn of(catalogue: &Catalogue) -> Self {
+        let mut rules = Self::default();
+        for definition in catalogue.newest_of_all() {
+            for position in 0..definition.start.on.len() {
+                rules.add(definition, Place::Start(position));
+            }
+        }
+        for definition in catalogue.all_versions() {
+            rules.add_waits(definition);
+        }
+        rules
+    }
+
+    /// Adds the rules of definitions that were stored after this node had started: a newer one runs
+    /// beside it, and sagas of its may wait for events that only this one is given. Whether there
+    /// were any.
+    fn learn(&mut self, stored: &[DefinitionRow]) -> bool {
+        let known = self.known.len();
+        for row in stored {
+            if self.known.contains(&(row.name.clone(), row.version)) {
+                continue;
+            }
+            self.known.insert((row.name.clone(), row.version));
+            let Ok(definition) = definition::parse(&row.source, "stored definition") else {
+                continue; // of a newer Backstitch; this node can do nothing about it
+            };
+            let definition = Arc::new(definition);
+            for position in 0..definition.start.on.len() {
+                self.add(&definition, Place::StartElsewhere(position));
+            }
+            self.add_waits(&definition);
+        }
+        self.known.len() > known
+    }
+
+    fn add_waits(&mut self, definition: &Arc<Definition>) {
+        let version = (definition.name.clone(), definition.version);
+        self.known.insert(version);
+        for (block, _) in waits(definition) {
+            self.add(definition, Place::Wait(block));
+        }
+    }
+
+    fn add(&mut self, definition: &Arc<Definition>, place: Place) {
+        let rule = Rule {
+            definition: Arc::clone(definition),
+            place,
+        };
+        if let Some(event) = rule.event() {
+            let exchange = event.exchange.clone();
+            self.rules.entry(exchange).or_default().push(rule);
+        }
+    }
+
+    /// What an event that was published to `route` means to each definition that is about it; `None`
+    /// if none is.
+    ///
+    /// # Errors
+    /// If it means something, but can't be read.
+    fn meanings(
+        &self,
+        message: &Message,
+        route: &Destination,
+    ) -> Result<Option<Vec<Meaning>>, Undecodable> {
+        let rules = self.rules.get(&route.exchange).into_iter().flatten();
+        let matching: Vec<(&Rule, &EventRule)> = rules
+            .filter_map(|rule| Some((rule, rule.event()?)))
+            .filter(|(_, event)| topic::matches(&event.routing_key, &route.routing_key))
+            .collect();
+        if matching.is_empty() {
+            return Ok(None);
+        }
+        let event = Arc::new(json_body(message)?);
+        let id = id_of(message, route, &event);
+        let mut meanings = Vec::with_capacity(matching.len());
+        // A definition may name the same event twice; it starts one saga, and is one signal.
+        let mut meant = BTreeSet::new();
+        for (rule, about) in matching {
+            let Some(meaning) = rule.meaning(about, &event, &id) else {
+                metric::event_ignored("no_key");
+                continue;
+            };
+            if meant.insert((
+                &rule.definition.name,
+                rule.definition.version,
+                rule.signal(),
+            )) {
+                meanings.push(meaning);
+            }
+        }
+        Ok(Some(meanings))
+    }
+}
+
+impl Rule {
+    fn event(&self) -> Option<&EventRule> {
+        match self.place {
+            Place::Start(position) | Place::StartElsewhere(position) => {
+                self.definition.start.on.get(position)
+            }
+            Place::Wait(block) => match &self.definition.node(block).kind {
+                NodeKind::Wait(wait) => wait.on.as_ref(),
+                _ => None,
+            },
+        }
+    }
+
+    /// The signal that an event is; `None` for a rule that starts.
+    fn signal(&self) -> Option<&str> {
+        match self.place {
+            Place::Start(_) | Place::StartElsewhere(_) => None,
+            Place::Wait(block) => match &self.definition.node(block).kind {
+                NodeKind::Wait(wait) => Some(&wait.signal),
+                _ => None,
+            },
+        }
+    }
+
+    /// What an event means here; `None` if it is about no saga that could be waiting.
+    fn meaning(&self, rule: &EventRule, event: &Arc<Value>, id: &str) -> Option<Meaning> {
+        match self.place {
+            Place::Start(_) => Some(self.start(rule, event)),
+            Place::StartElsewhere(_) => Some(self.start_elsewhere()),
+            Place::Wait(block) => {
+                let key = rule.key_of(event).ok().flatten()?;
+                let name = self.definition.name.clone();
+                Some(Meaning::Signal(SignalRequest {
+                    to: Addressee::Key(SagaKey { name, key }),
+                    what: What::Event(Correlated {
+                        definition: Arc::clone(&self.definition),
+                        block,
+                        event: Arc::clone(event),
+                        id: id.to_owned(),
+                    }),
+                    sender: None,
+                }))
+            }
+        }
+    }
+
+    fn start_elsewhere(&self) -> Meaning {
+        let Definition { name, version, .. } = &*self.definition;
+        let why = format!(
+            "the event should start `{name}`, by its version {version}, which was loaded by another node after this one had started; load the same definitions on all nodes, then replay this letter"
+        );
+        Meaning::Unusable(Undecodable::new(code::EVENT_UNUSABLE, why))
+    }
+
+    fn start(&self, rule: &EventRule, event: &Value) -> Meaning {
+        let name = &self.definition.name;
+        let unusable = |why: String| {
+            let why = format!("the event should start `{name}`, but {why}");
+            Meaning::Unusable(Undecodable::new(code::EVENT_UNUSABLE, why))
+        };
+        let key = match rule.key_of(event) {
+            Ok(key) => key,
+            Err(error) => return unusable(format!("its `key` fails: {error}")),
+        };
+        let input = match rule.content_of(event) {
+            Ok(input) => input,
+            Err(error) => return unusable(format!("its `with` fails: {error}")),
+        };
+        match start_of(&self.definition, input, key, None) {
+            Ok(request) => Meaning::Start(request),
+            Err(wrong) => unusable(wrong.reason),
+        }
+    }
+}
+
+/// The exchanges, the queue and the bindings that definitions need.
+pub(super) fn topology<'d>(definitions: impl Iterator<Item = &'d Definition>) -> Topology {
+    let mut routes = BTreeSet::new();
+    for definition in definitions {
+        let waits = waits(definition).map(|(_, event)| event);
+        for event in definition.start.on.iter().chain(waits) {
+            routes.insert((event.exchange.clone(), event.routing_key.clone()));
+        }
+    }
+    let exchanges: BTreeSet<&String> = routes.iter().map(|(exchange, _)| exchange).collect();
+    Topology {
+        queues: Vec::new(),
+        queues_in_order: vec![Queue {
+            name: DOMAIN_EVENT_QUEUE.to_owned(),
+            dead_letter_to: Some(DEAD_LETTER_QUEUE.to_owned()),
+        }],
+        topic_exchanges: exchanges.into_iter().cloned().collect(),
+        bindings: routes
+            .into_iter()
+            .map(|(exchange, routing_key)| Binding {
+                exchange,
+                queue: DOMAIN_EVENT_QUEUE.to_owned(),
+                routing_key,
+            })
+            .collect(),
+    }
+}
+
+fn waits(definition: &Definition) -> impl Iterator<Item = (NodeId, &EventRule)> {
+    definition.nodes.iter().filter_map(|node| match &node.kind {
+        NodeKind::Wait(wait) => Some((node.id, wait.on.as_ref()?)),
+        _ => None,
+    })
+}
+
+/// What an event is deduplicated by: its id, or what it is and says.
+fn id_of(message: &Message, route: &Destination, event: &Value) -> String {
+    let id = message.properties.message_id.as_deref();
+    match id.filter(|id| !id.is_empty()) {
+        Some(id) => id.to_owned(),
+        None => {
+            let whole = json!([route.exchange, route.routing_key, event]);
+            format!("hash:{}", fingerprint_text(&whole))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

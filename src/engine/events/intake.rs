@@ -1,0 +1,170 @@
+//! Domain events from the queue to the workers, in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{EventRules, Meaning};
+use crate::broker::{Acks, Delivery};
+use crate::engine::decode::Undecodable;
+use crate::engine::intake::Workers;
+use crate::engine::lock;
+use crate::engine::shared_ack::SharedAck;
+use crate::engine::work::{Job, Origin, Work};
+use crate::engine::worker::Node;
+use crate::error::code;
+use crate::message::{
+    DOMAIN_EVENT_QUEUE, Destination, HEADER_EVENT_EXCHANGE, HEADER_EVENT_ROUTING_KEY, Message,
+};
+use crate::metric;
+use crate::store::DeadLetter;
+
+/// Pause before the database is asked again for definitions that other nodes have stored.
+const LEARN_PAUSE: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Has a batch of domain events worked on, in order.
+    pub(in crate::engine) async fn receive_events(
+        &self,
+        batch: Vec<Delivery>,
+        acks: &Arc<dyn Acks>,
+        workers: &Workers,
+    ) {
+        let mut has_learned = false;
+        for delivery in batch {
+            let Delivery {
+                tag,
+                mut message,
+                published_to,
+                ..
+            } = delivery;
+            let meanings = match route_of(&message, published_to) {
+                Ok(route) => {
+                    let meanings = self.meanings(&message, &route, &mut has_learned).await;
+                    // Unacknowledged, so the broker gives the rest to another node.
+                    let Some(meanings) = meanings else { return };
+                    note_route(&mut message, &route);
+                    meanings
+                }
+                Err(wrong) => vec![Meaning::Unusable(wrong)],
+            };
+            if meanings.is_empty() {
+                acks.ack(&[tag]);
+                continue;
+            }
+            let acks: Arc<dyn Acks> = SharedAck::new(acks, tag, meanings.len());
+            let letter = self.letter(DOMAIN_EVENT_QUEUE, message);
+            for meaning in meanings {
+                let job = meaning.job(&*letter);
+                let origin = Origin::Delivery {
+                    acks: Arc::clone(&acks),
+                    tag,
+                    letter: Arc::clone(&letter),
+                };
+                workers.give(Work { job, origin }).await;
+            }
+        }
+    }
+
+    /// What an event means. One that no rule is about may be about a definition that another node
+    /// has loaded meanwhile, so the database is asked, once a batch, before it is let go. `None` if
+    /// the node stops before it is known.
+    async fn meanings(
+        &self,
+        message: &Message,
+        route: &Destination,
+        has_learned: &mut bool,
+    ) -> Option<Vec<Meaning>> {
+        loop {
+            let rules = Arc::clone(&lock(&self.events));
+            match rules.meanings(message, route) {
+                Ok(Some(meanings)) => return Some(meanings),
+                Err(wrong) => return Some(vec![Meaning::Unusable(wrong)]),
+                Ok(None) if !*has_learned => {
+                    *has_learned = true;
+                    self.learn_rules().await?;
+                }
+                Ok(None) => {
+                    metric::event_ignored("unmatched");
+                    return Some(Vec::new());
+                }
+            }
+        }
+    }
+
+    async fn learn_rules(&self) -> Option<()> {
+        let stored = loop {
+            match self.store.definitions().await {
+                Ok(stored) => break stored,
+                Err(_) if self.stop.is_requested() => return None,
+                Err(error) => {
+                    tracing::warn!(%error, "domain events wait for the database");
+                    self.environment.sleep(LEARN_PAUSE).await;
+                }
+            }
+        };
+        let mut rules = EventRules::clone(&lock(&self.events));
+        if rules.learn(&stored) {
+            tracing::warn!("another node has loaded definitions that this one has not");
+            *lock(&self.events) = Arc::new(rules);
+        }
+        Some(())
+    }
+}
+
+impl Meaning {
+    fn job(self, letter: &(dyn Fn() -> DeadLetter + Send + Sync)) -> Job {
+        match self {
+            Self::Start(request) => Job::Start {
+                request,
+                key_taken: false,
+            },
+            Self::Signal(request) => Job::Signal(Arc::new(request)),
+            Self::Unusable(Undecodable { code, reason }) => Job::Bury {
+                letter: Box::new(DeadLetter {
+                    code,
+                    reason,
+                    ..letter()
+                }),
+                starter: None,
+            },
+        }
+    }
+}
+
+/// Where an event was published to. One that is replayed comes to the queue itself, and says in its
+/// headers where it was published first.
+pub(super) fn route_of(
+    message: &Message,
+    published_to: Destination,
+) -> Result<Destination, Undecodable> {
+    if !published_to.exchange.is_empty() {
+        return Ok(published_to);
+    }
+    let exchange = message.header(HEADER_EVENT_EXCHANGE);
+    let routing_key = message.header(HEADER_EVENT_ROUTING_KEY);
+    match (exchange, routing_key) {
+        (Some(exchange), Some(routing_key)) => Ok(Destination {
+            exchange: exchange.to_owned(),
+            routing_key: routing_key.to_owned(),
+        }),
+        _ => Err(Undecodable::new(
+            code::EVENT_UNUSABLE,
+            format!(
+                "the message was sent to `{DOMAIN_EVENT_QUEUE}` itself, so nobody knows which event it is; publish it to its exchange, or say so in the headers `{HEADER_EVENT_EXCHANGE}` and `{HEADER_EVENT_ROUTING_KEY}`"
+            ),
+        )),
+    }
+}
+
+/// Notes on an event where it was published to, for the case that it becomes a dead letter.
+pub(super) fn note_route(message: &mut Message, route: &Destination) {
+    let headers = &mut message.properties.headers;
+    for (name, value) in [
+        (HEADER_EVENT_EXCHANGE, &route.exchange),
+        (HEADER_EVENT_ROUTING_KEY, &route.routing_key),
+    ] {
+        headers.insert(name.to_owned(), Value::from(value.as_str()));
+    }
+}

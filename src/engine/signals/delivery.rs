@@ -1,0 +1,192 @@
+//! A signal in a batch: its saga is found, told, and the sender hears of it.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Addressee, Correlated, SignalAnswer, SignalError, SignalRequest, What};
+use crate::definition::NodeKind;
+use crate::engine::batch::{Batch, Decided, Found, Rejection};
+use crate::engine::decode::Undecodable;
+use crate::engine::encode::start_answer;
+use crate::engine::work::{Origin, Work};
+use crate::error::code;
+use crate::id::SagaId;
+use crate::saga::{Input, Signal, Starter};
+use crate::store::{DeadLetter, OutboxMessage};
+
+/// Why a signal did not get to a saga.
+enum Undelivered {
+    /// An event about no live saga: others' events pass by all day.
+    Ignored,
+    /// Not certain; decide again on what is stored.
+    Stale,
+    /// It can't be, and that is final.
+    Refused(Undecodable),
+}
+
+impl Batch<'_> {
+    pub(in crate::engine) fn decide_signal(&mut self, work: Work, request: &SignalRequest) {
+        let (saga, outcome) = match self.deliver(request) {
+            Ok(answer) => {
+                let (SignalAnswer::Accepted(saga) | SignalAnswer::Duplicate(saga)) = answer;
+                if let (Some(sender), What::Sent(signal)) = (&request.sender, &request.what) {
+                    self.acknowledge_signal(sender, signal, answer);
+                }
+                (Some(saga), Some(Ok(answer)))
+            }
+            Err(Undelivered::Ignored) => {
+                crate::metric::event_ignored("no_saga");
+                (None, None)
+            }
+            Err(Undelivered::Stale) => {
+                self.look_closer(work);
+                return;
+            }
+            Err(Undelivered::Refused(wrong)) => {
+                if let Origin::Delivery { letter, .. } = &work.origin {
+                    let letter = DeadLetter {
+                        code: wrong.code,
+                        reason: wrong.reason.clone(),
+                        ..letter()
+                    };
+                    self.bury(letter, request.sender.as_ref());
+                }
+                (None, Some(Err(wrong.into())))
+            }
+        };
+        self.done_signal(work, saga, outcome);
+    }
+
+    fn deliver(&mut self, request: &SignalRequest) -> Result<SignalAnswer, Undelivered> {
+        let id = self.addressed(request)?;
+        let signal = match &request.what {
+            What::Sent(signal) => signal.clone(),
+            What::Event(correlated) => self.signal_of(id, correlated)?,
+        };
+        match self.turn(id, Input::Signal(signal)) {
+            Ok(()) => Ok(SignalAnswer::Accepted(id)),
+            Err(Rejection::Nothing) => Ok(SignalAnswer::Duplicate(id)),
+            Err(Rejection::Stale) => Err(Undelivered::Stale),
+            // It ended between the look for its key and now.
+            Err(Rejection::Wrong(wrong))
+                if wrong.code == code::SIGNAL_TOO_LATE
+                    && matches!(request.what, What::Event(_)) =>
+            {
+                Err(Undelivered::Ignored)
+            }
+            Err(Rejection::Wrong(wrong)) => Err(Undelivered::Refused(wrong)),
+        }
+    }
+
+    /// The saga that a signal is for: one that a work before it starts, or a stored one.
+    fn addressed(&self, request: &SignalRequest) -> Result<SagaId, Undelivered> {
+        let nobody = |who: String| {
+            let why = format!(
+                "there is no saga {who}: it was not started yet, or was deleted; a signal may come early, but not before its saga"
+            );
+            let wrong = Undecodable::new(code::SIGNAL_FOR_NO_SAGA, why);
+            Undelivered::Refused(wrong)
+        };
+        let by_event = matches!(request.what, What::Event(_));
+        match &request.to {
+            Addressee::Saga(id) if self.is_missing(*id) => Err(nobody(id.to_string())),
+            Addressee::Saga(id) => Ok(*id),
+            Addressee::Key(key) => {
+                if let Some(id) = self.starting.get(key) {
+                    return Ok(*id);
+                }
+                match self.keys.get(key).and_then(Option::as_ref) {
+                    Some(known) if by_event && known.status.is_ended() => Err(Undelivered::Ignored),
+                    Some(known) if !self.is_missing(known.id) => Ok(known.id),
+                    _ if by_event => Err(Undelivered::Ignored),
+                    _ => Err(nobody(format!("`{}` with key `{}`", key.name, key.key))),
+                }
+            }
+        }
+    }
+
+    /// An event as the signal that a `wait` of this saga is for. The rule counts only for sagas
+    /// that keep its version of the definition.
+    fn signal_of(&self, id: SagaId, correlated: &Correlated) -> Result<Signal, Undelivered> {
+        let definition = &correlated.definition;
+        if let Some(version) = self.version_of(id)
+            && version != definition.version
+        {
+            return Err(Undelivered::Ignored);
+        }
+        let NodeKind::Wait(wait) = &definition.node(correlated.block).kind else {
+            return Err(Undelivered::Ignored);
+        };
+        let payload = match &wait.on {
+            Some(rule) => rule.content_of(&correlated.event),
+            None => return Err(Undelivered::Ignored),
+        };
+        let payload = payload.map_err(|error| {
+            let why = format!(
+                "saga {id} (`{}`) waits for this event as `{}`, but its `with` fails: {error}",
+                definition.name, wait.name
+            );
+            Undelivered::Refused(Undecodable::new(code::EVENT_UNUSABLE, why))
+        })?;
+        Ok(Signal {
+            name: wait.signal.clone(),
+            // One event may be several signals to a saga.
+            id: format!("{}@{}", wait.signal, correlated.id),
+            body: Arc::new(payload),
+        })
+    }
+
+    /// Whether there is no such saga.
+    fn is_missing(&self, id: SagaId) -> bool {
+        let found = self.found.get(&id);
+        !self.changed.contains_key(&id) && found.is_none_or(|found| matches!(found, Found::Missing))
+    }
+
+    /// The version of its definition that a saga keeps, if the saga can be read.
+    fn version_of(&self, id: SagaId) -> Option<u32> {
+        match (self.changed.get(&id), self.found.get(&id)) {
+            (Some(changed), _) => Some(changed.open.head.version),
+            (None, Some(Found::Open(open))) => Some(open.head.version),
+            _ => None,
+        }
+    }
+
+    /// A message that is to be sent only if what was decided about the saga is stored.
+    fn send_with(&mut self, id: SagaId, row: OutboxMessage) {
+        match self.changed.get_mut(&id).filter(|changed| changed.dirty) {
+            Some(changed) => changed.outbox.push(row),
+            None => self.outbox.push(row),
+        }
+    }
+
+    fn done_signal(
+        &mut self,
+        work: Work,
+        saga: Option<SagaId>,
+        signalled: Option<Result<SignalAnswer, SignalError>>,
+    ) {
+        self.decided.push(Decided {
+            work,
+            saga,
+            answer: None,
+            told: Ok(()),
+            signalled,
+        });
+    }
+
+    /// Tells the sender of a signal, together with the saga's own messages.
+    fn acknowledge_signal(&mut self, sender: &Starter, signal: &Signal, answer: SignalAnswer) {
+        let (saga, duplicate) = match answer {
+            SignalAnswer::Accepted(saga) => (saga, false),
+            SignalAnswer::Duplicate(saga) => (saga, true),
+        };
+        let body = json!({
+            "saga_id": saga, "signal": signal.name, "id": signal.id, "duplicate": duplicate,
+        });
+        let id = self.node.environment.new_id();
+        let (to, message) = start_answer(sender, id, "accepted", None, &body, self.now);
+        let row = self.node.outbox_row(to, message, self.now);
+        self.send_with(saga, row);
+    }
+}

@@ -1,0 +1,255 @@
+use std::io::{BufReader, Cursor};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::checkpoint::{CheckpointError, Reader, Seal};
+use super::*;
+use crate::id::Timestamp;
+use crate::saga::journal::{Cause, GENESIS, JournalEntry, Record};
+use crate::saga::{Event, apply};
+use crate::store::memory::MemoryStore;
+use crate::store::{Commit, LIST_ROWS_MAX, SagaWrite, Status, Store};
+
+type File = Reader<BufReader<Cursor<Vec<u8>>>>;
+
+fn id(number: u128) -> SagaId {
+    SagaId(Uuid::from_u128(number))
+}
+
+/// A saga whose journal says that it started, and `entries - 1` times something else.
+fn saga(number: u128, entries: u64, word: &str) -> SagaWrite {
+    let (id, started_at) = (id(number), Timestamp::from_micros(1));
+    let mut state = Saga::new(id, "order", &format!("o-{number}"), started_at);
+    let mut head_hash = GENESIS;
+    let mut written = Vec::new();
+    for seq in 1..=entries {
+        let event = Event::Started {
+            input: std::sync::Arc::new(word.into()),
+            at: started_at,
+            deadline: None,
+            starter: None,
+        };
+        apply(&mut state, &event);
+        let record = Record {
+            cause: Cause::Start,
+            events: vec![event],
+        };
+        let entry = JournalEntry::link(id, &head_hash, seq, started_at, &record).unwrap();
+        head_hash = entry.hash;
+        written.push(entry);
+    }
+    let head = SagaHead {
+        id,
+        name: "order".to_owned(),
+        version: 1,
+        key: format!("o-{number}"),
+        input_hash: GENESIS,
+        status: Status::Running,
+        reason: None,
+        revision: entries,
+        head_hash,
+        started_at,
+        updated_at: started_at,
+        ended_at: None,
+        wake_at: None,
+        superseded: false,
+    };
+    SagaWrite {
+        expected: 0,
+        head,
+        entries: written,
+        snapshot: None,
+        outbox: Vec::new(),
+    }
+}
+
+async fn store(sagas: Vec<SagaWrite>) -> MemoryStore {
+    let store = MemoryStore::new();
+    for some in sagas.chunks(200) {
+        let commit = Commit {
+            sagas: some.to_vec(),
+            ..Commit::default()
+        };
+        assert_eq!(store.commit(commit).await.unwrap().conflicts, vec![]);
+    }
+    store
+}
+
+async fn look(store: &MemoryStore, against: Option<File>) -> (Summary, Vec<(u128, Flaw)>) {
+    let mut found = Vec::new();
+    let plan = Scan {
+        against,
+        checkpoint: None::<Vec<u8>>,
+        now: Timestamp::from_micros(9),
+    };
+    let summary = scan(store, plan, |finding| {
+        found.push((finding.saga.0.as_u128(), finding.flaw));
+    });
+    let summary = summary.await.unwrap();
+    assert_eq!(summary.flawed, found.len() as u64);
+    (summary, found)
+}
+
+async fn checkpoint(store: &MemoryStore) -> (Seal, Vec<u8>) {
+    let mut file = Vec::new();
+    let plan = Scan {
+        against: None::<File>,
+        checkpoint: Some(&mut file),
+        now: Timestamp::from_micros(9),
+    };
+    let summary = scan(store, plan, |finding| panic!("{finding}")).await;
+    (summary.unwrap().seal, file)
+}
+
+fn file(bytes: &[u8]) -> File {
+    Reader::open(BufReader::new(Cursor::new(bytes.to_vec()))).unwrap()
+}
+
+#[tokio::test]
+async fn untouched_sagas_have_no_flaw_and_one_root() {
+    let many = LIST_ROWS_MAX as u128 + 7;
+    let sagas = (1..=many).map(|number| saga(number, 1 + (number % 3) as u64, "x"));
+    let store = store(sagas.collect()).await;
+    let (seal, bytes) = checkpoint(&store).await;
+    let (summary, found) = look(&store, Some(file(&bytes))).await;
+    assert_eq!(found, vec![]);
+    assert_eq!(
+        (&summary.seal, summary.against.as_ref()),
+        (&seal, Some(&seal))
+    );
+    assert_eq!(u128::from(summary.seal.sagas), many);
+}
+
+#[tokio::test]
+async fn a_journal_longer_than_a_page_is_checked_to_its_end() {
+    let store_of = async |tamper: bool| {
+        let mut long = saga(1, 2_500, "x");
+        if tamper {
+            long.entries[2_400].body = Bytes::from_static(b"{}");
+        }
+        store(vec![long]).await
+    };
+    let (summary, found) = look(&store_of(false).await, None).await;
+    assert_eq!((summary.entries, found), (2_500, vec![]));
+    let (_, found) = look(&store_of(true).await, None).await;
+    assert_eq!(found, [(1, Flaw::Journal(JournalError::Broken(2_401)))]);
+}
+
+#[tokio::test]
+async fn each_way_to_tamper_within_a_saga_is_named() {
+    let mut changed = saga(1, 3, "x");
+    changed.entries[1].at = Timestamp::from_micros(2);
+    let mut row = saga(2, 3, "x");
+    row.head.status = Status::Completed;
+    let mut ended = saga(3, 3, "x");
+    ended.head.ended_at = Some(Timestamp::from_micros(2));
+    let mut hash = saga(4, 3, "x");
+    hash.head.head_hash = [7; 32];
+    let store = store(vec![changed, row, ended, hash, saga(5, 3, "x")]).await;
+    let (_, found) = look(&store, None).await;
+    let found: Vec<(u128, String)> = found
+        .into_iter()
+        .map(|(saga, flaw)| (saga, flaw.to_string()))
+        .collect();
+    let expected = [
+        (4, "the row's hash is not that of entry 3"),
+        (
+            3,
+            "the row says ended 1970-01-01T00:00:00.000002Z, the journal says not ended",
+        ),
+        (2, "the row says completed, the journal says running"),
+        (
+            1,
+            "journal: entry 2 is not what was written: its hash does not match",
+        ),
+    ];
+    assert_eq!(found, expected.map(|(saga, text)| (saga, text.to_owned())));
+}
+
+#[tokio::test]
+async fn a_checkpoint_shows_what_a_chain_alone_cannot() {
+    let before = (1..=6).map(|number| saga(number, 3, "x")).collect();
+    let (_, bytes) = checkpoint(&store(before).await).await;
+    // 1 goes on, 2 is gone, 3 was written anew, 4 was cut, 5 stays, 6 is gone, 7 is new.
+    let after = vec![
+        saga(1, 5, "x"),
+        saga(3, 3, "forged"),
+        saga(4, 2, "x"),
+        saga(5, 3, "x"),
+        saga(7, 1, "x"),
+    ];
+    let after = store(after).await;
+    assert_eq!(look(&after, None).await.1, vec![], "each chain is whole");
+    let (_, found) = look(&after, Some(file(&bytes))).await;
+    let cut = Flaw::Shortened {
+        checkpoint: 3,
+        now: 2,
+    };
+    let expected = [
+        (6, Flaw::Gone(3)),
+        (4, cut),
+        (3, Flaw::Replaced(3)),
+        (2, Flaw::Gone(3)),
+    ];
+    // Those that are gone are told page by page, before the page's own.
+    let sorted = |mut found: Vec<(u128, Flaw)>| {
+        found.sort_by_key(|(saga, _)| std::cmp::Reverse(*saga));
+        found
+    };
+    assert_eq!(sorted(found), expected);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_was_tampered_with_is_refused() {
+    let store = store((1..=4).map(|number| saga(number, 2, "x")).collect()).await;
+    let (_, bytes) = checkpoint(&store).await;
+    let text = String::from_utf8(bytes).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let without = |line: usize| {
+        let mut lines = lines.clone();
+        lines.remove(line);
+        lines.join("\n")
+    };
+    let swapped = {
+        let mut lines = lines.clone();
+        lines.swap(1, 2);
+        lines.join("\n")
+    };
+    let cases = [
+        (
+            without(2),
+            "the checkpoint was changed: its lines give the root",
+        ),
+        (
+            without(5),
+            "line 6 of the checkpoint is missing: the file was cut off",
+        ),
+        (swapped, "line 3 of the checkpoint is out of order"),
+        (text.replace(",2,", ",3,"), "the checkpoint was changed"),
+        (
+            text.replace(",2,", ",x,"),
+            "line 2 of the checkpoint is neither",
+        ),
+        (
+            text.replacen('\n', &format!("\n{}\n", "x".repeat(2_000)), 1),
+            "line 2 of the checkpoint is too long",
+        ),
+    ];
+    for (tampered, expected) in cases {
+        let mut reader = file(tampered.as_bytes());
+        let error = loop {
+            match reader.next_head() {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("accepted: {tampered}"),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let other = Reader::open(BufReader::new(Cursor::new(without(0).into_bytes())));
+    assert!(matches!(
+        other.err(),
+        Some(CheckpointError::Line { line: 1, .. })
+    ));
+}
