@@ -10,7 +10,7 @@ use super::backends::DatabaseArguments;
 use super::exit::{Exit, Failure};
 use super::list::whole_seconds;
 use super::output::{self, printable, shortened};
-use crate::definition::{Definition, parse};
+use crate::definition::{Definition, parse_stored};
 use crate::id::SagaId;
 use crate::saga::Status;
 use crate::store::{SagaKey, Store};
@@ -86,7 +86,7 @@ async fn definition_of(
     let row = stored
         .into_iter()
         .find(|row| row.name == *name && row.version == version);
-    let definition = row.and_then(|row| parse(&row.source, "stored definition").ok());
+    let definition = row.and_then(|row| parse_stored(&row.source, "stored definition").ok());
     if definition.is_none() {
         eprintln!(
             "warning: the definition `{name}` version {version} is not stored or not readable by this program, so steps still to come are missing"
@@ -158,6 +158,12 @@ fn head(text: &mut String, view: &SagaView) {
     }
     if let Some(reason) = &head.reason {
         line("why", reason);
+    }
+    if let Some(before) = &view.replaces {
+        line("replaces", &before.to_string());
+    }
+    if let Some(next) = &view.replaced_by {
+        line("next", &format!("{}: {}", next.saga_id, next.waiting));
     }
     line("input", &view.input.to_string());
     if let Some(output) = &view.output {
@@ -262,6 +268,7 @@ fn cause(cause: &crate::saga::journal::Cause) -> &'static str {
     use crate::saga::journal::Cause;
     match cause {
         Cause::Start => "start",
+        Cause::Restart => "restart",
         Cause::Reply => "reply",
         Cause::Signal => "signal",
         Cause::Timer => "timer",

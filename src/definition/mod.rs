@@ -28,6 +28,7 @@ mod soundness;
 mod start;
 mod step;
 mod template;
+mod ticks;
 mod waits;
 mod yaml;
 
@@ -44,9 +45,10 @@ pub use kinds::{
     SubSaga, Wait, parse_delay,
 };
 pub use names::check_name;
-pub use parse::{parse, parse_all};
+pub use parse::{parse, parse_all, parse_stored};
 pub use problem::{End, PROBLEMS_MAX, Problem, Problems, Rule};
 pub use template::Template;
+pub use ticks::TICK_GRACE;
 
 use crate::message::Destination;
 

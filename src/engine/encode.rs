@@ -8,7 +8,8 @@ use crate::id::{MessageId, SagaId, Timestamp};
 use crate::message::correlation::{Correlation, Secret};
 use crate::message::{
     CONTENT_TYPE_JSON, Destination, HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_OUTCOME, HEADER_REASON,
-    HEADER_SAGA, HEADER_SAGA_KEY, HEADER_TRACEPARENT, Headers, Message, Properties, REPLY_QUEUE,
+    HEADER_REPLACES, HEADER_SAGA, HEADER_SAGA_KEY, HEADER_TRACEPARENT, Headers, Message,
+    Properties, REPLY_QUEUE, START_QUEUE,
 };
 use crate::saga::{Saga, Send, Starter};
 
@@ -74,6 +75,23 @@ impl Encoder<'_> {
                 let routing_key = format!("{}.{change}", self.saga.name);
                 (Destination::event(routing_key), message(properties, &body))
             }
+            Send::Successor(successor) => {
+                let name = format!("successor/{}", successor.saga);
+                let id = MessageId::of_notice(self.saga.id, &name);
+                let replaces = Value::from(self.saga.id.to_string());
+                let starter = successor.starter;
+                let (reply_to, correlation_id) = starter.map_or((None, None), |starter| {
+                    (Some(starter.reply_to), starter.correlation_id)
+                });
+                let properties = Properties {
+                    reply_to,
+                    correlation_id,
+                    headers: Headers::from([(HEADER_REPLACES.to_owned(), replaces)]),
+                    ..self.properties(id, &self.saga.name)
+                };
+                let start = message(properties, &successor.input);
+                (Destination::queue(START_QUEUE), start)
+            }
             Send::Answer {
                 starter,
                 kind,
@@ -81,7 +99,12 @@ impl Encoder<'_> {
                 reason,
                 body,
             } => {
-                let id = MessageId::of_notice(self.saga.id, &format!("answer/{kind}"));
+                // All but a refusal, which goes to one after the other, come once a saga.
+                let name = match kind {
+                    "refused" => format!("answer/{kind}/{}", self.seq),
+                    _ => format!("answer/{kind}"),
+                };
+                let id = MessageId::of_notice(self.saga.id, &name);
                 let mut headers = Headers::new();
                 headers.insert(HEADER_OUTCOME.to_owned(), Value::from(outcome.as_str()));
                 if let Some(reason) = reason {

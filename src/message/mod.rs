@@ -43,6 +43,8 @@ pub const HEADER_SAGA_KEY: &str = "saga-key";
 pub const HEADER_ATTEMPT: &str = "attempt";
 /// Header with the time (RFC 3339) after which the orchestrator no longer waits.
 pub const HEADER_DEADLINE: &str = "deadline";
+/// Header on a start with the saga that it replaces; only ever set by Backstitch itself.
+pub const HEADER_REPLACES: &str = "replaces";
 /// Header with the W3C trace context.
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 

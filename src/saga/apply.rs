@@ -24,6 +24,8 @@ pub fn apply(saga: &mut Saga, event: &Event) {
             saga.starter.clone_from(starter);
             saga.pass = Pass::Forward;
         }
+        Event::InLine(line) => saga.line.clone_from(line),
+        Event::Superseding(successor) => saga.line.follow(successor),
         Event::Asked {
             step,
             phase,

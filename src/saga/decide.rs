@@ -57,6 +57,12 @@ pub fn decide_sabotaged(
     };
     match input {
         Input::Start { input, starter } => turn.start(input, starter)?,
+        Input::StartInLine {
+            input,
+            starter,
+            line,
+        } => turn.start_in_line(input, starter, line)?,
+        Input::Supersede(successor) => turn.supersede(successor)?,
         Input::Reply(reply) => turn.reply(reply)?,
         Input::Wake => turn.wake()?,
         Input::Signal(signal) => turn.signal(signal)?,
@@ -91,7 +97,11 @@ impl Turn<'_> {
         self.events.push(event);
     }
 
-    fn start(&mut self, input: Arc<Value>, starter: Option<Starter>) -> Result<(), Refusal> {
+    pub(super) fn start(
+        &mut self,
+        input: Arc<Value>,
+        starter: Option<Starter>,
+    ) -> Result<(), Refusal> {
         if self.saga.pass != Pass::New {
             return Err(Refusal::AlreadyStarted);
         }
@@ -400,10 +410,12 @@ impl Turn<'_> {
             at: self.now,
         });
         self.tell("completed", "completed", Outcome::Succeeded);
+        self.hand_over();
     }
 
     pub(super) fn compensated(&mut self) {
         self.emit(Event::Compensated { at: self.now });
         self.tell("compensated", "compensated", Outcome::Rejected);
+        self.hand_over();
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::succession::{Line, Successor};
 use crate::definition::NodeId;
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::message::{Destination, Outcome};
@@ -22,6 +23,17 @@ pub enum Input {
         /// Who wants to hear of it.
         starter: Option<Starter>,
     },
+    /// It was started in the line of those that have had its key. Only ever the first input.
+    StartInLine {
+        /// As for `Start`.
+        input: Arc<Value>,
+        /// As for `Start`.
+        starter: Option<Starter>,
+        /// Its place.
+        line: Line,
+    },
+    /// Another start with its key wants to replace it.
+    Supersede(Successor),
     /// A participant answered.
     Reply(Reply),
     /// Its `wake_at` has come (or a node looks early: then nothing is due and nothing happens).
@@ -151,6 +163,10 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         starter: Option<Starter>,
     },
+    /// It has a place in the line of those that have had its key; comes before `Started`.
+    InLine(Line),
+    /// Another start with its key will replace it once it has ended.
+    Superseding(Successor),
     /// A command was sent.
     Asked {
         /// The step.
@@ -332,13 +348,15 @@ pub enum Send {
         /// The payload.
         body: Value,
     },
+    /// The start of the saga that has its key from now on.
+    Successor(Successor),
     /// An answer to the starter.
     Answer {
         /// Who.
         starter: Starter,
-        /// `accepted`, `completed` or `compensated`.
+        /// `accepted`, `completed` or `compensated`; `refused` to one that is replaced while waiting.
         kind: &'static str,
-        /// Yes for `accepted` and `completed`, no for `compensated`.
+        /// Yes for `accepted` and `completed`, else no.
         outcome: Outcome,
         /// Why not.
         reason: Option<String>,

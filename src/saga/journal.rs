@@ -47,6 +47,8 @@ pub struct Record {
 pub enum Cause {
     /// A start.
     Start,
+    /// Another start with its key.
+    Restart,
     /// A participant's answer.
     Reply,
     /// The clock.

@@ -29,6 +29,7 @@ mod retry;
 mod sends;
 mod state;
 mod status;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod waits;
@@ -45,3 +46,4 @@ pub use state::{
     StepStatus, Waiting,
 };
 pub use status::Status;
+pub use succession::{Line, Successor, holdup};

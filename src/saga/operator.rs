@@ -114,6 +114,7 @@ impl Turn<'_> {
             return Err(Refusal::NotPossible("it does not wait for a person"));
         }
         self.emit(Event::Operated(action.clone()));
+        self.give_way();
         for reply in held.into_iter().flatten() {
             // What it answers may have been settled by the answer before it.
             let _ = self.reply(reply);

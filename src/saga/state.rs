@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::event::{BlockPath, Reply, Signal, Starter};
 use super::status::Status;
+use super::succession::Line;
 use crate::definition::SagaFacts;
 use crate::id::{Phase, SagaId, StepPath, Timestamp};
 
@@ -71,6 +72,9 @@ pub struct Saga {
     /// Whether a person ended it by hand, who and why.
     #[serde(default)]
     pub forced: Option<Forced>,
+    /// Its place in the line of those that have had its key.
+    #[serde(default)]
+    pub line: Line,
 }
 
 /// Ids of signals and operator actions that one saga remembers.
@@ -265,6 +269,7 @@ impl Saga {
             leases: BTreeSet::new(),
             paused: None,
             forced: None,
+            line: Line::default(),
         }
     }
 

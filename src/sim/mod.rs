@@ -12,6 +12,8 @@
 pub mod network;
 pub mod scheduler;
 mod shop;
+#[cfg(test)]
+mod starts_tests;
 
 use std::fmt;
 use std::sync::Arc;

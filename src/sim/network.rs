@@ -22,8 +22,8 @@ use crate::store::participant::{
 };
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, ListFilter,
-    LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount, SagaHead, SagaKey, Store,
-    StoreError,
+    LiveCount, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount, SagaHead,
+    SagaKey, ScheduleRow, Schedules, Store, StoreError,
 };
 
 /// How likely each fault is, for each message or call.
@@ -215,6 +215,22 @@ impl<S: Outbox> Outbox for SimStore<S> {
 }
 
 #[async_trait]
+impl<S: Schedules> Schedules for SimStore<S> {
+    async fn schedules(&self) -> Result<Vec<ScheduleRow>, StoreError> {
+        self.call(self.inner.schedules()).await
+    }
+
+    async fn settle(
+        &self,
+        name: &str,
+        expected: Option<Timestamp>,
+        settled: Timestamp,
+    ) -> Result<Timestamp, StoreError> {
+        self.call(self.inner.settle(name, expected, settled)).await
+    }
+}
+
+#[async_trait]
 impl<S: Store> Store for SimStore<S> {
     async fn load(&self, requests: &[LoadRequest]) -> Result<Vec<Option<LoadedSaga>>, StoreError> {
         self.call(self.inner.load(requests)).await
@@ -268,6 +284,10 @@ impl<S: Store> Store for SimStore<S> {
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
         self.inner.counts().await
+    }
+
+    async fn live(&self) -> Result<Vec<LiveCount>, StoreError> {
+        self.inner.live().await
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {

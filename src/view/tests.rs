@@ -79,6 +79,7 @@ impl Bundle {
             updated_at: now,
             ended_at: None,
             wake_at: None,
+            superseded: false,
         };
         let mut bundle = Self {
             definition,

@@ -74,6 +74,13 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
             "started; must pass the pivot within {}",
             spoken(deadline.since(now))
         ),
+        Event::InLine(line) => match line.replaces {
+            Some(before) => format!("takes the key over from saga {before}"),
+            None => return None,
+        },
+        Event::Superseding(successor) => {
+            format!("saga {} is to replace it once it has ended", successor.saga)
+        }
         Event::Asked {
             step,
             phase,

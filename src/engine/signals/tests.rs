@@ -481,6 +481,7 @@ steps:
             StartAnswer::Started(id) | StartAnswer::Existing(id, _) => {
                 *ids.entry(id).or_insert(0) += 1;
             }
+            StartAnswer::Restarting { .. } => panic!("nothing restarts here"),
         }
     }
     assert_eq!(ids.into_values().collect::<Vec<_>>(), [20, 20]);

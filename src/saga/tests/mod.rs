@@ -5,6 +5,7 @@ mod loops;
 mod operators;
 mod passes;
 mod signals;
+mod succession;
 mod suspension;
 mod trouble;
 
@@ -112,7 +113,7 @@ impl Story {
                     sent.push(format!("{step} {phase}#{attempt}"));
                 }
                 Send::Notice { change, .. } => self.notices.push(change),
-                Send::Answer { .. } => {}
+                Send::Answer { .. } | Send::Successor(_) => {}
             }
         }
         Ok(sent)
