@@ -77,7 +77,8 @@ impl Batch<'_> {
         !saga.line.starts.is_empty() && !saga.line.knows(id)
     }
 
-    fn saga(&self, id: SagaId) -> Option<&Saga> {
+    /// A saga that was loaded for this batch, as it now stands.
+    pub(super) fn saga(&self, id: SagaId) -> Option<&Saga> {
         let changed = self.changed_saga(id);
         changed.or_else(|| match self.found.get(&id) {
             Some(Found::Open(open)) => Some(&open.saga),
@@ -107,10 +108,7 @@ impl Batch<'_> {
                     self.existing(work, request, known);
                 }
             }
-            Err(Rejection::Stale) => {
-                self.node.is_wary();
-                self.again.push(work);
-            }
+            Err(Rejection::Stale) => self.look_closer(work),
             // It has given up its key since it was looked up.
             Err(Rejection::Wrong(wrong)) if wrong.code == code::NOT_POSSIBLE => {
                 if let Job::Start { key_taken, .. } = &mut work.job {
