@@ -19,7 +19,7 @@ use crate::error::{Code, code};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
 use crate::saga::journal::{Cause, JournalEntry, Record};
-use crate::saga::{Decision, Input, Refusal, Saga, Starter, Status, decide_sabotaged};
+use crate::saga::{Decision, Input, Refusal, Starter, Status, decide_sabotaged};
 use crate::store::{
     Commit, DeadLetter, KeyMatch, OutboxMessage, Revision, SagaKey, SagaWrite, Snapshot,
 };
@@ -274,8 +274,8 @@ impl<'a> Batch<'a> {
     }
 
     /// A saga that this batch has changed already.
-    pub(super) fn changed_saga(&self, id: SagaId) -> Option<&Saga> {
-        self.changed.get(&id).map(|changed| &changed.open.saga)
+    pub(super) fn changed_open(&self, id: SagaId) -> Option<&Open> {
+        self.changed.get(&id).map(|changed| &changed.open)
     }
 
     /// Turns a decision into a journal entry, outbox rows and the row's new values.

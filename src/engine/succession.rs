@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::batch::{Batch, Found, Rejection};
+use super::cache::Open;
 use super::decode::{StartRequest, Undecodable, check_start};
 use super::work::{Job, Origin, StartAnswer, StartError, Work};
 use crate::definition::ConflictRule;
@@ -79,9 +80,13 @@ impl Batch<'_> {
 
     /// A saga that was loaded for this batch, as it now stands.
     pub(super) fn saga(&self, id: SagaId) -> Option<&Saga> {
-        let changed = self.changed_saga(id);
+        self.open(id).map(|open| &open.saga)
+    }
+
+    fn open(&self, id: SagaId) -> Option<&Open> {
+        let changed = self.changed_open(id);
         changed.or_else(|| match self.found.get(&id) {
-            Some(Found::Open(open)) => Some(&open.saga),
+            Some(Found::Open(open)) => Some(&**open),
             _ => None,
         })
     }
@@ -149,6 +154,13 @@ impl Batch<'_> {
 
     /// A saga has given up its key: starts the one that it names.
     pub(super) fn decide_succession(&mut self, mut work: Work, replaces: SagaId) {
+        let behind = |open: &Open| !open.fresh && !open.saga.is_superseded();
+        if self.open(replaces).is_some_and(behind) {
+            // Another node has brought it to its end; our copy does not know yet.
+            self.node.is_wary();
+            self.again.push(work);
+            return;
+        }
         let request = match self.successor_of(replaces) {
             Ok(request) => request,
             Err((wrong, starter)) => {
