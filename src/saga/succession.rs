@@ -62,6 +62,7 @@ impl Line {
     }
 
     /// The place of the saga that follows.
+    #[must_use]
     pub fn next(&self, before: SagaId) -> Self {
         Self {
             replaces: Some(before),

@@ -13,6 +13,7 @@ mod fixture;
 mod python_participant;
 mod signals;
 mod simulation;
+mod starts;
 mod store_postgres;
 mod tidy;
 mod verify;
