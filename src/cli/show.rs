@@ -150,6 +150,12 @@ fn head(text: &mut String, view: &SagaView) {
     };
     line("id", &head.saga_id.to_string());
     line("version", &head.version.to_string());
+    if let Some(parent) = &view.parent {
+        line(
+            "run by",
+            &format!("{} as its {}", parent.saga_id, parent.step),
+        );
+    }
     line("started", &head.started_at);
     if let Some(ended_at) = &head.ended_at {
         line("ended", &ended(head.started_at.as_str(), ended_at));
@@ -211,6 +217,9 @@ fn attempts(step: &StepView) -> String {
 /// The most telling thing: what it waits for, what went wrong, what was answered.
 fn detail(step: &StepView) -> String {
     let mut parts = Vec::new();
+    if let Some(child) = &step.child {
+        parts.push(format!("runs {} {}", child.saga, child.saga_id));
+    }
     if let Some(waiting) = &step.waiting {
         let what = match (&waiting.signal, waiting.r#for) {
             (Some(signal), _) => format!("waits for signal `{signal}`"),
@@ -273,6 +282,7 @@ fn cause(cause: &crate::saga::journal::Cause) -> &'static str {
         Cause::Signal => "signal",
         Cause::Timer => "timer",
         Cause::Operator => "operator",
+        Cause::Parent => "parent",
     }
 }
 

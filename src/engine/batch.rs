@@ -113,6 +113,10 @@ impl<'a> Batch<'a> {
                 let replaces = *replaces;
                 self.decide_succession(work, replaces);
             }
+            Job::Child(wanted) => {
+                let wanted = wanted.clone();
+                self.decide_child(work, &wanted);
+            }
             Job::Tell { saga, input } => {
                 let (saga, input) = (*saga, input.clone());
                 self.tell(work, saga, input);
@@ -133,10 +137,7 @@ impl<'a> Batch<'a> {
         let told = match self.turn(id, input) {
             // A person's action that is known already is done.
             Ok(()) | Err(Rejection::Nothing) => Ok(()),
-            Err(Rejection::Stale) => {
-                self.look_closer(work);
-                return;
-            }
+            Err(Rejection::Stale) => return self.look_closer(work),
             Err(Rejection::Wrong(wrong)) => {
                 if let Origin::Delivery { letter, .. } = &work.origin {
                     let letter = DeadLetter {
@@ -164,6 +165,15 @@ impl<'a> Batch<'a> {
         self.again.push(work);
     }
 
+    /// A message about a saga that its decision does not have. If the saga is changed by this
+    /// batch, what it says may follow from that, so both are stored or neither is.
+    pub(super) fn add_message(&mut self, saga: SagaId, row: OutboxMessage) {
+        match self.changed.get_mut(&saga) {
+            Some(changed) if changed.dirty => changed.outbox.push(row),
+            _ => self.outbox.push(row),
+        }
+    }
+
     /// Decides one input of one saga and keeps what follows.
     pub(super) fn turn(&mut self, id: SagaId, input: Input) -> Result<(), Rejection> {
         let now = self.now;
@@ -176,6 +186,7 @@ impl<'a> Batch<'a> {
             Input::Wake => Cause::Timer,
             Input::Signal(_) => Cause::Signal,
             Input::Operator(_) => Cause::Operator,
+            Input::Parent(_) => Cause::Parent,
         };
         let open = &mut changed.open;
         let before = open.head.status;
@@ -188,7 +199,10 @@ impl<'a> Batch<'a> {
             }
             Err(Refusal::NeverAsked { .. }) if !changed.open.fresh => Err(Rejection::Stale),
             // Nobody must be told that there is nothing to do because our copy is behind.
-            Err(_) if matches!(cause, Cause::Operator | Cause::Restart) && !changed.open.fresh => {
+            Err(_)
+                if matches!(cause, Cause::Operator | Cause::Restart | Cause::Parent)
+                    && !changed.open.fresh =>
+            {
                 Err(Rejection::Stale)
             }
             // Nor may a signal be refused for what is not stored yet.

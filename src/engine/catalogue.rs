@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::definition::{self, Definition, NodeKind, Problems};
+use crate::definition::{self, Definition, Problems};
 use crate::id::Timestamp;
 use crate::store::{DefinitionRow, Store, StoreError};
 
@@ -46,18 +46,6 @@ pub enum CatalogueError {
         /// What is wrong.
         problems: Problems,
     },
-    /// The language has it, this version of the engine can't run it.
-    #[error(
-        "{name}, line {line}: `{what}` is not run by this version of Backstitch yet; take it out"
-    )]
-    NotYet {
-        /// The definition.
-        name: String,
-        /// From 1.
-        line: usize,
-        /// Which part of the language.
-        what: &'static str,
-    },
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -72,7 +60,6 @@ impl Catalogue {
     ) -> Result<Self, CatalogueError> {
         let mut catalogue = Self::default();
         for definition in loaded {
-            check_runnable(&definition)?;
             let row = DefinitionRow {
                 name: definition.name.clone(),
                 version: definition.version,
@@ -177,21 +164,6 @@ async fn refuse_what_is_needed(
             return Err(error);
         }
         tracing::warn!(saga.name = %name, version, "a stored definition can't be read; no saga needs it");
-    }
-    Ok(())
-}
-
-/// Refuses what is checked but not run yet: sub-sagas.
-pub(super) fn check_runnable(definition: &Definition) -> Result<(), CatalogueError> {
-    let refused = |line, what| CatalogueError::NotYet {
-        name: definition.name.clone(),
-        line,
-        what,
-    };
-    for node in &definition.nodes {
-        if matches!(node.kind, NodeKind::Saga(_)) {
-            return Err(refused(node.line, "saga"));
-        }
     }
     Ok(())
 }

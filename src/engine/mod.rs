@@ -17,6 +17,7 @@
 mod batch;
 mod cache;
 pub mod catalogue;
+mod children;
 pub mod decode;
 mod encode;
 mod events;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::catalogue::{CatalogueError, changed, check_runnable};
+use super::catalogue::{CatalogueError, changed};
 use crate::definition::{Definition, parse_stored};
 use crate::store::{DefinitionRow, LiveCount};
 
@@ -140,13 +140,9 @@ fn planned(
         None if versions().next().is_some() => Change::NewVersion,
         None => Change::New,
     };
-    let refused = match (check_runnable(definition), row) {
-        (Err(error), _) => Some(error.to_string()),
-        (Ok(()), Some(row)) if change == Change::Changed => {
-            Some(changed(row, definition).to_string())
-        }
-        _ => None,
-    };
+    let refused = row
+        .filter(|_| change == Change::Changed)
+        .map(|row| changed(row, definition).to_string());
     let of_name = files.iter().filter(|file| file.name == name);
     let newest_file = of_name.map(|file| file.version).max();
     let newer = versions()

@@ -78,7 +78,8 @@ impl Batch<'_> {
         !saga.line.starts.is_empty() && !saga.line.knows(id)
     }
 
-    fn saga(&self, id: SagaId) -> Option<&Saga> {
+    /// A saga that was loaded for this batch, as it now stands.
+    pub(super) fn saga(&self, id: SagaId) -> Option<&Saga> {
         self.open(id).map(|open| &open.saga)
     }
 
@@ -112,10 +113,7 @@ impl Batch<'_> {
                     self.existing(work, request, known);
                 }
             }
-            Err(Rejection::Stale) => {
-                self.node.is_wary();
-                self.again.push(work);
-            }
+            Err(Rejection::Stale) => self.look_closer(work),
             // It has given up its key since it was looked up.
             Err(Rejection::Wrong(wrong)) if wrong.code == code::NOT_POSSIBLE => {
                 if let Job::Start { key_taken, .. } = &mut work.job {

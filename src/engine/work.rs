@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::children::ChildWork;
 use super::decode::StartRequest;
 use super::signals::{Addressee, SignalAnswer, SignalError, SignalRequest};
 use crate::broker::{Acks, DeliveryTag};
@@ -22,6 +23,8 @@ pub(super) enum Job {
     },
     /// Start what a saga that has given up its key names.
     Succeed { replaces: SagaId },
+    /// What a saga wants of one that it runs.
+    Child(Box<ChildWork>),
     /// Tell a saga something.
     Tell { saga: SagaId, input: Input },
     /// Tell a saga, named by its id or key, of something from outside.
@@ -38,6 +41,7 @@ impl Job {
     pub(super) fn saga(&self) -> Option<SagaId> {
         match self {
             Self::Tell { saga, .. } | Self::Succeed { replaces: saga } => Some(*saga),
+            Self::Child(wanted) => Some(wanted.child),
             Self::Start { .. } | Self::Signal(_) | Self::Bury { .. } => None,
         }
     }
@@ -53,9 +57,11 @@ impl Job {
                 Addressee::Key(key) => Some(key.clone()),
                 Addressee::Saga(_) => None,
             },
-            Self::Start { .. } | Self::Succeed { .. } | Self::Tell { .. } | Self::Bury { .. } => {
-                None
-            }
+            Self::Start { .. }
+            | Self::Succeed { .. }
+            | Self::Child(_)
+            | Self::Tell { .. }
+            | Self::Bury { .. } => None,
         }
     }
 }

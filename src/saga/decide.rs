@@ -34,6 +34,8 @@ pub struct Sabotage {
     pub forget_unknown: bool,
     /// The engine acknowledges before it commits.
     pub ack_before_commit: bool,
+    /// A saga that another one runs does not wait for that one at its pivot.
+    pub rush_children: bool,
 }
 
 /// [`decide`] with known bugs.
@@ -67,6 +69,7 @@ pub fn decide_sabotaged(
         Input::Wake => turn.wake()?,
         Input::Signal(signal) => turn.signal(signal)?,
         Input::Operator(action) => turn.operate(action)?,
+        Input::Parent(order) => turn.obey(order)?,
     }
     turn.walk();
     let wake_at = turn.saga.wake_at();
@@ -323,6 +326,8 @@ impl Turn<'_> {
             self.waited(path);
         } else if matches!(state.waiting, Waiting::Retry(_)) {
             self.ask(path, phase, attempt + 1, None);
+        } else if self.is_at_work(path, phase) {
+            self.ask(path, phase, attempt, None);
         } else {
             let timeout = self
                 .definition
@@ -368,6 +373,10 @@ impl Turn<'_> {
     /// The forward pass is at its end: nothing can be refused any more.
     pub(super) fn pass_pivot(&mut self) {
         self.moves.clear();
+        if self.must_wait_for_parent() {
+            self.prepare();
+            return;
+        }
         self.emit(Event::PivotPassed);
         self.notice("confirming");
         let reserved: Vec<StepPath> = self
@@ -411,11 +420,13 @@ impl Turn<'_> {
         });
         self.tell("completed", "completed", Outcome::Succeeded);
         self.hand_over();
+        self.answer_parent();
     }
 
     pub(super) fn compensated(&mut self) {
         self.emit(Event::Compensated { at: self.now });
         self.tell("compensated", "compensated", Outcome::Rejected);
         self.hand_over();
+        self.answer_parent();
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::child::{ChildAnswer, Parent, ParentOrder};
 use super::succession::{Line, Successor};
 use crate::definition::NodeId;
 use crate::id::{Phase, StepPath, Timestamp};
@@ -42,6 +43,8 @@ pub enum Input {
     Signal(Signal),
     /// A person steps in.
     Operator(OperatorAction),
+    /// The saga that runs this one wants something of it.
+    Parent(ParentOrder),
 }
 
 /// Something from outside: sent to this saga, or a domain event correlated to it.
@@ -298,6 +301,18 @@ pub enum Event {
         /// The answer.
         reply: Reply,
     },
+    /// It is run by another saga, as a step of that one.
+    ChildOf(Parent),
+    /// The saga that runs it asked for more than that it be there.
+    ParentAsked {
+        /// `confirm` or `compensate`.
+        phase: Phase,
+    },
+    /// It stands before its pivot, and will pass it or be undone as its parent says.
+    Prepared {
+        /// The definition's `output`, computed so far.
+        output: Arc<Value>,
+    },
     /// The point of no return: from here on the saga is only driven forward.
     PivotPassed,
     /// All that was reserved is confirmed; the confirm-only steps follow.
@@ -362,6 +377,13 @@ pub enum Send {
         reason: Option<String>,
         /// The payload.
         body: Value,
+    },
+    /// An answer to the saga that runs this one.
+    ToParent {
+        /// Who.
+        parent: Parent,
+        /// What.
+        answer: ChildAnswer,
     },
 }
 

@@ -57,6 +57,8 @@ pub enum Cause {
     Signal,
     /// A person; the events say who and why.
     Operator,
+    /// The saga that runs this one.
+    Parent,
 }
 
 /// A journal can't be read, or is not what it was.

@@ -50,6 +50,9 @@ impl Turn<'_> {
                 Ok(())
             }
             Pass::Forward => Err(Refusal::NotPossible("it is paused: resume it first")),
+            Pass::Prepared => Err(Refusal::NotPossible(
+                "it has told the saga that runs it that it is prepared, so only that one decides: cancel that one",
+            )),
             Pass::Rollback => Err(Refusal::NotPossible("it is being rolled back already")),
             _ => Err(Refusal::NotPossible(
                 "it is past the pivot and can only go forward",
@@ -121,6 +124,7 @@ impl Turn<'_> {
             self.walk();
         }
         self.offer_all_signals();
+        self.do_as_asked();
         let suspended = self.saga.suspended.iter().cloned().collect();
         self.try_again(suspended, &action);
         self.notice("resumed");

@@ -16,6 +16,7 @@ use crate::broker::{Broker, BrokerError, Consumer, Health, Outgoing, Published, 
 use crate::environment::Environment;
 use crate::id::{SagaId, Timestamp};
 use crate::message::START_QUEUE;
+use crate::message::child::ChildCommand;
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, Loaded, ParticipantStore,
     ParticipantTransaction, ParticipantWrites,
@@ -128,7 +129,8 @@ impl<B: Broker + Clone> Broker for SimBroker<B> {
         self.faults.delay().await;
         for message in messages {
             // A start that is lost was never asked for; everything else must be made up for.
-            let may_vanish = message.destination.routing_key != START_QUEUE;
+            let may_vanish = message.destination.routing_key != START_QUEUE
+                || ChildCommand::is_meant(&message.message);
             if may_vanish && self.faults.strikes(self.faults.rates.loss) {
                 published.push(Published::Confirmed);
                 continue;

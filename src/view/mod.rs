@@ -26,7 +26,7 @@ use crate::store::{LoadRequest, SagaHead, Store, StoreError};
 use crate::verify::row_agrees;
 
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
-pub use steps::{StepStage, StepView, Until};
+pub use steps::{ChildView, StepStage, StepView, Until};
 pub use timeline::{EventView, Moment};
 
 /// Journal entries read at once.
@@ -157,6 +157,9 @@ pub struct SagaView {
     /// The saga that takes its key over once it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<ReplacedBy>,
+    /// The saga that runs it, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentView>,
     /// Its steps in the definition's order, those still to come included.
     pub steps: Vec<StepView>,
     /// Signals that came and that no `wait` has taken yet, oldest first.
@@ -199,6 +202,15 @@ pub struct ReplacedBy {
     pub waiting: &'static str,
 }
 
+/// The saga that runs another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ParentView {
+    /// Its id.
+    pub saga_id: SagaId,
+    /// Its block.
+    pub step: String,
+}
+
 /// What checking the journal found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JournalView {
@@ -233,6 +245,10 @@ impl SagaView {
                 saga_id: successor.saga,
                 asked_at: successor.at.to_string(),
                 waiting: holdup(saga.status()),
+            }),
+            parent: saga.family.as_ref().map(|family| ParentView {
+                saga_id: family.parent.saga,
+                step: family.parent.step.to_string(),
             }),
             steps,
             signals: saga.signals.iter().map(SignalView::new).collect(),

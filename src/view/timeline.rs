@@ -147,6 +147,11 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
         Event::Held { reply } => {
             format!("{} {} answered while paused; kept", reply.step, reply.phase)
         }
+        Event::ChildOf(parent) => format!("run by saga {} as its {}", parent.saga, parent.step),
+        Event::ParentAsked { phase } => format!("the saga that runs it said: {phase}"),
+        Event::Prepared { .. } => {
+            "prepared: at its pivot, waits for the saga that runs it".to_owned()
+        }
         Event::PivotPassed => "pivot passed: from here on only forward".to_owned(),
         Event::ReservationsConfirmed => "everything reserved is confirmed".to_owned(),
         Event::RollbackStarted { reason } => format!("rolling back: {reason}"),
