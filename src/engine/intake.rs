@@ -189,7 +189,7 @@ impl Node {
             tokio::select! {
                 biased;
                 () = self.stop.requested() => return,
-                () = self.environment.sleep(self.options.look_every) => {}
+                () = self.environment.pause(self.options.look_every) => {}
             }
         }
     }

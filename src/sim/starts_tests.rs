@@ -60,7 +60,9 @@ impl Stage {
             }),
             broker: Arc::new(self.broker.clone()),
             definitions: vec![
-                definition::parse(&self.source, "x.yaml").unwrap_or_else(|why| panic!("{why}")),
+                definition::parse(&self.source, "x.yaml")
+                    .unwrap_or_else(|why| panic!("{why}"))
+                    .into(),
             ],
             options: engine::EngineOptions {
                 look_every: Duration::from_secs(1),

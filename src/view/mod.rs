@@ -229,7 +229,7 @@ impl SagaView {
     /// were reached are shown in the order of their names.
     pub fn new(history: &History, definition: Option<&Definition>) -> Self {
         let History { head, entries } = history;
-        let saga = folded(head, entries);
+        let saga = folded(history);
         let steps = match definition {
             Some(definition) => steps::all(definition, &saga),
             None => steps::reached(&saga),
@@ -258,8 +258,9 @@ impl SagaView {
     }
 }
 
-/// What the journal says, as far as it can be read; [`check`] tells if that is not all of it.
-fn folded(head: &SagaHead, entries: &[JournalEntry]) -> Saga {
+/// What the journal says, as far as it can be read; [`JournalView`] tells if that is not all of it.
+pub fn folded(history: &History) -> Saga {
+    let History { head, entries } = history;
     let mut saga = Saga::new(head.id, &head.name, &head.key, head.started_at);
     let records = entries.iter().map_while(|entry| entry.record().ok());
     for event in records.flat_map(|record| record.events) {

@@ -12,6 +12,7 @@ mod demo;
 mod end_to_end;
 mod fixture;
 mod python_participant;
+mod random_sagas;
 mod signals;
 mod simulation;
 mod starts;
