@@ -89,7 +89,7 @@ impl EventRules {
                 continue;
             }
             self.known.insert((row.name.clone(), row.version));
-            let Ok(definition) = definition::parse(&row.source, "stored definition") else {
+            let Ok(definition) = definition::parse_stored(&row.source, "stored definition") else {
                 continue; // of a newer Backstitch; this node can do nothing about it
             };
             let definition = Arc::new(definition);

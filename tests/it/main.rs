@@ -15,6 +15,7 @@ mod python_participant;
 mod random_sagas;
 mod signals;
 mod simulation;
+mod starts;
 mod store_postgres;
 mod tidy;
 mod verify;
