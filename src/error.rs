@@ -45,6 +45,14 @@ pub const CODES: &[(Code, &str)] = &[
         "the key is taken by a saga with another input",
     ),
     (
+        code::SUCCESSION_UNKNOWN,
+        "the start claims to replace a saga that has not given way",
+    ),
+    (
+        code::TICK_FAILED,
+        "the input of a schedule's tick can't be computed",
+    ),
+    (
         code::CORRELATION_MISSING,
         "the reply has no usable correlation id",
     ),
@@ -155,6 +163,10 @@ pub mod code {
     pub const KEY_INVALID: Code = Code(15);
     /// The key is taken by a saga with another input.
     pub const KEY_CONFLICT: Code = Code(16);
+    /// The start claims to replace a saga that has not given way.
+    pub const SUCCESSION_UNKNOWN: Code = Code(17);
+    /// The input of a schedule's tick can't be computed.
+    pub const TICK_FAILED: Code = Code(18);
     /// The reply has no usable correlation id.
     pub const CORRELATION_MISSING: Code = Code(20);
     /// The reply's correlation id was not issued by us.

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use uuid::{Builder, Uuid, Variant, Version};
 
 /// Most enclosing `for_each` blocks a step may have; bounds the length of a [`StepPath`].
 pub const STEP_INDICES_MAX: usize = 4;
@@ -17,10 +17,26 @@ pub const STEP_INDICES_MAX: usize = 4;
 /// Longest name of a saga or step, in bytes.
 pub const NAME_BYTES_MAX: usize = 80;
 
-/// One saga, running or ended: a UUIDv7, so ids sort by the time the saga started.
+/// One saga, running or ended: a UUIDv7, so ids sort by the time the saga started. A sub-saga's
+/// is derived, and sorts with its parent's: see [`SagaId::of_child`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SagaId(pub Uuid);
+
+impl SagaId {
+    /// The id of the saga that a block of this one runs: the same whenever and wherever it is
+    /// asked for. It has the form and the time of this one's (so that lists show a saga next to
+    /// its sub-sagas, and new rows go to the end of every index), and a hash where others have
+    /// random bits.
+    #[must_use]
+    pub fn of_child(self, step: &StepPath) -> Self {
+        let hash = Uuid::new_v5(&self.0, format!("child/{step}").as_bytes());
+        let mut bytes = *hash.as_bytes();
+        bytes[..6].copy_from_slice(&self.0.as_bytes()[..6]);
+        let id = Builder::from_bytes(bytes).with_version(Version::SortRand);
+        Self(id.with_variant(Variant::RFC4122).into_uuid())
+    }
+}
 
 impl fmt::Display for SagaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -288,6 +304,21 @@ mod tests {
             id("stock[2]", Phase::Reserve),
             id("stock[1]", Phase::Reserve)
         );
+    }
+
+    #[test]
+    fn a_childs_id_is_derived_and_sorts_with_its_parents() {
+        let parent =
+            SagaId(Builder::from_unix_timestamp_millis(1_700_000_000_000, &[7; 10]).into_uuid());
+        let child = |step: &str| parent.of_child(&step.parse().unwrap());
+        assert_eq!(child("part[2]"), child("part[2]"));
+        assert_ne!(child("part[2]"), child("part[1]"));
+        assert_ne!(child("part[2]"), parent);
+        assert_eq!(child("part").0.get_version(), Some(Version::SortRand));
+        assert_eq!(child("part").0.get_variant(), Variant::RFC4122);
+        assert_eq!(child("part").0.get_timestamp(), parent.0.get_timestamp());
+        let nested = child("part").of_child(&"part".parse().unwrap());
+        assert_ne!(nested, child("part"));
     }
 
     #[test]

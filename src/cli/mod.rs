@@ -21,6 +21,7 @@ mod node;
 mod operator;
 mod output;
 mod participants;
+mod plan;
 mod schema;
 mod seeds;
 mod serve;
@@ -79,6 +80,8 @@ enum Command {
     Check(check::Arguments),
     /// See definitions run, on a virtual clock, and search for runs that go wrong.
     Simulate(simulate::Arguments),
+    /// Say what nodes would make of definitions, given what the database holds.
+    Plan(plan::Arguments),
     /// Print the JSON Schema of saga definitions, for editors.
     Schema,
     /// Start a saga on a running node.
@@ -143,6 +146,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),
         Command::Participants(arguments) => block_on(participants::run(arguments)),
+        Command::Plan(arguments) => block_on(plan::run(arguments)),
         Command::List(arguments) => block_on(list::run(arguments)),
         Command::Show(arguments) => block_on(show::run(arguments)),
         Command::Verify(arguments) => block_on(verify::run(arguments)),

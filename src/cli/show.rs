@@ -10,7 +10,7 @@ use super::backends::DatabaseArguments;
 use super::exit::{Exit, Failure};
 use super::list::whole_seconds;
 use super::output::{self, printable, shortened};
-use crate::definition::{Definition, parse};
+use crate::definition::{Definition, parse_stored};
 use crate::id::SagaId;
 use crate::saga::Status;
 use crate::store::{SagaKey, Store};
@@ -86,7 +86,7 @@ async fn definition_of(
     let row = stored
         .into_iter()
         .find(|row| row.name == *name && row.version == version);
-    let definition = row.and_then(|row| parse(&row.source, "stored definition").ok());
+    let definition = row.and_then(|row| parse_stored(&row.source, "stored definition").ok());
     if definition.is_none() {
         eprintln!(
             "warning: the definition `{name}` version {version} is not stored or not readable by this program, so steps still to come are missing"
@@ -150,6 +150,12 @@ fn head(text: &mut String, view: &SagaView) {
     };
     line("id", &head.saga_id.to_string());
     line("version", &head.version.to_string());
+    if let Some(parent) = &view.parent {
+        line(
+            "run by",
+            &format!("{} as its {}", parent.saga_id, parent.step),
+        );
+    }
     line("started", &head.started_at);
     if let Some(ended_at) = &head.ended_at {
         line("ended", &ended(head.started_at.as_str(), ended_at));
@@ -158,6 +164,12 @@ fn head(text: &mut String, view: &SagaView) {
     }
     if let Some(reason) = &head.reason {
         line("why", reason);
+    }
+    if let Some(before) = &view.replaces {
+        line("replaces", &before.to_string());
+    }
+    if let Some(next) = &view.replaced_by {
+        line("next", &format!("{}: {}", next.saga_id, next.waiting));
     }
     line("input", &view.input.to_string());
     if let Some(output) = &view.output {
@@ -205,6 +217,9 @@ fn attempts(step: &StepView) -> String {
 /// The most telling thing: what it waits for, what went wrong, what was answered.
 fn detail(step: &StepView) -> String {
     let mut parts = Vec::new();
+    if let Some(child) = &step.child {
+        parts.push(format!("runs {} {}", child.saga, child.saga_id));
+    }
     if let Some(waiting) = &step.waiting {
         let what = match (&waiting.signal, waiting.r#for) {
             (Some(signal), _) => format!("waits for signal `{signal}`"),
@@ -262,10 +277,12 @@ fn cause(cause: &crate::saga::journal::Cause) -> &'static str {
     use crate::saga::journal::Cause;
     match cause {
         Cause::Start => "start",
+        Cause::Restart => "restart",
         Cause::Reply => "reply",
         Cause::Signal => "signal",
         Cause::Timer => "timer",
         Cause::Operator => "operator",
+        Cause::Parent => "parent",
     }
 }
 

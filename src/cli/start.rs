@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let client = arguments.node.client()?;
     let path = format!("/sagas/{}", segment(&arguments.name));
     let answer = client.post(&path, &input)?;
-    if !matches!(answer.status, 200 | 201) {
+    if !matches!(answer.status, 200..=202) {
         return Err(refused(&answer));
     }
     let id = answer
@@ -49,6 +49,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         .ok_or_else(|| Failure::new("the node's answer names no saga"))?;
     if answer.status == 200 {
         eprintln!("this saga was started before with the same key and input; nothing new happens");
+    }
+    let restarts = answer.status == 202;
+    if restarts {
+        let before = answer.text("replaces").unwrap_or_default();
+        let waiting = answer.text("waiting").unwrap_or_default();
+        eprintln!("restarting: it replaces saga {before}; {waiting}");
     }
     if !arguments.json {
         output::print(&format!("{id}\n"))?;
@@ -58,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if !arguments.wait {
         return Ok(Exit::Done);
     }
-    let (exit, answer) = wait(&client, id, arguments.timeout)?;
+    let (exit, answer) = wait(&client, id, arguments.timeout, restarts)?;
     if arguments.json {
         output::print_json(&answer.body)?;
     } else {
@@ -86,8 +92,14 @@ pub(super) fn refused(answer: &Answer) -> Failure {
     Failure::new(message)
 }
 
-/// Looks until the saga has ended or waits for a person; then reads all of it.
-fn wait(client: &Client, id: &str, timeout: Duration) -> Result<(Exit, Answer), Failure> {
+/// Looks until the saga has ended or waits for a person; then reads all of it. One that restarts
+/// is not there until the saga before it has ended.
+fn wait(
+    client: &Client,
+    id: &str,
+    timeout: Duration,
+    restarts: bool,
+) -> Result<(Exit, Answer), Failure> {
     let until = Instant::now() + timeout;
     let mut pause = LOOK_EVERY.0;
     loop {
@@ -97,7 +109,7 @@ fn wait(client: &Client, id: &str, timeout: Duration) -> Result<(Exit, Answer), 
             if let Some(exit) = status.and_then(ended) {
                 return Ok((exit, client.get(&format!("/sagas/{id}"))?));
             }
-        } else if head.status != 503 {
+        } else if head.status != 503 && !(restarts && head.status == 404) {
             return Err(Failure::new(head.refusal()));
         }
         let left = until.saturating_duration_since(Instant::now());

@@ -37,6 +37,8 @@ fn usual_command_lines_are_understood() {
         "participants inventory payments --stock a=b=1",
         "check",
         "check sagas other.yaml --json",
+        "plan",
+        "plan sagas other.yaml --json",
         "start order",
         "start order --input {} --wait --timeout 1m --json --url http://h:1",
         "list --status suspended --name n --key k --limit 7 --before 019a9b2e-0000-7000-8000-000000000000",

@@ -103,6 +103,6 @@ pub(super) const KINDS: [Kind; 6] = [
     Kind {
         field: "saga",
         what: "a saga block",
-        own: &["run", "with", "timeout", "suspend_after"],
+        own: &["run", "with", "on_reject", "timeout", "suspend_after"],
     },
 ];

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::Step;
 use super::duration::parse_duration;
 use super::expression::Expression;
 use super::template::Template;
@@ -85,12 +86,11 @@ pub struct SubSaga {
     pub name: String,
     /// The definition to run, in its newest version.
     pub saga: String,
-    /// Its input.
-    pub with: Option<Template>,
     /// How long it may take to reach its pivot.
     pub timeout: Duration,
-    /// Attempts of a confirm or compensate after which the saga is suspended.
-    pub suspend_after: u32,
+    /// The block as the step that it amounts to: the other saga is its participant. Its commands
+    /// go to the start queue, where they are told from ordinary starts by their seal.
+    pub step: Step,
 }
 
 /// What a rejection of a `reserve` or `action` leads to.

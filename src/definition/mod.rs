@@ -27,7 +27,9 @@ mod schedule;
 mod soundness;
 mod start;
 mod step;
+mod sub_saga;
 mod template;
+mod ticks;
 mod waits;
 mod yaml;
 
@@ -44,9 +46,10 @@ pub use kinds::{
     SubSaga, Wait, parse_delay,
 };
 pub use names::check_name;
-pub use parse::{parse, parse_all};
+pub use parse::{parse, parse_all, parse_stored};
 pub use problem::{End, PROBLEMS_MAX, Problem, Problems, Rule};
 pub use template::Template;
+pub use ticks::TICK_GRACE;
 
 use crate::message::Destination;
 
@@ -69,6 +72,9 @@ pub const STEP_TIMEOUT_RANGE: (Duration, Duration) =
 pub const WAIT_MAX: Duration = Duration::from_hours(3_660 * 24);
 /// How long a sub-saga has to reach its pivot when the block does not say.
 pub const SUB_SAGA_TIMEOUT_DEFAULT: Duration = Duration::from_hours(1);
+/// How often a sub-saga is asked within its time: a command that got lost is made up for, and one
+/// that did not is answered again.
+pub const SUB_SAGA_ASKS: u32 = 4;
 /// Most steps, waits, sleeps and sub-sagas that one saga may come to have, all items counted.
 pub const INSTANCES_MAX: usize = 100_000;
 /// Deepest nesting of sagas that run one another.
@@ -125,10 +131,19 @@ impl Definition {
         self.steps.get(name).map(|id| self.node(*id))
     }
 
-    /// A step by its name.
+    /// A step by its name; for a `saga` block, the step that it amounts to.
     pub fn step(&self, name: &str) -> Option<&Step> {
-        match &self.node(*self.steps.get(name)?).kind {
+        match &self.named(name)?.kind {
             NodeKind::Step(step) => Some(step),
+            NodeKind::Saga(block) => Some(&block.step),
+            _ => None,
+        }
+    }
+
+    /// A block that runs another saga, by its name.
+    pub fn sub_saga(&self, name: &str) -> Option<&SubSaga> {
+        match &self.named(name)?.kind {
+            NodeKind::Saga(block) => Some(block),
             _ => None,
         }
     }

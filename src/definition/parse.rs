@@ -30,7 +30,22 @@ const STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// Parses and checks a definition; `file` is named in the problems.
 pub fn parse(source: &str, file: &str) -> Result<Definition, Problems> {
-    parse_file(source, file).map(|parsed| parsed.definition)
+    parse_file(source, file, Strictness::Sound).map(|parsed| parsed.definition)
+}
+
+/// Parses a definition that was accepted before and that running sagas keep. It must still be one
+/// that can be read; what has been found unsound about it since is theirs to live with.
+pub fn parse_stored(source: &str, file: &str) -> Result<Definition, Problems> {
+    parse_file(source, file, Strictness::Readable).map(|parsed| parsed.definition)
+}
+
+/// How much is asked of a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Strictness {
+    /// All there is.
+    Sound,
+    /// That it can be read without losing anything.
+    Readable,
 }
 
 /// Parses and checks several `(file, source)` that belong together: besides the problems of each,
@@ -42,7 +57,7 @@ where
 {
     let parsed: Vec<Result<Parsed, Problems>> = files
         .iter()
-        .map(|(file, source)| parse_file(source.as_ref(), file.as_ref()))
+        .map(|(file, source)| parse_file(source.as_ref(), file.as_ref(), Strictness::Sound))
         .collect();
     let callers: Vec<Caller<'_>> = parsed.iter().flatten().map(Parsed::as_caller).collect();
     // A file that can't be read may be the one that defines what others run.
@@ -102,7 +117,7 @@ impl Parsed {
 }
 
 /// Runs [`read`] on a large stack, and turns its failure into a problem.
-fn parse_file(source: &str, file: &str) -> Result<Parsed, Problems> {
+fn parse_file(source: &str, file: &str, strictness: Strictness) -> Result<Parsed, Problems> {
     let failed = |why: &str| {
         let mut findings = Findings::new(file, source);
         findings.add(Position::START, Rule::Internal, why);
@@ -112,7 +127,7 @@ fn parse_file(source: &str, file: &str) -> Result<Parsed, Problems> {
         let reader = thread::Builder::new()
             .name("definition".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, || read(source, file));
+            .spawn_scoped(scope, || read(source, file, strictness));
         match reader.map(thread::ScopedJoinHandle::join) {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => {
@@ -126,7 +141,7 @@ fn parse_file(source: &str, file: &str) -> Result<Parsed, Problems> {
 }
 
 /// The whole way: text, tree, blocks, soundness.
-fn read(source: &str, file: &str) -> Result<Parsed, Problems> {
+fn read(source: &str, file: &str, strictness: Strictness) -> Result<Parsed, Problems> {
     let mut findings = Findings::new(file, source);
     let Some(yaml) = yaml::read(source, &mut findings) else {
         return Err(findings.finish());
@@ -141,7 +156,10 @@ fn read(source: &str, file: &str) -> Result<Parsed, Problems> {
     let output = fields
         .get("output")
         .map(|output| draft.template(output, Place::Output));
-    draft.check_soundness();
+    match strictness {
+        Strictness::Sound => draft.check_soundness(),
+        Strictness::Readable => draft.findings.forgive(),
+    }
     if !draft.findings.is_empty() {
         return Err(draft.findings.finish());
     }

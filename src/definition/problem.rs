@@ -135,6 +135,26 @@ rules! {
     Internal = "internal", "report it";
 }
 
+impl Rule {
+    /// Whether what breaks it can still be read as it was meant, and be run for better or worse.
+    fn is_judgement(self) -> bool {
+        matches!(
+            self,
+            Self::NotUndoable
+                | Self::UnknownReference
+                | Self::NotYetRun
+                | Self::MayBeSkipped
+                | Self::AfterPivot
+                | Self::UnboundedWait
+                | Self::Deadline
+                | Self::Lease
+                | Self::BadSchedule
+                | Self::UnknownSaga
+                | Self::RecursiveSaga
+        )
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
@@ -249,6 +269,11 @@ impl<'a> Findings<'a> {
             line: at.line,
             column,
         })
+    }
+
+    /// Forgets what is a judgement about a definition that was read all the same.
+    pub fn forgive(&mut self) {
+        self.problems.retain(|problem| !problem.code.is_judgement());
     }
 
     /// How many problems there are so far.

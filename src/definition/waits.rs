@@ -1,16 +1,14 @@
-//! The blocks that send no commands of their own: `wait`, `sleep` and `saga`.
+//! The blocks that wait: for a signal, or for time to pass.
 
 use std::time::Duration;
 
 use super::block::Spot;
 use super::draft::{Draft, Place};
-use super::fields::{Fields, read_duration, wrong_type};
+use super::fields::{Fields, read_duration};
 use super::names::check_name;
 use super::problem::Rule;
 use super::yaml::Yaml;
-use super::{
-    Delay, NodeId, NodeKind, OnTimeout, SUB_SAGA_TIMEOUT_DEFAULT, Sleep, SubSaga, WAIT_MAX, Wait,
-};
+use super::{Delay, NodeId, NodeKind, OnTimeout, Sleep, WAIT_MAX, Wait};
 
 /// Shortest and longest wait, sleep, or time for a sub-saga.
 pub(super) const WAIT_RANGE: (Duration, Duration) = (Duration::from_millis(10), WAIT_MAX);
@@ -126,54 +124,5 @@ impl Draft<'_> {
             return self.expression(yaml, name, place).map(Delay::Computed);
         }
         read_duration(yaml, name, WAIT_RANGE, &mut self.findings).map(Delay::Fixed)
-    }
-
-    /// Reads a block that runs another saga, and adds it.
-    pub fn sub_saga(&mut self, fields: &Fields<'_>, spot: Spot) -> Option<NodeId> {
-        let placeholder = NodeKind::Sequence(Vec::new());
-        let id = self.add(fields, spot, placeholder)?;
-        let name = self.name(fields, "saga", id);
-        if self.is_behind_pivot(id) {
-            self.refuse_behind_pivot(
-                fields.at,
-                "another saga may fail",
-                "move the block before it",
-            );
-        }
-        let saga = self.run(fields);
-        let with = fields
-            .get("with")
-            .map(|with| self.template(with, Place::With(id)));
-        let timeout = fields.duration("timeout", WAIT_RANGE, &mut self.findings);
-        let suspend_after = self.suspend_after(fields);
-        self.nodes[usize::from(id.0)].kind = NodeKind::Saga(SubSaga {
-            name,
-            saga,
-            with,
-            timeout: timeout.unwrap_or(SUB_SAGA_TIMEOUT_DEFAULT),
-            suspend_after,
-        });
-        Some(id)
-    }
-
-    /// Which saga a block runs.
-    fn run(&mut self, fields: &Fields<'_>) -> String {
-        let Some(yaml) = fields.require("run", "run: ship-parcel", &mut self.findings) else {
-            return String::new();
-        };
-        let Some(saga) = yaml.text() else {
-            wrong_type(yaml, "run", "the name of a saga", &mut self.findings);
-            return String::new();
-        };
-        if let Err(why) = check_name(saga) {
-            self.findings.add(yaml.at, Rule::BadName, why);
-        } else if saga == self.saga_name {
-            let message =
-                format!("`{saga}` would run itself, for ever; use a loop (`until`, `at_most`)");
-            self.findings.add(yaml.at, Rule::RecursiveSaga, message);
-        } else {
-            self.runs.push((saga.to_owned(), yaml.at));
-        }
-        saga.to_owned()
     }
 }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use serde_json::json;
 use uuid::Uuid;
@@ -15,7 +14,7 @@ use super::decode::Undecodable;
 use super::encode::Encoder;
 use super::signals::{SignalAnswer, SignalError, code_of};
 use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
-use super::worker::{Node, WARY_BATCHES};
+use super::worker::Node;
 use crate::error::{Code, code};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
@@ -110,6 +109,14 @@ impl<'a> Batch<'a> {
                 let (request, key_taken) = (request.clone(), *key_taken);
                 self.decide_start(work, request, key_taken);
             }
+            Job::Succeed { replaces } => {
+                let replaces = *replaces;
+                self.decide_succession(work, replaces);
+            }
+            Job::Child(wanted) => {
+                let wanted = wanted.clone();
+                self.decide_child(work, &wanted);
+            }
             Job::Tell { saga, input } => {
                 let (saga, input) = (*saga, input.clone());
                 self.tell(work, saga, input);
@@ -130,10 +137,7 @@ impl<'a> Batch<'a> {
         let told = match self.turn(id, input) {
             // A person's action that is known already is done.
             Ok(()) | Err(Rejection::Nothing) => Ok(()),
-            Err(Rejection::Stale) => {
-                self.look_closer(work);
-                return;
-            }
+            Err(Rejection::Stale) => return self.look_closer(work),
             Err(Rejection::Wrong(wrong)) => {
                 if let Origin::Delivery { letter, .. } = &work.origin {
                     let letter = DeadLetter {
@@ -157,8 +161,17 @@ impl<'a> Batch<'a> {
 
     /// Our copy of a saga may be behind: decides again on what is stored.
     pub(super) fn look_closer(&mut self, work: Work) {
-        self.node.wary.store(WARY_BATCHES, Ordering::Relaxed);
+        self.node.is_wary();
         self.again.push(work);
+    }
+
+    /// A message about a saga that its decision does not have. If the saga is changed by this
+    /// batch, what it says may follow from that, so both are stored or neither is.
+    pub(super) fn add_message(&mut self, saga: SagaId, row: OutboxMessage) {
+        match self.changed.get_mut(&saga) {
+            Some(changed) if changed.dirty => changed.outbox.push(row),
+            _ => self.outbox.push(row),
+        }
     }
 
     /// Decides one input of one saga and keeps what follows.
@@ -167,11 +180,13 @@ impl<'a> Batch<'a> {
         let sabotage = self.node.options.sabotage;
         let changed = self.changed(id)?;
         let cause = match &input {
-            Input::Start { .. } => Cause::Start,
+            Input::Start { .. } | Input::StartInLine { .. } => Cause::Start,
+            Input::Supersede(_) => Cause::Restart,
             Input::Reply(_) => Cause::Reply,
             Input::Wake => Cause::Timer,
             Input::Signal(_) => Cause::Signal,
             Input::Operator(_) => Cause::Operator,
+            Input::Parent(_) => Cause::Parent,
         };
         let open = &mut changed.open;
         let before = open.head.status;
@@ -183,8 +198,13 @@ impl<'a> Batch<'a> {
                 Ok(())
             }
             Err(Refusal::NeverAsked { .. }) if !changed.open.fresh => Err(Rejection::Stale),
-            // A person must not be told that there is nothing to do because our copy is behind.
-            Err(_) if cause == Cause::Operator && !changed.open.fresh => Err(Rejection::Stale),
+            // Nobody must be told that there is nothing to do because our copy is behind.
+            Err(_)
+                if matches!(cause, Cause::Operator | Cause::Restart | Cause::Parent)
+                    && !changed.open.fresh =>
+            {
+                Err(Rejection::Stale)
+            }
             // Nor may a signal be refused for what is not stored yet.
             Err(
                 Refusal::Ended
@@ -253,6 +273,11 @@ impl<'a> Batch<'a> {
         self.changed.get_mut(&id).ok_or(Rejection::Nothing)
     }
 
+    /// A saga that this batch has changed already.
+    pub(super) fn changed_open(&self, id: SagaId) -> Option<&Open> {
+        self.changed.get(&id).map(|changed| &changed.open)
+    }
+
     /// Turns a decision into a journal entry, outbox rows and the row's new values.
     fn record(&mut self, id: SagaId, decision: Decision, cause: Cause) -> Result<(), Rejection> {
         let (node, now) = (self.node, self.now);
@@ -279,6 +304,7 @@ impl<'a> Batch<'a> {
         head.status = open.saga.status();
         head.reason = open.saga.status_reason().map(|reason| storable(&reason));
         head.ended_at = open.saga.ended_at;
+        head.superseded = open.saga.is_superseded();
         head.wake_at = next_wake(head.wake_at, decision.wake_at, now);
         entries.push(entry);
         let encoder = Encoder {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::definition::{self, ConflictRule, Definition, NodeKind, Problems};
+use crate::definition::{self, Definition, Problems};
 use crate::id::Timestamp;
 use crate::store::{DefinitionRow, Store, StoreError};
 
@@ -46,18 +46,6 @@ pub enum CatalogueError {
         /// What is wrong.
         problems: Problems,
     },
-    /// The language has it, this version of the engine can't run it.
-    #[error(
-        "{name}, line {line}: `{what}` is not run by this version of Backstitch yet; take it out"
-    )]
-    NotYet {
-        /// The definition.
-        name: String,
-        /// From 1.
-        line: usize,
-        /// Which part of the language.
-        what: &'static str,
-    },
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -72,7 +60,6 @@ impl Catalogue {
     ) -> Result<Self, CatalogueError> {
         let mut catalogue = Self::default();
         for definition in loaded {
-            check_runnable(&definition)?;
             let row = DefinitionRow {
                 name: definition.name.clone(),
                 version: definition.version,
@@ -86,6 +73,7 @@ impl Catalogue {
             }
             catalogue.offer(definition);
         }
+        let mut unread = Vec::new();
         for row in store.definitions().await? {
             if catalogue
                 .versions
@@ -93,20 +81,27 @@ impl Catalogue {
             {
                 continue;
             }
-            let (name, version) = (row.name, row.version);
-            let definition =
-                definition::parse(&row.source, "stored definition").map_err(|problems| {
-                    CatalogueError::Stored {
-                        name: name.clone(),
-                        version,
-                        problems,
-                    }
-                })?;
-            catalogue
-                .versions
-                .insert((name, version), Arc::new(definition));
+            unread.extend(catalogue.keep(row));
         }
+        refuse_what_is_needed(store, unread).await?;
         Ok(catalogue)
+    }
+
+    /// Keeps a stored version for the sagas that started with it, though it may be unsound by now;
+    /// gives the problems back if it can't even be read.
+    fn keep(&mut self, row: DefinitionRow) -> Option<CatalogueError> {
+        let (name, version) = (row.name, row.version);
+        match definition::parse_stored(&row.source, "stored definition") {
+            Ok(definition) => {
+                self.versions.insert((name, version), Arc::new(definition));
+                None
+            }
+            Err(problems) => Some(CatalogueError::Stored {
+                name,
+                version,
+                problems,
+            }),
+        }
     }
 
     /// Adds a definition; new sagas start with the newest version offered.
@@ -149,30 +144,31 @@ impl Catalogue {
     }
 }
 
-/// Refuses what is checked but not run yet: sub-sagas, schedules, and conflict rules.
-fn check_runnable(definition: &Definition) -> Result<(), CatalogueError> {
-    let refused = |line, what| CatalogueError::NotYet {
-        name: definition.name.clone(),
-        line,
-        what,
-    };
-    for node in &definition.nodes {
-        match &node.kind {
-            NodeKind::Saga(_) => return Err(refused(node.line, "saga")),
-            _ => {}
+/// A version that can't be read is refused if sagas rely on it; else it is merely history.
+async fn refuse_what_is_needed(
+    store: &dyn Store,
+    unread: Vec<CatalogueError>,
+) -> Result<(), CatalogueError> {
+    if unread.is_empty() {
+        return Ok(());
+    }
+    let live = store.live().await?;
+    for error in unread {
+        let CatalogueError::Stored { name, version, .. } = &error else {
+            return Err(error);
+        };
+        if live
+            .iter()
+            .any(|it| it.name == *name && it.version == *version)
+        {
+            return Err(error);
         }
-    }
-    let start = &definition.start;
-    if start.every.is_some() {
-        return Err(refused(1, "start.every"));
-    }
-    if start.conflict != ConflictRule::Existing {
-        return Err(refused(1, "start.conflict"));
+        tracing::warn!(saga.name = %name, version, "a stored definition can't be read; no saga needs it");
     }
     Ok(())
 }
 
-fn changed(stored: &DefinitionRow, loaded: &Definition) -> CatalogueError {
+pub(super) fn changed(stored: &DefinitionRow, loaded: &Definition) -> CatalogueError {
     let mut left = stored.source.lines();
     let mut right = loaded.source.lines();
     for line in 1.. {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::catalogue::Catalogue;
+use super::succession::Succession;
 use crate::canonical::fingerprint;
 use crate::definition::Definition;
 use crate::error::{Code, code};
@@ -30,6 +31,10 @@ pub struct StartRequest {
     pub input_hash: Hash,
     /// Who wants to hear of it.
     pub starter: Option<Starter>,
+    /// What it is deduplicated by where its input is not enough: the `message_id`, or the tick.
+    pub id: Option<String>,
+    /// If it takes over another saga's key.
+    pub succeeds: Option<Succession>,
 }
 
 /// Why a message can't be handled, in words for the one who sent it.
@@ -65,7 +70,10 @@ pub fn decode_start(message: &Message, catalogue: &Catalogue) -> Result<StartReq
             )
         })?;
     let input = json_body(message)?;
-    check_start(catalogue, name, input, starter_of(message))
+    let request = check_start(catalogue, name, input, starter_of(message))?;
+    let id = message.properties.message_id.clone();
+    let id = id.filter(|id| !id.is_empty());
+    Ok(StartRequest { id, ..request })
 }
 
 /// Checks a start that came by whatever way.
@@ -119,6 +127,8 @@ pub(super) fn start_of(
         input: Arc::new(input),
         input_hash,
         starter,
+        id: None,
+        succeeds: None,
     })
 }
 

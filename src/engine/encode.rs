@@ -5,12 +5,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::id::{MessageId, SagaId, Timestamp};
+use crate::message::child::ChildCommand;
 use crate::message::correlation::{Correlation, Secret};
 use crate::message::{
-    CONTENT_TYPE_JSON, Destination, HEADER_ATTEMPT, HEADER_DEADLINE, HEADER_OUTCOME, HEADER_REASON,
-    HEADER_SAGA, HEADER_SAGA_KEY, HEADER_TRACEPARENT, Headers, Message, Properties, REPLY_QUEUE,
+    CONTENT_TYPE_JSON, Destination, HEADER_ATTEMPT, HEADER_CHILD_DEPTH, HEADER_CHILD_SEAL,
+    HEADER_DEADLINE, HEADER_OUTCOME, HEADER_PHASE, HEADER_REASON, HEADER_REPLACES, HEADER_SAGA,
+    HEADER_SAGA_KEY, HEADER_TRACEPARENT, Headers, Message, Properties, REPLY_QUEUE, START_QUEUE,
 };
-use crate::saga::{Saga, Send, Starter};
+use crate::saga::{ChildAnswer, Parent, Saga, Send, Starter};
 
 /// What all messages of one decision share.
 pub struct Encoder<'a> {
@@ -43,7 +45,7 @@ impl Encoder<'_> {
                     step,
                     phase,
                 };
-                let headers = Headers::from([
+                let mut headers = Headers::from([
                     (HEADER_SAGA.to_owned(), Value::from(self.saga.name.as_str())),
                     (
                         HEADER_SAGA_KEY.to_owned(),
@@ -59,6 +61,10 @@ impl Encoder<'_> {
                         Value::from(traceparent(self.saga.id, id)),
                     ),
                 ]);
+                // Definitions can't name the start queue, so this is for a sub-saga.
+                if to == Destination::queue(START_QUEUE) {
+                    headers.extend(self.child_headers(&command, &correlation));
+                }
                 let properties = Properties {
                     correlation_id: Some(correlation.sign(self.secret)),
                     reply_to: Some(REPLY_QUEUE.to_owned()),
@@ -74,6 +80,23 @@ impl Encoder<'_> {
                 let routing_key = format!("{}.{change}", self.saga.name);
                 (Destination::event(routing_key), message(properties, &body))
             }
+            Send::Successor(successor) => {
+                let name = format!("successor/{}", successor.saga);
+                let id = MessageId::of_notice(self.saga.id, &name);
+                let replaces = Value::from(self.saga.id.to_string());
+                let starter = successor.starter;
+                let (reply_to, correlation_id) = starter.map_or((None, None), |starter| {
+                    (Some(starter.reply_to), starter.correlation_id)
+                });
+                let properties = Properties {
+                    reply_to,
+                    correlation_id,
+                    headers: Headers::from([(HEADER_REPLACES.to_owned(), replaces)]),
+                    ..self.properties(id, &self.saga.name)
+                };
+                let start = message(properties, &successor.input);
+                (Destination::queue(START_QUEUE), start)
+            }
             Send::Answer {
                 starter,
                 kind,
@@ -81,7 +104,12 @@ impl Encoder<'_> {
                 reason,
                 body,
             } => {
-                let id = MessageId::of_notice(self.saga.id, &format!("answer/{kind}"));
+                // All but a refusal, which goes to one after the other, come once a saga.
+                let name = match kind {
+                    "refused" => format!("answer/{kind}/{}", self.seq),
+                    _ => format!("answer/{kind}"),
+                };
+                let id = MessageId::of_notice(self.saga.id, &name);
                 let mut headers = Headers::new();
                 headers.insert(HEADER_OUTCOME.to_owned(), Value::from(outcome.as_str()));
                 if let Some(reason) = reason {
@@ -93,7 +121,31 @@ impl Encoder<'_> {
                 };
                 answer(&starter, properties, &body)
             }
+            Send::ToParent { parent, answer } => {
+                child_reply(self.secret, self.saga.id, &parent, answer, self.now)
+            }
         }
+    }
+
+    /// What tells a command to a sub-saga from a start.
+    fn child_headers(&self, name: &str, correlation: &Correlation) -> Headers {
+        let depth = self.saga.family.as_ref().map_or(0, |it| it.parent.depth) + 1;
+        let command = ChildCommand {
+            name: name.to_owned(),
+            depth,
+            correlation: correlation.clone(),
+        };
+        Headers::from([
+            (
+                HEADER_PHASE.to_owned(),
+                Value::from(correlation.phase.as_str()),
+            ),
+            (HEADER_CHILD_DEPTH.to_owned(), Value::from(depth)),
+            (
+                HEADER_CHILD_SEAL.to_owned(),
+                Value::from(command.seal(self.secret)),
+            ),
+        ])
     }
 
     fn properties(&self, id: MessageId, kind: &str) -> Properties {
@@ -135,6 +187,43 @@ pub fn start_answer(
         ..Properties::default()
     };
     answer(starter, properties, body)
+}
+
+/// What a sub-saga tells the saga that runs it: the reply of a participant.
+pub fn child_reply(
+    secret: &Secret,
+    child: SagaId,
+    parent: &Parent,
+    answer: ChildAnswer,
+    now: Timestamp,
+) -> (Destination, Message) {
+    let ChildAnswer {
+        phase,
+        outcome,
+        reason,
+        body,
+    } = answer;
+    let correlation = Correlation {
+        saga: parent.saga,
+        step: parent.step.clone(),
+        phase,
+    };
+    let outcome = outcome.as_str();
+    let id = MessageId::of_notice(child, &format!("parent/{phase}/{outcome}"));
+    let mut headers = Headers::from([(HEADER_OUTCOME.to_owned(), Value::from(outcome))]);
+    if let Some(reason) = reason {
+        headers.insert(HEADER_REASON.to_owned(), Value::from(reason));
+    }
+    let properties = Properties {
+        message_id: Some(id.to_string()),
+        kind: Some(phase.to_string()),
+        content_type: Some(CONTENT_TYPE_JSON.to_owned()),
+        timestamp: Some(now),
+        correlation_id: Some(correlation.sign(secret)),
+        headers,
+        ..Properties::default()
+    };
+    (Destination::queue(REPLY_QUEUE), message(properties, &body))
 }
 
 fn answer(starter: &Starter, properties: Properties, body: &Value) -> (Destination, Message) {

@@ -9,16 +9,19 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::children::decode_child;
 use super::decode::{StartRequest, Undecodable, decode_reply, decode_start, starter_of};
 use super::signals::{Addressee, decode_signal};
+use super::succession::decode_successor;
 use super::work::{Job, Origin, Work};
 use super::worker::{BATCH_MAX, Node};
 use crate::broker::{Acks, Consumer, Delivery};
 use crate::environment::Shutdown;
 use crate::error::code;
+use crate::message::child::ChildCommand;
 use crate::message::correlation::Correlation;
 use crate::message::{
-    DOMAIN_EVENT_QUEUE, Message, Outcome, REPLY_QUEUE, SIGNAL_QUEUE, START_QUEUE,
+    DOMAIN_EVENT_QUEUE, Destination, Message, Outcome, REPLY_QUEUE, SIGNAL_QUEUE, START_QUEUE,
 };
 use crate::saga::{Input, Reply};
 use crate::store::{DeadLetter, OutboxMessage};
@@ -36,7 +39,8 @@ impl Workers {
     pub(super) async fn give(&self, work: Work) {
         let mut hasher = std::hash::DefaultHasher::new();
         match &work.job {
-            Job::Tell { saga, .. } => saga.hash(&mut hasher),
+            Job::Tell { saga, .. } | Job::Succeed { replaces: saga } => saga.hash(&mut hasher),
+            Job::Child(wanted) => wanted.child.hash(&mut hasher),
             Job::Start { request, .. } => request.key.hash(&mut hasher),
             Job::Signal(request) => match &request.to {
                 Addressee::Saga(saga) => saga.hash(&mut hasher),
@@ -104,9 +108,8 @@ impl Node {
                 reason,
                 ..letter()
             };
-            let starter = (queue != REPLY_QUEUE)
-                .then(|| starter_of(&letter.message))
-                .flatten();
+            let is_asked = queue != REPLY_QUEUE && !ChildCommand::is_meant(&letter.message);
+            let starter = is_asked.then(|| starter_of(&letter.message)).flatten();
             Job::Bury {
                 letter: Box::new(letter),
                 starter,
@@ -123,6 +126,14 @@ impl Node {
     }
 
     fn decode_start(&self, message: &Message) -> Result<Job, Undecodable> {
+        if let Some(replaces) = decode_successor(message) {
+            let replaces = replaces?;
+            return Ok(Job::Succeed { replaces });
+        }
+        if ChildCommand::is_meant(message) {
+            let wanted = decode_child(message, &self.secret, &self.catalogue)?;
+            return Ok(Job::Child(Box::new(wanted)));
+        }
         let request: StartRequest = decode_start(message, &self.catalogue)?;
         Ok(Job::Start {
             request,
@@ -196,6 +207,11 @@ impl Node {
                 row = unroutable.recv() => row,
             };
             let Some(row) = row else { return };
+            if row.destination == Destination::queue(START_QUEUE) {
+                // Somebody has deleted our queue. The row stays and is swept again.
+                tracing::error!(to = %row.destination, "a start found no queue; it is kept");
+                continue;
+            }
             let correlation = row
                 .message
                 .properties

@@ -17,14 +17,18 @@
 mod batch;
 mod cache;
 pub mod catalogue;
+mod children;
 pub mod decode;
 mod encode;
 mod events;
 mod intake;
+pub mod plan;
 pub mod relay;
+mod schedule;
 mod shared_ack;
 mod signals;
 mod starts;
+pub mod succession;
 mod work;
 mod worker;
 
@@ -172,6 +176,8 @@ impl Engine {
         let environment = &node.environment;
         let task = Arc::clone(&node).watch_the_clock(workers.clone());
         receiving.push(Task::start(environment, "clock", task));
+        let task = Arc::clone(&node).keep_schedules(workers.clone());
+        receiving.push(Task::start(environment, "schedules", task));
         let task = Arc::clone(&node).take_back_unroutable(unroutable, workers.clone());
         receiving.push(Task::start(environment, "unroutable", task));
         for queue in QUEUES {

@@ -1,26 +1,30 @@
 //! Starts in a batch: a new saga, the same start again, or two inputs for one key.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use serde_json::json;
 
 use super::batch::{Batch, Found};
 use super::cache::Open;
-use super::decode::StartRequest;
+use super::decode::{StartRequest, Undecodable};
 use super::encode::start_answer;
 use super::work::{Origin, StartAnswer, StartError, Work};
-use crate::error::code;
+use crate::definition::ConflictRule;
+use crate::error::{Code, code};
 use crate::id::SagaId;
 use crate::saga::journal::GENESIS;
 use crate::saga::{Input, Saga, Starter, Status};
-use crate::store::{DeadLetter, KeyMatch, SagaHead, SagaKey};
+use crate::store::{DeadLetter, KeyMatch, SagaHead};
 
 impl Batch<'_> {
     pub(super) fn decide_start(&mut self, work: Work, request: StartRequest, key_taken: bool) {
-        let key = SagaKey {
-            name: request.definition.name.clone(),
-            key: request.key.clone(),
-        };
+        if request.succeeds.as_ref().is_some_and(|it| it.stored) {
+            crate::metric::ignored();
+            self.done(work, None, None);
+            return;
+        }
+        let key = request.saga_key();
         if key_taken && let Some(known) = self.keys.get(&key).cloned().flatten() {
             self.start_again(work, &request, &known);
             return;
@@ -30,9 +34,13 @@ impl Batch<'_> {
             self.again.push(work);
             return;
         }
-        let id = SagaId(self.node.environment.new_id());
+        let id = match &request.succeeds {
+            Some(succession) => succession.saga,
+            None => SagaId(self.node.environment.new_id()),
+        };
         self.starting.insert(key, id);
         let definition = Arc::clone(&request.definition);
+        let line = request.line();
         let saga = Saga::new(id, &definition.name, &request.key, self.now);
         let head = SagaHead {
             id,
@@ -48,6 +56,7 @@ impl Batch<'_> {
             updated_at: self.now,
             ended_at: None,
             wake_at: None,
+            superseded: false,
         };
         self.found.insert(
             id,
@@ -59,42 +68,77 @@ impl Batch<'_> {
                 fresh: true,
             })),
         );
-        let input = Input::Start {
-            input: request.input,
-            starter: request.starter,
+        let (input, starter) = (request.input, request.starter);
+        let input = match line {
+            None => Input::Start { input, starter },
+            Some(line) => Input::StartInLine {
+                input,
+                starter,
+                line,
+            },
         };
         if self.turn(id, input).is_ok() {
             self.done(work, Some(id), Some(Ok(StartAnswer::Started(id))));
         }
     }
 
-    /// A saga with this key exists: the same start again, or somebody's mistake.
+    /// A saga with this key exists: the same start again, or one that the definition judges.
     fn start_again(&mut self, work: Work, request: &StartRequest, known: &KeyMatch) {
-        if known.input_hash == request.input_hash {
-            if let Some(starter) = &request.starter {
-                let body = json!({
-                    "saga_id": known.id,
-                    "saga": request.definition.name,
-                    "key": request.key,
-                    "status": known.status,
-                    "existing": true,
-                });
-                self.answer(starter, "accepted", None, &body);
+        let same = known.input_hash == request.input_hash;
+        match request.definition.start.conflict {
+            _ if request.succeeds.is_some() => match same {
+                true => self.existing(work, request, known),
+                false => self.too_late(work, request, known),
+            },
+            ConflictRule::Restart => self.restart(work, request, known),
+            ConflictRule::Reject if same && self.is_another(request, known) => {
+                self.conflict(work, request, StartError::KeyHeld { saga: known.id });
             }
-            let answer = StartAnswer::Existing(known.id, known.status);
-            self.done(work, None, Some(Ok(answer)));
-            return;
+            ConflictRule::Existing | ConflictRule::Reject if same => {
+                self.existing(work, request, known);
+            }
+            ConflictRule::Existing | ConflictRule::Reject => {
+                self.conflict(work, request, StartError::KeyConflict { saga: known.id });
+            }
         }
-        let error = StartError::KeyConflict { saga: known.id };
+    }
+
+    /// The same start again: answered with the saga that it began.
+    pub(super) fn existing(&mut self, work: Work, request: &StartRequest, known: &KeyMatch) {
+        if let Some(starter) = &request.starter {
+            let body = json!({
+                "saga_id": known.id,
+                "saga": request.definition.name,
+                "key": request.key,
+                "status": known.status,
+                "existing": true,
+            });
+            self.answer(starter, "accepted", None, &body);
+        }
+        let answer = StartAnswer::Existing(known.id, known.status);
+        self.done(work, None, Some(Ok(answer)));
+    }
+
+    fn conflict(&mut self, work: Work, request: &StartRequest, error: StartError) {
+        self.bury_start(&work, request, code::KEY_CONFLICT, &error);
+        self.done(work, None, Some(Err(error)));
+    }
+
+    /// A start can't be decided, because what it is about can't be read.
+    pub(super) fn refuse(&mut self, work: Work, request: &StartRequest, wrong: Undecodable) {
+        self.bury_start(&work, request, wrong.code, &wrong);
+        self.done(work, None, Some(Err(StartError::Refused(wrong))));
+    }
+
+    fn bury_start(&mut self, work: &Work, request: &StartRequest, code: Code, error: &dyn Display) {
         if let Origin::Delivery { letter, .. } = &work.origin {
             let letter = DeadLetter {
-                code: code::KEY_CONFLICT,
+                code,
                 reason: format!("key `{}`: {error}", request.key),
                 ..letter()
             };
             self.bury(letter, request.starter.as_ref());
         }
-        self.done(work, None, Some(Err(error)));
     }
 
     pub(super) fn answer(

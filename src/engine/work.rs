@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::children::ChildWork;
 use super::decode::StartRequest;
 use super::signals::{Addressee, SignalAnswer, SignalError, SignalRequest};
 use crate::broker::{Acks, DeliveryTag};
@@ -20,6 +21,10 @@ pub(super) enum Job {
         request: StartRequest,
         key_taken: bool,
     },
+    /// Start what a saga that has given up its key names.
+    Succeed { replaces: SagaId },
+    /// What a saga wants of one that it runs.
+    Child(Box<ChildWork>),
     /// Tell a saga something.
     Tell { saga: SagaId, input: Input },
     /// Tell a saga, named by its id or key, of something from outside.
@@ -35,7 +40,8 @@ impl Job {
     /// The saga it is about, if it names one by its id; what a signal is for, its request says.
     pub(super) fn saga(&self) -> Option<SagaId> {
         match self {
-            Self::Tell { saga, .. } => Some(*saga),
+            Self::Tell { saga, .. } | Self::Succeed { replaces: saga } => Some(*saga),
+            Self::Child(wanted) => Some(wanted.child),
             Self::Start { .. } | Self::Signal(_) | Self::Bury { .. } => None,
         }
     }
@@ -46,15 +52,16 @@ impl Job {
             Self::Start {
                 request,
                 key_taken: true,
-            } => Some(SagaKey {
-                name: request.definition.name.clone(),
-                key: request.key.clone(),
-            }),
+            } => Some(request.saga_key()),
             Self::Signal(request) => match &request.to {
                 Addressee::Key(key) => Some(key.clone()),
                 Addressee::Saga(_) => None,
             },
-            Self::Start { .. } | Self::Tell { .. } | Self::Bury { .. } => None,
+            Self::Start { .. }
+            | Self::Succeed { .. }
+            | Self::Child(_)
+            | Self::Tell { .. }
+            | Self::Bury { .. } => None,
         }
     }
 }
@@ -93,6 +100,15 @@ pub enum StartAnswer {
     Started(SagaId),
     /// A saga with this key and the same input had begun before; nothing new happens.
     Existing(SagaId, Status),
+    /// It begins once the saga that holds its key has ended.
+    Restarting {
+        /// The id that it will have.
+        saga: SagaId,
+        /// The saga that holds the key.
+        replaces: SagaId,
+        /// Where that one stands.
+        status: Status,
+    },
 }
 
 /// Why a saga was not started.
@@ -104,6 +120,14 @@ pub enum StartError {
     /// The key belongs to a saga with another input.
     #[error("saga {saga} has this key with another input; use another key, or the same input")]
     KeyConflict {
+        /// The saga that holds the key.
+        saga: SagaId,
+    },
+    /// The key belongs to a saga that another start began, and the definition wants only one.
+    #[error(
+        "saga {saga} has this key already, and this saga's definition refuses a second start (`conflict: reject`); use another key"
+    )]
+    KeyHeld {
         /// The saga that holds the key.
         saga: SagaId,
     },

@@ -36,7 +36,7 @@ pub(super) const BATCH_MAX: usize = 200;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Batches during which cached sagas are checked against the database after a conflict: with
 /// several nodes on the same queues, looking first is cheaper than deciding twice.
-pub(super) const WARY_BATCHES: u32 = 64;
+const WARY_BATCHES: u32 = 64;
 
 /// What all parts of a node share.
 pub(super) struct Node {
@@ -53,6 +53,11 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// Another node is faster: look before deciding, for a while.
+    pub(super) fn is_wary(&self) {
+        self.wary.store(WARY_BATCHES, Ordering::Relaxed);
+    }
+
     /// Works until the last sender is gone.
     pub(super) async fn work(self: Arc<Self>, mut waiting: mpsc::Receiver<Work>) {
         loop {
@@ -201,13 +206,11 @@ impl Node {
         works: &[Work],
     ) -> Result<(BTreeMap<SagaId, Found>, BTreeMap<SagaKey, Option<KeyMatch>>), StoreError> {
         let keys = self.find_keys(works).await?;
-        let ids: BTreeSet<SagaId> = works
-            .iter()
-            .filter_map(|work| match &work.job {
-                Job::Signal(request) => request.saga(&keys),
-                job => job.saga(),
-            })
-            .collect();
+        let told = works.iter().filter_map(|work| match &work.job {
+            Job::Signal(request) => request.saga(&keys),
+            job => job.saga(),
+        });
+        let ids: BTreeSet<SagaId> = told.chain(holders(works, &keys)).collect();
         let wary = self.wary.load(Ordering::Relaxed);
         let mut found = BTreeMap::new();
         let mut requests = Vec::new();
@@ -311,7 +314,7 @@ impl Node {
                 .values()
                 .any(|conflict| *conflict == Conflict::Revision)
             {
-                self.wary.store(WARY_BATCHES, Ordering::Relaxed);
+                self.is_wary();
             }
         }
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -323,12 +326,37 @@ impl Node {
     }
 }
 
+/// The sagas that must be asked before their key is given to another.
+fn holders(
+    works: &[Work],
+    keys: &BTreeMap<SagaKey, Option<KeyMatch>>,
+) -> impl Iterator<Item = SagaId> {
+    works.iter().filter_map(|work| match &work.job {
+        Job::Start {
+            request,
+            key_taken: true,
+        } if request.asks_the_holder() => {
+            let holder = keys.get(&request.saga_key())?;
+            holder.as_ref().map(|holder| holder.id)
+        }
+        _ => None,
+    })
+}
+
 /// A work whose saga conflicted, as it goes into the next round.
 fn undecided(lost: Decided, conflicts: &BTreeMap<SagaId, Conflict>) -> Work {
     let mut work = lost.work;
     let conflict = lost.saga.and_then(|id| conflicts.get(&id));
-    if let Job::Start { key_taken, .. } = &mut work.job {
-        *key_taken = conflict == Some(&Conflict::KeyTaken);
+    let taken = conflict == Some(&Conflict::KeyTaken);
+    match &mut work.job {
+        Job::Start { request, key_taken } => {
+            *key_taken = taken;
+            if let Some(succession) = &mut request.succeeds {
+                succession.stored = conflict == Some(&Conflict::Revision);
+            }
+        }
+        Job::Child(wanted) => wanted.key_taken = taken,
+        Job::Succeed { .. } | Job::Tell { .. } | Job::Signal(_) | Job::Bury { .. } => {}
     }
     work
 }

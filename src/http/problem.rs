@@ -91,7 +91,7 @@ impl From<StartError> for Problem {
         let reason = error.to_string();
         match error {
             StartError::Refused(wrong) => wrong.into(),
-            StartError::KeyConflict { saga } => {
+            StartError::KeyConflict { saga } | StartError::KeyHeld { saga } => {
                 let mut problem = Self::new(StatusCode::CONFLICT, code::KEY_CONFLICT, reason);
                 problem.body.saga_id = Some(saga);
                 problem

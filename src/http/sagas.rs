@@ -16,7 +16,7 @@ use super::{Context, Shared};
 use crate::engine::{StartAnswer, StartError};
 use crate::error::code;
 use crate::id::SagaId;
-use crate::saga::Status;
+use crate::saga::{Status, holdup};
 use crate::store::{LIST_ROWS_MAX, ListFilter};
 use crate::view::{HeadView, ListView, SagaView, read_head, read_history};
 
@@ -29,7 +29,13 @@ struct Started {
     saga: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
-    status: Status,
+    /// A saga's status; or `restarting`, while it waits for the saga that it replaces.
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<SagaId>,
+    /// What a restart waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<&'static str>,
 }
 
 /// `POST /sagas/{name}`: the body is the input.
@@ -48,18 +54,33 @@ pub(super) async fn start(
         Ok(answer) => answer,
         Err(error) => return Err(refused(&context, &name, &body, error)),
     };
-    let (code, saga_id, status) = match answer {
-        StartAnswer::Started(id) => (StatusCode::CREATED, id, Status::Running),
-        StartAnswer::Existing(id, status) => (StatusCode::OK, id, status),
-    };
-    let location = [(header::LOCATION, format!("/sagas/{saga_id}"))];
-    let body = Json(Started {
+    let started = |saga_id, status: Status| Started {
         saga_id,
         saga: name,
         key,
-        status,
-    });
-    Ok((code, location, body).into_response())
+        status: status.as_str(),
+        replaces: None,
+        waiting: None,
+    };
+    let (code, started) = match answer {
+        StartAnswer::Started(id) => (StatusCode::CREATED, started(id, Status::Running)),
+        StartAnswer::Existing(id, status) => (StatusCode::OK, started(id, status)),
+        StartAnswer::Restarting {
+            saga,
+            replaces,
+            status,
+        } => {
+            let started = Started {
+                status: "restarting",
+                replaces: Some(replaces),
+                waiting: Some(holdup(status)),
+                ..started(saga, status)
+            };
+            (StatusCode::ACCEPTED, started)
+        }
+    };
+    let location = [(header::LOCATION, format!("/sagas/{}", started.saga_id))];
+    Ok((code, location, Json(started)).into_response())
 }
 
 /// Why a start was refused; for an input that breaks the schema, with each problem.

@@ -90,7 +90,8 @@ async fn examine(
             id: head.id,
             status: head.status,
         };
-        sagas.by_key.insert(head.key.clone(), seen);
+        // Newest first: of those that have had a key, the one that has it.
+        sagas.by_key.entry(head.key.clone()).or_insert(seen);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::child::apply_child;
 use super::event::{Event, OperatorAction, OperatorKind};
 use super::state::{BlockState, Forced, Pass, Saga, StepState, StepStatus, Waiting};
 use crate::id::{Phase, StepPath, Timestamp};
@@ -24,6 +25,8 @@ pub fn apply(saga: &mut Saga, event: &Event) {
             saga.starter.clone_from(starter);
             saga.pass = Pass::Forward;
         }
+        Event::InLine(line) => saga.line.clone_from(line),
+        Event::Superseding(successor) => saga.line.follow(successor),
         Event::Asked {
             step,
             phase,
@@ -121,6 +124,9 @@ pub fn apply(saga: &mut Saga, event: &Event) {
             if let Some(held) = &mut saga.paused {
                 held.push(reply.clone());
             }
+        }
+        Event::ChildOf(_) | Event::ParentAsked { .. } | Event::Prepared { .. } => {
+            apply_child(saga, event);
         }
         Event::PivotPassed => {
             saga.pass = Pass::Confirm;

@@ -34,6 +34,8 @@ pub struct Sabotage {
     pub forget_unknown: bool,
     /// The engine acknowledges before it commits.
     pub ack_before_commit: bool,
+    /// A saga that another one runs does not wait for that one at its pivot.
+    pub rush_children: bool,
 }
 
 /// [`decide`] with known bugs.
@@ -57,10 +59,17 @@ pub fn decide_sabotaged(
     };
     match input {
         Input::Start { input, starter } => turn.start(input, starter)?,
+        Input::StartInLine {
+            input,
+            starter,
+            line,
+        } => turn.start_in_line(input, starter, line)?,
+        Input::Supersede(successor) => turn.supersede(successor)?,
         Input::Reply(reply) => turn.reply(reply)?,
         Input::Wake => turn.wake()?,
         Input::Signal(signal) => turn.signal(signal)?,
         Input::Operator(action) => turn.operate(action)?,
+        Input::Parent(order) => turn.obey(order)?,
     }
     turn.walk();
     let wake_at = turn.saga.wake_at();
@@ -91,7 +100,11 @@ impl Turn<'_> {
         self.events.push(event);
     }
 
-    fn start(&mut self, input: Arc<Value>, starter: Option<Starter>) -> Result<(), Refusal> {
+    pub(super) fn start(
+        &mut self,
+        input: Arc<Value>,
+        starter: Option<Starter>,
+    ) -> Result<(), Refusal> {
         if self.saga.pass != Pass::New {
             return Err(Refusal::AlreadyStarted);
         }
@@ -313,6 +326,8 @@ impl Turn<'_> {
             self.waited(path);
         } else if matches!(state.waiting, Waiting::Retry(_)) {
             self.ask(path, phase, attempt + 1, None);
+        } else if self.is_at_work(path, phase) {
+            self.ask(path, phase, attempt, None);
         } else {
             let timeout = self
                 .definition
@@ -358,6 +373,10 @@ impl Turn<'_> {
     /// The forward pass is at its end: nothing can be refused any more.
     pub(super) fn pass_pivot(&mut self) {
         self.moves.clear();
+        if self.must_wait_for_parent() {
+            self.prepare();
+            return;
+        }
         self.emit(Event::PivotPassed);
         self.notice("confirming");
         let reserved: Vec<StepPath> = self
@@ -400,10 +419,14 @@ impl Turn<'_> {
             at: self.now,
         });
         self.tell("completed", "completed", Outcome::Succeeded);
+        self.hand_over();
+        self.answer_parent();
     }
 
     pub(super) fn compensated(&mut self) {
         self.emit(Event::Compensated { at: self.now });
         self.tell("compensated", "compensated", Outcome::Rejected);
+        self.hand_over();
+        self.answer_parent();
     }
 }

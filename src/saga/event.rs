@@ -8,6 +8,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::child::{ChildAnswer, Parent, ParentOrder};
+use super::succession::{Line, Successor};
 use crate::definition::NodeId;
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::message::{Destination, Outcome};
@@ -22,6 +24,17 @@ pub enum Input {
         /// Who wants to hear of it.
         starter: Option<Starter>,
     },
+    /// It was started in the line of those that have had its key. Only ever the first input.
+    StartInLine {
+        /// As for `Start`.
+        input: Arc<Value>,
+        /// As for `Start`.
+        starter: Option<Starter>,
+        /// Its place.
+        line: Line,
+    },
+    /// Another start with its key wants to replace it.
+    Supersede(Successor),
     /// A participant answered.
     Reply(Reply),
     /// Its `wake_at` has come (or a node looks early: then nothing is due and nothing happens).
@@ -30,6 +43,8 @@ pub enum Input {
     Signal(Signal),
     /// A person steps in.
     Operator(OperatorAction),
+    /// The saga that runs this one wants something of it.
+    Parent(ParentOrder),
 }
 
 /// Something from outside: sent to this saga, or a domain event correlated to it.
@@ -151,6 +166,10 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         starter: Option<Starter>,
     },
+    /// It has a place in the line of those that have had its key; comes before `Started`.
+    InLine(Line),
+    /// Another start with its key will replace it once it has ended.
+    Superseding(Successor),
     /// A command was sent.
     Asked {
         /// The step.
@@ -282,6 +301,18 @@ pub enum Event {
         /// The answer.
         reply: Reply,
     },
+    /// It is run by another saga, as a step of that one.
+    ChildOf(Parent),
+    /// The saga that runs it asked for more than that it be there.
+    ParentAsked {
+        /// `confirm` or `compensate`.
+        phase: Phase,
+    },
+    /// It stands before its pivot, and will pass it or be undone as its parent says.
+    Prepared {
+        /// The definition's `output`, computed so far.
+        output: Arc<Value>,
+    },
     /// The point of no return: from here on the saga is only driven forward.
     PivotPassed,
     /// All that was reserved is confirmed; the confirm-only steps follow.
@@ -332,18 +363,27 @@ pub enum Send {
         /// The payload.
         body: Value,
     },
+    /// The start of the saga that has its key from now on.
+    Successor(Successor),
     /// An answer to the starter.
     Answer {
         /// Who.
         starter: Starter,
-        /// `accepted`, `completed` or `compensated`.
+        /// `accepted`, `completed` or `compensated`; `refused` to one that is replaced while waiting.
         kind: &'static str,
-        /// Yes for `accepted` and `completed`, no for `compensated`.
+        /// Yes for `accepted` and `completed`, else no.
         outcome: Outcome,
         /// Why not.
         reason: Option<String>,
         /// The payload.
         body: Value,
+    },
+    /// An answer to the saga that runs this one.
+    ToParent {
+        /// Who.
+        parent: Parent,
+        /// What.
+        answer: ChildAnswer,
     },
 }
 

@@ -47,6 +47,8 @@ pub struct Record {
 pub enum Cause {
     /// A start.
     Start,
+    /// Another start with its key.
+    Restart,
     /// A participant's answer.
     Reply,
     /// The clock.
@@ -55,6 +57,8 @@ pub enum Cause {
     Signal,
     /// A person; the events say who and why.
     Operator,
+    /// The saga that runs this one.
+    Parent,
 }
 
 /// A journal can't be read, or is not what it was.

@@ -12,6 +12,8 @@
 //!   yes, or with an outcome nobody knows. It goes in reverse order of the definition.
 //! * A step that is waiting for its first answer when the roll-back comes is heard out (until its
 //!   time-out) before it is compensated, so a participant is never told to undo what it is doing.
+//! * A saga that another one runs passes its pivot only when that one says so, and once it has said
+//!   that it is prepared it is undone only when that one says so.
 //! * Every decision appends at least one event; an input that changes nothing is a [`Refusal`].
 //!
 //! `decide` takes the saga by `&mut` and applies each event as it emits it, because the next event
@@ -19,6 +21,7 @@
 //! the saga untouched. A caller whose commit fails throws the saga away and loads it again.
 
 mod apply;
+mod child;
 mod decide;
 mod event;
 pub mod journal;
@@ -29,12 +32,14 @@ mod retry;
 mod sends;
 mod state;
 mod status;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod waits;
 mod walk;
 
 pub use apply::apply;
+pub use child::{ChildAnswer, Family, Parent, ParentOrder, answer_to_parent};
 pub use decide::{Sabotage, decide, decide_sabotaged};
 pub use event::{
     BlockPath, Decision, Event, Input, OperatorAction, OperatorKind, Refusal, Reply, Send, Signal,
@@ -45,3 +50,4 @@ pub use state::{
     StepStatus, Waiting,
 };
 pub use status::Status;
+pub use succession::{Line, Successor, holdup};

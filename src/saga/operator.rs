@@ -50,6 +50,9 @@ impl Turn<'_> {
                 Ok(())
             }
             Pass::Forward => Err(Refusal::NotPossible("it is paused: resume it first")),
+            Pass::Prepared => Err(Refusal::NotPossible(
+                "it has told the saga that runs it that it is prepared, so only that one decides: cancel that one",
+            )),
             Pass::Rollback => Err(Refusal::NotPossible("it is being rolled back already")),
             _ => Err(Refusal::NotPossible(
                 "it is past the pivot and can only go forward",
@@ -114,12 +117,14 @@ impl Turn<'_> {
             return Err(Refusal::NotPossible("it does not wait for a person"));
         }
         self.emit(Event::Operated(action.clone()));
+        self.give_way();
         for reply in held.into_iter().flatten() {
             // What it answers may have been settled by the answer before it.
             let _ = self.reply(reply);
             self.walk();
         }
         self.offer_all_signals();
+        self.do_as_asked();
         let suspended = self.saga.suspended.iter().cloned().collect();
         self.try_again(suspended, &action);
         self.notice("resumed");

@@ -56,6 +56,10 @@ impl Turn<'_> {
             .cloned()
             .unwrap_or_else(|| Value::Object(Map::new()));
         let follows_up = matches!(phase, Phase::Confirm | Phase::Compensate);
+        if follows_up && self.definition.sub_saga(&path.name).is_some() {
+            // It knows what it was started with, and what it answered.
+            return Value::Null;
+        }
         if !follows_up || step.forward.is_none() {
             return with;
         }

@@ -12,8 +12,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::child::Family;
 use super::event::{BlockPath, Reply, Signal, Starter};
 use super::status::Status;
+use super::succession::Line;
 use crate::definition::SagaFacts;
 use crate::id::{Phase, SagaId, StepPath, Timestamp};
 
@@ -71,6 +73,12 @@ pub struct Saga {
     /// Whether a person ended it by hand, who and why.
     #[serde(default)]
     pub forced: Option<Forced>,
+    /// Its place in the line of those that have had its key.
+    #[serde(default)]
+    pub line: Line,
+    /// The saga that runs this one, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
 }
 
 /// Ids of signals and operator actions that one saga remembers.
@@ -99,6 +107,8 @@ pub enum Pass {
     New,
     /// Reserving, in order.
     Forward,
+    /// At the pivot of a saga that another one runs: that one says what comes next.
+    Prepared,
     /// Past the pivot: confirming all reservations at once.
     Confirm,
     /// Then the confirm-only steps, in order.
@@ -265,6 +275,8 @@ impl Saga {
             leases: BTreeSet::new(),
             paused: None,
             forced: None,
+            line: Line::default(),
+            family: None,
         }
     }
 
@@ -274,7 +286,7 @@ impl Saga {
             Pass::Completed => Status::Completed,
             Pass::Compensated => Status::Compensated,
             _ if !self.suspended.is_empty() || self.paused.is_some() => Status::Suspended,
-            Pass::New | Pass::Forward => Status::Running,
+            Pass::New | Pass::Forward | Pass::Prepared => Status::Running,
             Pass::Confirm | Pass::Finish => Status::Confirming,
             Pass::Rollback => Status::Compensating,
         }

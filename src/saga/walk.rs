@@ -120,6 +120,7 @@ impl Turn<'_> {
         let asked = finishing && self.saga.blocks.contains_key(&at);
         match &node.kind {
             NodeKind::Step(step) => self.enter_step(node, step, at.indices, item),
+            NodeKind::Saga(block) => self.enter_step(node, &block.step, at.indices, item),
             NodeKind::Sequence(_) | NodeKind::Parallel(_) | NodeKind::ForEach { .. } if asked => {
                 self.enter_block(node, at.indices, item);
             }
@@ -263,7 +264,9 @@ impl Turn<'_> {
             NodeKind::Wait(Wait { name, .. }) | NodeKind::Sleep(Sleep { name, .. }) => {
                 self.wait_no_more(&StepPath::at(name.clone(), &indices));
             }
-            NodeKind::Saga(_) => self.leave_block(block, indices),
+            NodeKind::Saga(SubSaga { name, .. }) => {
+                self.undo_child_if_needed(&StepPath::at(name.clone(), &indices));
+            }
             NodeKind::Sequence(children) => match children.last() {
                 Some(last) => self.moves.push(Move::Enter {
                     block: *last,
@@ -300,7 +303,7 @@ impl Turn<'_> {
         self.saga.blocks.get(at).is_some_and(|known| !known.skipped)
     }
 
-    fn undo_if_needed(&mut self, path: &StepPath) {
+    pub(super) fn undo_if_needed(&mut self, path: &StepPath) {
         let known = self
             .saga
             .steps

@@ -9,10 +9,13 @@
 //! The simulator is itself tested: with a known bug switched on ([`Bug`]), it must complain.
 //! Deliberately absent: real threads, real time, real sockets; those are for the end-to-end tests.
 
+mod bundles;
 pub mod network;
 pub mod scheduler;
 mod shop;
 pub mod stage;
+#[cfg(test)]
+mod starts_tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -51,6 +54,8 @@ pub struct Scenario {
     pub seed: u64,
     /// How many orders are placed.
     pub orders: usize,
+    /// How they are placed.
+    pub workload: Workload,
     /// How bad the network is.
     pub rates: FaultRates,
     /// A known bug to switch on.
@@ -63,10 +68,29 @@ impl Scenario {
         Self {
             seed,
             orders: 10,
+            workload: Workload::Orders,
             rates: FaultRates::default(),
             bug: None,
         }
     }
+
+    /// Nine orders in bundles of three, which are sold together or not at all.
+    pub fn bundles(seed: u64) -> Self {
+        Self {
+            orders: 3 * bundles::ORDERS_EACH,
+            workload: Workload::Bundles,
+            ..Self::new(seed)
+        }
+    }
+}
+
+/// How orders are placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workload {
+    /// Each is a saga by itself.
+    Orders,
+    /// Some at a time, as sub-sagas of one saga.
+    Bundles,
 }
 
 /// Known bugs. Each must be noticed, or the simulator is worth nothing.
@@ -78,6 +102,8 @@ pub enum Bug {
     NoDedupe,
     /// Roll-back leaves out steps whose outcome nobody knows.
     UnknownNotCompensated,
+    /// A saga that another one runs does not wait for that one at its pivot.
+    ChildrenRush,
 }
 
 /// How a good run went.
@@ -131,8 +157,10 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
         shop_store: MemoryStore::default(),
         broker: MemoryBroker::default(),
         bug: scenario.bug,
+        workload: scenario.workload,
     };
-    let shop = Shop::draw(&scheduler, scenario.orders);
+    let shop = Shop::draw(&scheduler, scenario.orders, scenario.workload);
+    let (saga, sagas) = shop.asked_for();
     let fail = |wrong: Vec<String>| {
         Err(Failure {
             seed: scenario.seed,
@@ -147,21 +175,16 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
     );
     let crashes = world.wreak_havoc();
     world.faults.heal();
-    let ended = scheduler.run_until(PATIENCE, || world.is_quiet(scenario.orders as u64));
+    let ended = scheduler.run_until(PATIENCE, || world.is_quiet(saga, sagas));
     if ended != Ended::Met {
         return fail(world.describe_unfinished(ended));
     }
-    let proofs = shop.prove(&world.store, &world.shop_store);
-    let wrong: Vec<String> = proofs
-        .into_iter()
-        .filter(|proof| !proof.held)
-        .map(|proof| format!("{}: {}", proof.name, proof.detail))
-        .chain(world.unexpected_letters())
-        .collect();
+    let mut wrong = shop.wrong(&world.store, &world.shop_store);
+    wrong.extend(world.unexpected_letters());
     if !wrong.is_empty() {
         return fail(wrong);
     }
-    let (completed, compensated) = world.ended();
+    let (completed, compensated) = world.ended(saga);
     Ok(Report {
         completed,
         compensated,
@@ -177,6 +200,7 @@ struct World {
     shop_store: MemoryStore,
     broker: MemoryBroker,
     bug: Option<Bug>,
+    workload: Workload,
 }
 
 impl World {
@@ -220,15 +244,13 @@ impl World {
                 faults: Arc::clone(&self.faults),
             }),
             broker: self.broker(),
-            definitions: definition::parse(shop::DEFINITION, "impatient-order.yaml")
-                .into_iter()
-                .map(Arc::new)
-                .collect(),
+            definitions: self.definitions().into_iter().map(Arc::new).collect(),
             options: engine::EngineOptions {
                 look_every: Duration::from_millis(500),
                 sabotage: Sabotage {
                     forget_unknown: self.bug == Some(Bug::UnknownNotCompensated),
                     ack_before_commit: self.bug == Some(Bug::AckBeforeCommit),
+                    rush_children: self.bug == Some(Bug::ChildrenRush),
                 },
                 ..engine::EngineOptions::default()
             },
@@ -240,6 +262,15 @@ impl World {
             std::future::pending::<()>().await;
         };
         self.scheduler.spawn(node, Box::pin(start));
+    }
+
+    fn definitions(&self) -> Vec<definition::Definition> {
+        let order = [("impatient-order.yaml", shop::DEFINITION)].into_iter();
+        let more = bundles::DEFINITIONS.into_iter();
+        let more = more.filter(|_| self.workload == Workload::Bundles);
+        let files: Vec<_> = order.chain(more).collect();
+        // With a broken one no node starts, and nothing ends.
+        definition::parse_all(&files).unwrap_or_default()
     }
 
     fn start_participants(&self) {
@@ -285,20 +316,24 @@ impl World {
         crashes
     }
 
-    /// All orders have ended and nothing is left to be said.
-    fn is_quiet(&self, orders: u64) -> bool {
-        let (completed, compensated) = self.ended();
-        completed + compensated >= orders
+    /// All sagas have ended, those that were asked for are among them, and nothing is left to be
+    /// said.
+    fn is_quiet(&self, saga: &str, asked_for: u64) -> bool {
+        let (completed, compensated) = self.ended(saga);
+        completed + compensated >= asked_for
+            && now(self.store.counts())
+                .iter()
+                .all(|count| count.status.is_ended())
             && now(self.store.outbox_len()) == 0
             && now(self.shop_store.outbox_len()) == 0
     }
 
-    fn ended(&self) -> (u64, u64) {
+    fn ended(&self, saga: &str) -> (u64, u64) {
         let counts = now(self.store.counts());
         let of = |status| {
             counts
                 .iter()
-                .filter(|c| c.status == status)
+                .filter(|c| c.status == status && c.name == saga)
                 .map(|c| c.count)
                 .sum()
         };

@@ -16,14 +16,15 @@ use crate::broker::{Broker, BrokerError, Consumer, Health, Outgoing, Published, 
 use crate::environment::Environment;
 use crate::id::{SagaId, Timestamp};
 use crate::message::START_QUEUE;
+use crate::message::child::ChildCommand;
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, Loaded, ParticipantStore,
     ParticipantTransaction, ParticipantWrites,
 };
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, ListFilter,
-    LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount, SagaHead, SagaKey, Store,
-    StoreError,
+    LiveCount, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount, SagaHead,
+    SagaKey, ScheduleRow, Schedules, Store, StoreError,
 };
 
 /// How likely each fault is, for each message or call.
@@ -142,7 +143,8 @@ impl<B: Broker + Clone> Broker for SimBroker<B> {
         self.faults.delay().await;
         for message in messages {
             // A start that is lost was never asked for; everything else must be made up for.
-            let may_vanish = message.destination.routing_key != START_QUEUE;
+            let may_vanish = message.destination.routing_key != START_QUEUE
+                || ChildCommand::is_meant(&message.message);
             if may_vanish && self.faults.strikes(self.faults.rates.loss) {
                 published.push(Published::Confirmed);
                 continue;
@@ -229,6 +231,22 @@ impl<S: Outbox> Outbox for SimStore<S> {
 }
 
 #[async_trait]
+impl<S: Schedules> Schedules for SimStore<S> {
+    async fn schedules(&self) -> Result<Vec<ScheduleRow>, StoreError> {
+        self.call(self.inner.schedules()).await
+    }
+
+    async fn settle(
+        &self,
+        name: &str,
+        expected: Option<Timestamp>,
+        settled: Timestamp,
+    ) -> Result<Timestamp, StoreError> {
+        self.call(self.inner.settle(name, expected, settled)).await
+    }
+}
+
+#[async_trait]
 impl<S: Store> Store for SimStore<S> {
     async fn load(&self, requests: &[LoadRequest]) -> Result<Vec<Option<LoadedSaga>>, StoreError> {
         self.call(self.inner.load(requests)).await
@@ -282,6 +300,10 @@ impl<S: Store> Store for SimStore<S> {
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
         self.inner.counts().await
+    }
+
+    async fn live(&self) -> Result<Vec<LiveCount>, StoreError> {
+        self.inner.live().await
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use serde_json::json;
 
+use super::bundles::{self, Bundle};
 use super::network::SimBroker;
-use super::now;
 use super::scheduler::Scheduler;
+use super::{Workload, now};
 use crate::aggregates::{Inventory, Payments, inventory, payments, seed};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, Outgoing, Published};
@@ -21,7 +23,10 @@ use crate::store::memory::MemoryStore;
 
 /// The saga that is simulated: like the one we ship, but it gives up sooner.
 pub(super) const DEFINITION: &str = include_str!("impatient-order.yaml");
-const SAGA: &str = "impatient-order";
+pub(super) const SAGA: &str = "impatient-order";
+/// How all that this world is about is called first; what else there is (sub-sagas that never
+/// began have no key of their own) is not.
+const PREFIX: &str = "sim-";
 
 const ARTICLES: u64 = 4;
 const CUSTOMERS: u64 = 3;
@@ -35,18 +40,21 @@ pub(super) struct Shop {
     expected: Expected,
     /// Waits between the orders.
     pauses: Vec<Duration>,
+    /// Orders that are placed together; empty if each is placed by itself.
+    bundles: Vec<Bundle>,
 }
 
 impl Shop {
     /// Draws the orders from the seed.
-    pub(super) fn draw(scheduler: &Scheduler, orders: usize) -> Self {
+    pub(super) fn draw(scheduler: &Scheduler, orders: usize, workload: Workload) -> Self {
         let mut expected = Expected {
             saga: SAGA.to_owned(),
+            prefix: PREFIX.to_owned(),
             stock: (0..ARTICLES)
-                .map(|sku| (format!("sku-{sku}"), STOCK_EACH))
+                .map(|sku| (format!("{PREFIX}sku-{sku}"), STOCK_EACH))
                 .collect(),
             balances: (0..CUSTOMERS)
-                .map(|name| (format!("cust-{name}"), BALANCE_EACH))
+                .map(|name| (format!("{PREFIX}cust-{name}"), BALANCE_EACH))
                 .collect(),
             ..Expected::default()
         };
@@ -57,7 +65,15 @@ impl Shop {
             let pause = scheduler.random(|random| random.u64(0..2_000));
             pauses.push(Duration::from_millis(pause));
         }
-        Self { expected, pauses }
+        let bundles = match workload {
+            Workload::Orders => Vec::new(),
+            Workload::Bundles => bundles::tie(expected.orders.values()),
+        };
+        Self {
+            expected,
+            pauses,
+            bundles,
+        }
     }
 
     /// Fills the shelves and the purses, then places the orders.
@@ -87,15 +103,41 @@ impl Shop {
         if !seeded {
             return;
         }
+        for (bundle, pause) in self.bundles.iter().zip(&self.pauses) {
+            environment.sleep(*pause).await;
+            bundle.place(&broker).await;
+        }
+        if !self.bundles.is_empty() {
+            return;
+        }
         for (order, pause) in self.expected.orders.values().zip(&self.pauses) {
             environment.sleep(*pause).await;
-            place(&*broker, order).await;
+            place(&broker, order).await;
         }
     }
 
-    /// What the books say in the end.
-    pub(super) fn prove(&self, store: &MemoryStore, shop: &MemoryStore) -> Vec<Proof> {
-        now(prove(store, shop, &self.expected))
+    /// The sagas that were asked for: their definition, and how many.
+    pub(super) fn asked_for(&self) -> (&'static str, u64) {
+        if self.bundles.is_empty() {
+            (SAGA, self.expected.orders.len() as u64)
+        } else {
+            (bundles::SAGA, self.bundles.len() as u64)
+        }
+    }
+
+    /// What the books say in the end: all that does not hold.
+    pub(super) fn wrong(&self, store: &MemoryStore, shop: &MemoryStore) -> Vec<String> {
+        let mut expected = self.expected.clone();
+        let Some(Ok(ends)) = bundles::compare(store, &self.bundles, SAGA).now_or_never() else {
+            return vec!["the bundles can't be read".to_owned()];
+        };
+        for order in &ends.never_begun {
+            expected.orders.remove(order);
+        }
+        let proofs: Vec<Proof> = now(prove(store, shop, &expected));
+        let failed = proofs.into_iter().filter(|proof| !proof.held);
+        let failed = failed.map(|proof| format!("{}: {}", proof.name, proof.detail));
+        ends.wrong.into_iter().chain(failed).collect()
     }
 }
 
@@ -106,21 +148,20 @@ fn draw_order(random: &mut fastrand::Rng, number: usize) -> Order {
         .into_iter()
         .take(random.usize(1..=3))
         .map(|sku| Item {
-            sku: format!("sku-{sku}"),
+            sku: format!("{PREFIX}sku-{sku}"),
             quantity: random.u64(1..=4),
         })
         .collect();
     let total = PRICE * items.iter().map(|item| item.quantity).sum::<u64>();
     Order {
-        order_id: format!("order-{number}"),
-        customer: format!("cust-{}", random.u64(..CUSTOMERS)),
+        order_id: format!("{PREFIX}order-{number}"),
+        customer: format!("{PREFIX}cust-{}", random.u64(..CUSTOMERS)),
         items,
         total,
     }
 }
 
-/// Publishes until the broker says it has the message, as a careful client does.
-async fn place(broker: &dyn Broker, order: &Order) {
+async fn place(broker: &SimBroker<MemoryBroker>, order: &Order) {
     let body = json!(order);
     let message = Message {
         properties: Properties {
@@ -130,6 +171,11 @@ async fn place(broker: &dyn Broker, order: &Order) {
         },
         body: Bytes::from(body.to_string()),
     };
+    publish_until_confirmed(broker, &message).await;
+}
+
+/// Publishes a start until the broker says it has the message, as a careful client does.
+pub(super) async fn publish_until_confirmed(broker: &SimBroker<MemoryBroker>, message: &Message) {
     let outgoing = || Outgoing {
         destination: Destination::queue(START_QUEUE),
         message: message.clone(),

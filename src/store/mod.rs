@@ -8,7 +8,7 @@
 //! Invariants every implementation keeps:
 //! * a [`SagaWrite`] is stored whole (head, journal entries, outbox rows) or not at all;
 //! * `(saga, seq)` is unique, so two nodes can't both append: the second is a [`Conflict`];
-//! * `(name, key)` is unique among sagas;
+//! * `(name, key)` is unique among sagas that are not superseded;
 //! * journal entries are never changed.
 //!
 //! Deliberately absent: any knowledge of what a saga *is*. Bodies are bytes.
@@ -21,6 +21,7 @@ pub mod memory;
 pub mod participant;
 pub mod postgres;
 mod rows;
+pub mod schedules;
 mod shape;
 pub mod sqlite;
 
@@ -33,6 +34,7 @@ use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
 pub use crate::saga::Status;
 pub use crate::saga::journal::{Hash, JournalEntry};
+pub use schedules::{ScheduleRow, Schedules};
 
 /// A saga's position in its journal: the `seq` of its newest entry; 0 before the first.
 pub type Revision = u64;
@@ -51,12 +53,12 @@ pub fn is_key(text: &str) -> bool {
 
 /// Keeps sagas. See the module's documentation for the invariants.
 #[async_trait]
-pub trait Store: Outbox {
+pub trait Store: Outbox + Schedules {
     /// Loads sagas with the journal after the revision the caller already has, in request order;
     /// `None` for a saga that does not exist.
     async fn load(&self, requests: &[LoadRequest]) -> Result<Vec<Option<LoadedSaga>>, StoreError>;
 
-    /// Finds sagas by name and key, in request order.
+    /// Finds the sagas that hold keys, in request order; a superseded one does not hold its key.
     async fn find(&self, keys: &[SagaKey]) -> Result<Vec<Option<KeyMatch>>, StoreError>;
 
     /// Stores a batch in one transaction. Sagas that conflict are left out whole and named in the
@@ -95,6 +97,9 @@ pub trait Store: Outbox {
 
     /// Number of sagas by name and status.
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError>;
+
+    /// Number of sagas that have not ended, by name and version.
+    async fn live(&self) -> Result<Vec<LiveCount>, StoreError>;
 
     /// Dead letters for people, newest first.
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
@@ -199,6 +204,8 @@ pub struct SagaHead {
     /// When to look at it even if no message comes. May be earlier than needed, never later:
     /// leaving an early value in place spares the index an update at every step.
     pub wake_at: Option<Timestamp>,
+    /// Whether it has ended and given up its key to a saga that replaces it.
+    pub superseded: bool,
 }
 
 /// A batch to store.
@@ -251,7 +258,7 @@ pub struct CommitOutcome {
 pub enum Conflict {
     /// Its revision is no longer the expected one: load, decide again.
     Revision,
-    /// A saga with the same name and key exists.
+    /// A saga with the same name holds the key.
     KeyTaken,
 }
 
@@ -307,7 +314,7 @@ pub struct ListFilter {
     pub name: Option<String>,
     /// Only with this status.
     pub status: Option<Status>,
-    /// Only with this key.
+    /// Only with this key, and holding it.
     pub key: Option<String>,
     /// Only sagas with a smaller (older) id: the last one of the page before.
     pub before: Option<SagaId>,
@@ -322,6 +329,17 @@ pub struct SagaCount {
     pub name: String,
     /// The status.
     pub status: Status,
+    /// How many.
+    pub count: u64,
+}
+
+/// How many sagas of a definition's version have not ended.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LiveCount {
+    /// The definition's name.
+    pub name: String,
+    /// The version that they keep.
+    pub version: u32,
     /// How many.
     pub count: u64,
 }

@@ -10,15 +10,15 @@ use uuid::Uuid;
 
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
 use super::{
-    DeadLetter, DefinitionRow, Hash, JournalEntry, KeyMatch, OutboxMessage, SagaCount, SagaHead,
-    SagaKey, Snapshot, StoreError,
+    DeadLetter, DefinitionRow, Hash, JournalEntry, KeyMatch, LiveCount, OutboxMessage, SagaCount,
+    SagaHead, SagaKey, ScheduleRow, Snapshot, StoreError,
 };
 use crate::error::Code;
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message, Properties};
 
 /// `id, name, version, key, input_hash, status, reason, revision, head_hash, started_at,
-/// updated_at, ended_at, wake_at` of `sagas`.
+/// updated_at, ended_at, wake_at, superseded` of `sagas`.
 pub(super) type HeadRow = (
     Uuid,
     String,
@@ -33,6 +33,7 @@ pub(super) type HeadRow = (
     i64,
     Option<i64>,
     Option<i64>,
+    bool,
 );
 
 pub(super) fn head(row: HeadRow) -> Result<SagaHead, StoreError> {
@@ -51,6 +52,7 @@ pub(super) fn head(row: HeadRow) -> Result<SagaHead, StoreError> {
         updated_at: Timestamp::from_micros(row.10),
         ended_at: row.11.map(Timestamp::from_micros),
         wake_at: row.12.map(Timestamp::from_micros),
+        superseded: row.13,
     })
 }
 
@@ -105,6 +107,29 @@ pub(super) fn count(row: CountRow) -> Result<SagaCount, StoreError> {
         status: parsed(&status, what)?,
         count: number(count, what)?,
         name,
+    })
+}
+
+/// `name, version, count(*)` of `sagas`.
+pub(super) type LiveRow = (String, i64, i64);
+
+pub(super) fn live(row: LiveRow) -> Result<LiveCount, StoreError> {
+    let (name, version, count) = row;
+    let what = || format!("number of live sagas `{name}`");
+    Ok(LiveCount {
+        version: number(version, what)?,
+        count: number(count, what)?,
+        name,
+    })
+}
+
+/// `name, settled` of `schedules`.
+pub(super) type ScheduleTuple = (String, i64);
+
+pub(super) fn schedule((name, settled): ScheduleTuple) -> Result<ScheduleRow, StoreError> {
+    Ok(ScheduleRow {
+        name,
+        settled: Timestamp::from_micros(settled),
     })
 }
 

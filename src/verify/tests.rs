@@ -53,6 +53,7 @@ fn saga(number: u128, entries: u64, word: &str) -> SagaWrite {
         updated_at: started_at,
         ended_at: None,
         wake_at: None,
+        superseded: false,
     };
     SagaWrite {
         expected: 0,

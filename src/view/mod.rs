@@ -21,12 +21,12 @@ use serde_json::Value;
 use crate::definition::Definition;
 use crate::id::{SagaId, Timestamp};
 use crate::saga::journal::{self, JournalEntry};
-use crate::saga::{Saga, Signal, Status, apply};
+use crate::saga::{Saga, Signal, Status, apply, holdup};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
 use crate::verify::row_agrees;
 
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
-pub use steps::{StepStage, StepView, Until};
+pub use steps::{ChildView, StepStage, StepView, Until};
 pub use timeline::{EventView, Moment};
 
 /// Journal entries read at once.
@@ -92,6 +92,9 @@ pub struct HeadView {
     pub wake_at: Option<String>,
     /// Entries in its journal.
     pub revision: u64,
+    /// Whether it has ended and given up its key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub superseded: bool,
 }
 
 impl HeadView {
@@ -109,6 +112,7 @@ impl HeadView {
             ended_at: text_of(head.ended_at),
             wake_at: text_of(head.wake_at),
             revision: head.revision,
+            superseded: head.superseded,
         }
     }
 }
@@ -147,6 +151,15 @@ pub struct SagaView {
     pub output: Option<Arc<Value>>,
     /// Past it, and before the pivot, it is rolled back.
     pub deadline: Option<String>,
+    /// The saga that gave way to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<SagaId>,
+    /// The saga that takes its key over once it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<ReplacedBy>,
+    /// The saga that runs it, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentView>,
     /// Its steps in the definition's order, those still to come included.
     pub steps: Vec<StepView>,
     /// Signals that came and that no `wait` has taken yet, oldest first.
@@ -178,6 +191,26 @@ impl SignalView {
     }
 }
 
+/// A restart, seen from the saga that gives way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReplacedBy {
+    /// The saga to come; there is none by this id before this one has ended.
+    pub saga_id: SagaId,
+    /// When it was asked for, RFC 3339.
+    pub asked_at: String,
+    /// What it waits for.
+    pub waiting: &'static str,
+}
+
+/// The saga that runs another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ParentView {
+    /// Its id.
+    pub saga_id: SagaId,
+    /// Its block.
+    pub step: String,
+}
+
 /// What checking the journal found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JournalView {
@@ -207,6 +240,16 @@ impl SagaView {
             input: Arc::clone(&saga.input),
             output: saga.output.clone(),
             deadline: text_of(saga.deadline),
+            replaces: saga.line.replaces,
+            replaced_by: saga.line.successor.as_ref().map(|successor| ReplacedBy {
+                saga_id: successor.saga,
+                asked_at: successor.at.to_string(),
+                waiting: holdup(saga.status()),
+            }),
+            parent: saga.family.as_ref().map(|family| ParentView {
+                saga_id: family.parent.saga,
+                step: family.parent.step.to_string(),
+            }),
             steps,
             signals: saga.signals.iter().map(SignalView::new).collect(),
             timeline: timeline::moments(definition, head.started_at, entries),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::definition::{Definition, Forward, Node, NodeId, NodeKind, Sleep, Step, SubSaga, Wait};
-use crate::id::{Phase, StepPath};
+use crate::definition::{Definition, Forward, Node, NodeId, NodeKind, Sleep, Step, Wait};
+use crate::id::{Phase, SagaId, StepPath};
 use crate::saga::{BlockPath, Pass, Saga, StepState, StepStatus, Waiting};
 
 /// Stands for the items of a `for_each` that nobody has counted yet.
@@ -42,6 +42,18 @@ pub struct StepView {
     pub reason: Option<String>,
     /// The commands by phase.
     pub commands: BTreeMap<&'static str, String>,
+    /// The saga that it runs, once it was told to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub child: Option<ChildView>,
+}
+
+/// The saga that a step runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ChildView {
+    /// Its id.
+    pub saga_id: SagaId,
+    /// Its definition's name.
+    pub saga: String,
 }
 
 /// Where a step stands, those not reached included.
@@ -154,9 +166,10 @@ impl Walk<'_> {
         }
         match &node.kind {
             NodeKind::Step(step) => self.step(step, place),
+            NodeKind::Saga(block) => self.step(&block.step, place),
             NodeKind::Wait(Wait { name, signal, .. }) => self.pause(name, Some(signal), place),
-            NodeKind::Sleep(Sleep { name, .. }) | NodeKind::Saga(SubSaga { name, .. }) => {
-                self.pause(name, None, place)
+            NodeKind::Sleep(Sleep { name, .. }) => {
+                self.pause(name, None, place);
             }
             NodeKind::Sequence(children) => {
                 if node.parent.is_some() {
@@ -213,7 +226,7 @@ impl Walk<'_> {
                 ..view_of(path.to_string(), state)
             },
             None => {
-                let running = matches!(self.saga.pass, Pass::New | Pass::Forward);
+                let running = matches!(self.saga.pass, Pass::New | Pass::Forward | Pass::Prepared);
                 let shown = match place.skipped {
                     Some(_) => StepStage::SKIPPED,
                     None if running => StepStage::TO_COME,
@@ -259,6 +272,12 @@ impl Walk<'_> {
                 Phase::Confirm | Phase::Compensate => step.suspend_after,
             });
         view.commands = commands(step);
+        let asked = state.is_some_and(|state| state.attempt > 0);
+        let block = self.definition.sub_saga(&step.name).filter(|_| asked);
+        view.child = block.map(|block| ChildView {
+            saga_id: self.saga.id.of_child(&path),
+            saga: block.saga.clone(),
+        });
         self.views.push(view);
     }
 
@@ -268,7 +287,7 @@ impl Walk<'_> {
         }
         let to_come = match self.saga.pass {
             Pass::New | Pass::Forward => true,
-            Pass::Confirm | Pass::Finish => step.forward.is_none(),
+            Pass::Prepared | Pass::Confirm | Pass::Finish => step.forward.is_none(),
             Pass::Rollback | Pass::Completed | Pass::Compensated => false,
         };
         let stage = if to_come {
@@ -306,6 +325,7 @@ fn blank(step: String, status: StepStage) -> StepView {
         reply: None,
         reason: None,
         commands: BTreeMap::new(),
+        child: None,
     }
 }
 
@@ -347,7 +367,7 @@ fn next(step: &Step, status: StepStage, pass: Pass) -> Vec<Phase> {
             compensate.into_iter().collect()
         }
         StepStage::Reached(StepStatus::Reserving | StepStatus::Reserved)
-            if matches!(pass, Pass::Forward | Pass::Confirm) =>
+            if matches!(pass, Pass::Forward | Pass::Prepared | Pass::Confirm) =>
         {
             confirm.into_iter().collect()
         }

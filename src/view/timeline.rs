@@ -74,6 +74,13 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
             "started; must pass the pivot within {}",
             spoken(deadline.since(now))
         ),
+        Event::InLine(line) => match line.replaces {
+            Some(before) => format!("takes the key over from saga {before}"),
+            None => return None,
+        },
+        Event::Superseding(successor) => {
+            format!("saga {} is to replace it once it has ended", successor.saga)
+        }
         Event::Asked {
             step,
             phase,
@@ -139,6 +146,11 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
         }
         Event::Held { reply } => {
             format!("{} {} answered while paused; kept", reply.step, reply.phase)
+        }
+        Event::ChildOf(parent) => format!("run by saga {} as its {}", parent.saga, parent.step),
+        Event::ParentAsked { phase } => format!("the saga that runs it said: {phase}"),
+        Event::Prepared { .. } => {
+            "prepared: at its pivot, waits for the saga that runs it".to_owned()
         }
         Event::PivotPassed => "pivot passed: from here on only forward".to_owned(),
         Event::ReservationsConfirmed => "everything reserved is confirmed".to_owned(),

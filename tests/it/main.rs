@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod broker_rabbitmq;
+mod children;
 mod dead_letters;
 mod dead_letters_large;
 mod dead_letters_plain;

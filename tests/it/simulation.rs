@@ -8,11 +8,16 @@ use backstitch::sim::{Bug, Failure, Report, Scenario, run};
 
 /// Runs of the gate.
 const SEEDS: u64 = 1_000;
+/// Runs with sub-sagas; each takes three times as long.
+const BUNDLE_SEEDS: u64 = 300;
 /// A known bug must show up within this many runs.
 const SEEDS_TO_NOTICE: u64 = 200;
 
 /// Runs seeds on all cores until one fails.
-fn search(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> (Vec<Report>, Option<Failure>) {
+fn search(
+    seeds: std::ops::Range<u64>,
+    scenario: impl Fn(u64) -> Scenario + Sync,
+) -> (Vec<Report>, Option<Failure>) {
     let next = AtomicU64::new(seeds.start);
     let reports = Mutex::new(Vec::new());
     let failure = Mutex::new(None);
@@ -25,10 +30,7 @@ fn search(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> (Vec<Report>, Option
                     if seed >= seeds.end {
                         return;
                     }
-                    match run(&Scenario {
-                        bug,
-                        ..Scenario::new(seed)
-                    }) {
+                    match run(&scenario(seed)) {
                         Ok(report) => reports.lock().unwrap().push(report),
                         Err(found) => *failure.lock().unwrap() = Some(found),
                     }
@@ -47,7 +49,7 @@ fn every_saga_ends_all_or_nothing_whatever_breaks() {
         println!("seed {seed}: {report:?}");
         return;
     }
-    let (reports, failure) = search(0..SEEDS, None);
+    let (reports, failure) = search(0..SEEDS, Scenario::new);
     if let Some(failure) = failure {
         panic!("{failure}");
     }
@@ -58,6 +60,24 @@ fn every_saga_ends_all_or_nothing_whatever_breaks() {
     println!("{SEEDS} seeds: {completed} completed, {compensated} compensated, {crashes} crashes");
     assert_eq!(reports.len() as u64, SEEDS);
     assert!(completed > SEEDS && compensated > SEEDS && crashes > SEEDS);
+}
+
+#[test]
+fn a_saga_and_all_that_it_runs_end_alike_whatever_breaks() {
+    let (reports, failure) = search(0..BUNDLE_SEEDS, Scenario::bundles);
+    if let Some(failure) = failure {
+        panic!("bundles: {failure}");
+    }
+    let completed: u64 = reports.iter().map(|report| report.completed).sum();
+    let compensated: u64 = reports.iter().map(|report| report.compensated).sum();
+    println!("{BUNDLE_SEEDS} seeds: {completed} bundles completed, {compensated} compensated");
+    assert_eq!(reports.len() as u64, BUNDLE_SEEDS);
+    assert!(completed > BUNDLE_SEEDS / 4 && compensated > BUNDLE_SEEDS / 4);
+}
+
+#[test]
+fn a_sub_saga_that_does_not_wait_for_its_parent_is_noticed() {
+    notices_in(Scenario::bundles, Bug::ChildrenRush);
 }
 
 #[test]
@@ -81,7 +101,15 @@ fn an_unknown_outcome_that_is_not_compensated_is_noticed() {
 }
 
 fn notices(bug: Bug) {
-    let (_, failure) = search(0..SEEDS_TO_NOTICE, Some(bug));
+    notices_in(Scenario::new, bug);
+}
+
+fn notices_in(scenario: fn(u64) -> Scenario, bug: Bug) {
+    let with_bug = |seed| Scenario {
+        bug: Some(bug),
+        ..scenario(seed)
+    };
+    let (_, failure) = search(0..SEEDS_TO_NOTICE, with_bug);
     let failure =
         failure.unwrap_or_else(|| panic!("{SEEDS_TO_NOTICE} runs did not notice {bug:?}"));
     println!("{bug:?} noticed: {failure}");

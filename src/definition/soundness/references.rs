@@ -196,6 +196,9 @@ impl Tree<'_, '_> {
             NodeKind::Step(step) if step.on_reject == OnReject::Continue => {
                 Some("may be rejected, and the saga goes on without it")
             }
+            NodeKind::Saga(block) if block.step.on_reject == OnReject::Continue => {
+                Some("may roll back, and the saga goes on without it")
+            }
             NodeKind::Wait(wait)
                 if wait.timeout.is_some() && wait.on_timeout == OnTimeout::Continue =>
             {

@@ -83,7 +83,7 @@ fn every_kind_of_block_becomes_a_node_and_every_loop_one_around_it() {
         definition.named("d").map(|node| &node.kind),
         Some(NodeKind::Saga(_))
     ));
-    assert!(definition.step("d").is_none());
+    assert!(definition.step("e").is_none());
 }
 
 fn scope<'v>(name: &'static str, given: &'v Value) -> Scope<'v> {
@@ -180,7 +180,11 @@ fn defaults_hold_for_steps_that_do_not_say_it_themselves() {
     let NodeKind::Saga(c) = &definition.named("c").unwrap().kind else {
         panic!("not a saga");
     };
-    assert_eq!((c.timeout, c.suspend_after), (SUB_SAGA_TIMEOUT_DEFAULT, 40));
+    assert_eq!(
+        (c.timeout, c.step.suspend_after),
+        (SUB_SAGA_TIMEOUT_DEFAULT, 40)
+    );
+    assert_eq!(c.step.timeout * SUB_SAGA_ASKS, c.timeout);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! What the core does, told as stories: inputs in, commands out.
 
 mod blocks;
+mod children;
 mod loops;
 mod operators;
 mod passes;
 mod signals;
+mod succession;
 mod suspension;
 mod trouble;
 
@@ -57,19 +59,26 @@ struct Story {
     journal: Vec<Event>,
     now: Timestamp,
     notices: Vec<&'static str>,
+    /// What the saga that runs this one was told.
+    told: Vec<ChildAnswer>,
 }
 
 impl Story {
-    fn begin(yaml: &str, input: Value) -> (Self, Vec<String>) {
+    fn unstarted(yaml: &str) -> Self {
         let definition = parse(yaml, "test.yaml").unwrap_or_else(|problems| panic!("{problems}"));
         let now = Timestamp::from_micros(1_000_000);
-        let mut story = Self {
+        Self {
             saga: Saga::new(SagaId(Uuid::from_u128(1)), &definition.name, "k", now),
             definition,
             journal: Vec::new(),
             now,
             notices: Vec::new(),
-        };
+            told: Vec::new(),
+        }
+    }
+
+    fn begin(yaml: &str, input: Value) -> (Self, Vec<String>) {
+        let mut story = Self::unstarted(yaml);
         let sent = story
             .tell(Input::Start {
                 input: Arc::new(input),
@@ -112,7 +121,8 @@ impl Story {
                     sent.push(format!("{step} {phase}#{attempt}"));
                 }
                 Send::Notice { change, .. } => self.notices.push(change),
-                Send::Answer { .. } => {}
+                Send::Answer { .. } | Send::Successor(_) => {}
+                Send::ToParent { answer, .. } => self.told.push(answer),
             }
         }
         Ok(sent)

@@ -14,12 +14,14 @@ mod participants;
 mod queries;
 mod sagas;
 pub mod sample;
+mod starts;
 
 pub use letters::*;
 pub use messages::*;
 pub use participants::*;
 pub use queries::*;
 pub use sagas::*;
+pub use starts::*;
 
 use super::dead_letters::DeadLetterStore;
 use super::{Store, StoreError, participant::ParticipantStore};
@@ -72,6 +74,10 @@ macro_rules! store_conformance {
             the_journal_is_read_in_pages_and_whole_whatever_snapshots_there_are,
             a_journal_is_read_in_pages,
             counts_are_by_name_and_status,
+            a_schedule_is_moved_by_who_knows_where_it_stands,
+            of_concurrent_nodes_one_settles_a_tick,
+            a_superseded_saga_gives_up_its_key,
+            live_sagas_are_counted_by_version,
             an_outbox_row_comes_back_as_it_was_written,
             due_outbox_rows_are_swept_oldest_first,
             an_outbox_row_is_swept_by_one_of_concurrent_nodes,

@@ -67,6 +67,7 @@ pub fn new_saga(number: u128, key: &str, revision: u64) -> SagaWrite {
             updated_at: at(2),
             ended_at: None,
             wake_at: Some(at(1_000)),
+            superseded: false,
         },
         entries: entries(number, 1, revision),
         snapshot: None,

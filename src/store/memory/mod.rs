@@ -9,6 +9,7 @@
 
 mod letters;
 mod participant;
+mod schedules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,8 +21,8 @@ use self::letters::{Audit, LetterRecord};
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
 use super::{
     Commit, CommitOutcome, Conflict, DeadLetter, DefinitionRow, JournalEntry, KeyMatch,
-    LIST_ROWS_MAX, ListFilter, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount,
-    SagaHead, SagaKey, SagaWrite, Snapshot, Store, StoreError, shape,
+    LIST_ROWS_MAX, ListFilter, LiveCount, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision,
+    SagaCount, SagaHead, SagaKey, SagaWrite, Snapshot, Store, StoreError, shape,
 };
 use crate::id::{SagaId, Timestamp};
 
@@ -69,6 +70,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     sagas: BTreeMap<SagaId, SagaRecord>,
+    /// Who holds a key.
     keys: BTreeMap<SagaKey, SagaId>,
     wakes: BTreeSet<(Timestamp, SagaId)>,
     outbox: BTreeMap<Uuid, OutboxMessage>,
@@ -76,6 +78,7 @@ struct State {
     dead_letters: BTreeMap<Uuid, LetterRecord>,
     audit: Audit,
     definitions: BTreeMap<(String, u32), DefinitionRow>,
+    schedules: BTreeMap<String, Timestamp>,
     secret: Option<[u8; 32]>,
     barriers: BTreeMap<BarrierKey, BarrierRow>,
     aggregates: BTreeMap<AggregateKey, AggregateRow>,
@@ -166,7 +169,10 @@ impl Store for MemoryStore {
             .filter(|head| filter.before.is_none_or(|before| head.id < before))
             .filter(|head| filter.name.as_ref().is_none_or(|name| head.name == *name))
             .filter(|head| filter.status.is_none_or(|status| head.status == status))
-            .filter(|head| filter.key.as_ref().is_none_or(|key| head.key == *key))
+            .filter(|head| {
+                let key = filter.key.as_ref();
+                key.is_none_or(|key| head.key == *key && !head.superseded)
+            })
             .take(filter.limit.min(LIST_ROWS_MAX))
             .cloned()
             .collect())
@@ -198,6 +204,21 @@ impl Store for MemoryStore {
         let row = |((name, status), count): ((&String, _), _)| SagaCount {
             name: name.clone(),
             status,
+            count,
+        };
+        Ok(counts.into_iter().map(row).collect())
+    }
+
+    async fn live(&self) -> Result<Vec<LiveCount>, StoreError> {
+        let state = self.state();
+        let heads = state.sagas.values().map(|record| &record.head);
+        let mut counts = BTreeMap::new();
+        for head in heads.filter(|head| !head.status.is_ended()) {
+            *counts.entry((&head.name, head.version)).or_insert(0) += 1;
+        }
+        let row = |((name, version), count): ((&String, _), _)| LiveCount {
+            name: name.clone(),
+            version,
             count,
         };
         Ok(counts.into_iter().map(row).collect())
@@ -272,7 +293,11 @@ impl State {
             ..
         } = write;
         let (id, wake_at) = (head.id, head.wake_at);
-        self.keys.entry(head.saga_key()).or_insert(id);
+        if !head.superseded {
+            self.keys.entry(head.saga_key()).or_insert(id);
+        } else if self.keys.get(&head.saga_key()) == Some(&id) {
+            self.keys.remove(&head.saga_key());
+        }
         let record = self.sagas.entry(id).or_insert_with(|| SagaRecord {
             head: SagaHead {
                 wake_at: None,
@@ -358,6 +383,7 @@ impl SagaHead {
         self.head_hash = newer.head_hash;
         self.updated_at = newer.updated_at;
         self.ended_at = newer.ended_at;
+        self.superseded = newer.superseded;
     }
 }
 

@@ -19,21 +19,22 @@ use crate::store::{
 const LOCK: &str = "
     SELECT id, revision FROM sagas WHERE id = ANY ($1) ORDER BY id FOR UPDATE";
 
-/// Leaves out rows whose id or (name, key) is there, and waits for those being inserted.
+/// Leaves out rows whose id is there or whose (name, key) is held, and waits for those being inserted.
 const INSERT_SAGAS: &str = "
     INSERT INTO sagas (
         id, name, version, key, input_hash, status, reason, revision, head_hash, started_at,
-        updated_at, ended_at, wake_at
+        updated_at, ended_at, wake_at, superseded
     )
     SELECT
         id, name, version, key, input_hash, status, reason, revision, head_hash, started_at,
-        updated_at, ended_at, wake_at
+        updated_at, ended_at, wake_at, superseded
     FROM unnest(
         $1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[],
-        $8::bigint[], $9::bytea[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[]
+        $8::bigint[], $9::bytea[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[],
+        $14::boolean[]
     ) AS new (
         id, name, version, key, input_hash, status, reason, revision, head_hash, started_at,
-        updated_at, ended_at, wake_at
+        updated_at, ended_at, wake_at, superseded
     )
     ON CONFLICT DO NOTHING
     RETURNING id";
@@ -41,16 +42,18 @@ const INSERT_SAGAS: &str = "
 /// By primary key.
 const SELECT_IDS: &str = "SELECT id FROM sagas WHERE id = ANY ($1)";
 
-/// By primary key; within the page (HOT) unless `status` or `wake_at` changes.
+/// By primary key; within the page (HOT) unless `status`, `wake_at` or `superseded` changes.
 const UPDATE_SAGAS: &str = "
     UPDATE sagas SET
         status = new.status, reason = new.reason, revision = new.revision,
         head_hash = new.head_hash, updated_at = new.updated_at, ended_at = new.ended_at,
-        wake_at = new.wake_at
+        wake_at = new.wake_at, superseded = new.superseded
     FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::bigint[],
-        $7::bigint[], $8::bigint[]
-    ) AS new (id, status, reason, revision, head_hash, updated_at, ended_at, wake_at)
+        $7::bigint[], $8::bigint[], $9::boolean[]
+    ) AS new (
+        id, status, reason, revision, head_hash, updated_at, ended_at, wake_at, superseded
+    )
     WHERE sagas.id = new.id";
 
 const INSERT_JOURNAL: &str = "
@@ -177,6 +180,7 @@ async fn insert_sagas(
         .bind(column(writes, |write| write.head.updated_at.as_micros()))
         .bind(column(writes, |write| micros(write.head.ended_at)))
         .bind(column(writes, |write| micros(write.head.wake_at)))
+        .bind(column(writes, |write| write.head.superseded))
         .fetch_all(&mut *connection)
         .await?;
     let inserted: BTreeSet<Uuid> = inserted.into_iter().collect();
@@ -219,6 +223,7 @@ async fn update_sagas(connection: &mut PgConnection, writes: &[&SagaWrite]) -> s
         .bind(column(writes, |write| write.head.updated_at.as_micros()))
         .bind(column(writes, |write| micros(write.head.ended_at)))
         .bind(column(writes, |write| micros(write.head.wake_at)))
+        .bind(column(writes, |write| write.head.superseded))
         .execute(connection)
         .await?;
     Ok(())

@@ -16,6 +16,7 @@ mod letters;
 mod messages;
 mod participant;
 mod sagas;
+mod schedules;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,7 +121,7 @@ impl PostgresStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "foundation",
@@ -130,6 +131,11 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
         2,
         "dead letters",
         include_str!("../../../migrations/postgres/0002_dead_letters.sql"),
+    ),
+    (
+        4,
+        "schedules",
+        include_str!("../../../migrations/postgres/0004_schedules.sql"),
     ),
 ];
 

@@ -12,8 +12,8 @@ use crate::id::{SagaId, Timestamp};
 use crate::store::loading::Loading;
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX,
-    ListFilter, LoadRequest, LoadedSaga, Outbox, Revision, SagaCount, SagaHead, SagaKey, Store,
-    StoreError, is_key, rows, shape,
+    ListFilter, LiveCount, LoadRequest, LoadedSaga, Outbox, Revision, SagaCount, SagaHead, SagaKey,
+    Status, Store, StoreError, is_key, rows, shape,
 };
 
 /// A query for whole rows of `sagas`.
@@ -21,7 +21,7 @@ macro_rules! heads {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, version, key, input_hash, status, reason, revision, head_hash, ",
-            "started_at, updated_at, ended_at, wake_at FROM sagas WHERE ",
+            "started_at, updated_at, ended_at, wake_at, superseded FROM sagas WHERE ",
             $rest
         )
     };
@@ -46,11 +46,12 @@ const JOURNAL: &str = "
     SELECT saga_id, seq, at, hash, body FROM journal
     WHERE saga_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 
-/// By the unique index on (name, key).
+/// By `sagas_by_key`.
 const FIND: &str = "
     SELECT sagas.name, sagas.key, sagas.id, sagas.input_hash, sagas.status
     FROM unnest($1::text[], $2::text[]) AS wanted (name, key)
-    JOIN sagas ON sagas.name = wanted.name AND sagas.key = wanted.key";
+    JOIN sagas ON sagas.name = wanted.name AND sagas.key = wanted.key
+        AND NOT sagas.superseded";
 
 /// In order of `sagas_to_wake`; sagas that another node is claiming or changing are skipped.
 const CLAIM_DUE: &str = "
@@ -81,6 +82,11 @@ const SECRET: &str = "SELECT bytes FROM secrets";
 /// Reads the whole index or table: for people and metrics, not for each request.
 const COUNTS: &str = "
     SELECT name, status, count(*) FROM sagas GROUP BY name, status";
+
+/// By `sagas_by_status`.
+const LIVE: &str = "
+    SELECT name, version, count(*) FROM sagas WHERE status = ANY ($1)
+    GROUP BY name, version ORDER BY name, version";
 
 /// For a query that reads a whole table: see the session's settings.
 const ALLOW_SCAN: &str = "SET LOCAL enable_seqscan = on";
@@ -208,7 +214,8 @@ impl Store for PostgresStore {
             query.push(" AND status = ").push_bind(status.as_str());
         }
         if let Some(key) = &filter.key {
-            query.push(" AND key = ").push_bind(rows::readable(key));
+            query.push(" AND NOT superseded AND key = ");
+            query.push_bind(rows::readable(key));
         }
         let limit = rows::limit(filter.limit.min(LIST_ROWS_MAX));
         query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
@@ -241,6 +248,13 @@ impl Store for PostgresStore {
         let mut counts = rows::all(found, rows::count)?;
         counts.sort_unstable();
         Ok(counts)
+    }
+
+    async fn live(&self) -> Result<Vec<LiveCount>, StoreError> {
+        let live = Status::ALL.iter().filter(|status| !status.is_ended());
+        let live: Vec<&str> = live.map(|status| status.as_str()).collect();
+        let found = sqlx::query_as(LIVE).bind(live).fetch_all(&self.pool).await;
+        rows::all(found.map_err(|error| self.failed(error))?, rows::live)
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {

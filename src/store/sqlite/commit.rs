@@ -16,14 +16,14 @@ use crate::store::{
     rows,
 };
 
-/// Leaves out rows whose id or (name, key) is there.
+/// Leaves out rows whose id is there or whose (name, key) is held.
 static INSERT_SAGAS: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
         "INSERT INTO sagas (
             id, name, version, key, input_hash, status, reason, revision, head_hash, started_at,
-            updated_at, ended_at, wake_at
+            updated_at, ended_at, wake_at, superseded
         )",
-        13,
+        14,
         "ON CONFLICT DO NOTHING RETURNING id",
     )
 });
@@ -34,9 +34,9 @@ static UPDATE_SAGAS: LazyLock<Bulk> = LazyLock::new(|| {
         "UPDATE sagas SET
             status = new.column3, reason = new.column4, revision = new.column5,
             head_hash = new.column6, updated_at = new.column7, ended_at = new.column8,
-            wake_at = new.column9
+            wake_at = new.column9, superseded = new.column10
         FROM (",
-        9,
+        10,
         ") AS new
         WHERE sagas.id = new.column1 AND sagas.revision = new.column2
         RETURNING sagas.id",
@@ -149,6 +149,7 @@ fn bind_update(query: Binding, write: &SagaWrite) -> Binding {
         .bind(head.updated_at.as_micros())
         .bind(head.ended_at.map(Timestamp::as_micros))
         .bind(head.wake_at.map(Timestamp::as_micros))
+        .bind(head.superseded)
 }
 
 fn bind_insert(query: Binding, write: &SagaWrite) -> Binding {
@@ -167,6 +168,7 @@ fn bind_insert(query: Binding, write: &SagaWrite) -> Binding {
         .bind(head.updated_at.as_micros())
         .bind(head.ended_at.map(Timestamp::as_micros))
         .bind(head.wake_at.map(Timestamp::as_micros))
+        .bind(head.superseded)
 }
 
 /// Which of new sagas that could not be inserted have a taken id, and which a taken key.

@@ -17,6 +17,7 @@ mod letters;
 mod messages;
 mod participant;
 mod sagas;
+mod schedules;
 
 use std::path::Path;
 use std::time::Duration;
@@ -91,7 +92,7 @@ impl SqliteStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "foundation",
@@ -101,6 +102,11 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
         2,
         "dead letters",
         include_str!("../../../migrations/sqlite/0002_dead_letters.sql"),
+    ),
+    (
+        4,
+        "schedules",
+        include_str!("../../../migrations/sqlite/0004_schedules.sql"),
     ),
 ];
 

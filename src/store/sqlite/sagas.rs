@@ -14,8 +14,8 @@ use crate::id::{SagaId, Timestamp};
 use crate::store::loading::Loading;
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX,
-    ListFilter, LoadRequest, LoadedSaga, Revision, SagaCount, SagaHead, SagaKey, Store, StoreError,
-    rows, shape,
+    ListFilter, LiveCount, LoadRequest, LoadedSaga, Revision, SagaCount, SagaHead, SagaKey, Status,
+    Store, StoreError, rows, shape,
 };
 
 /// A query for whole rows of `sagas`.
@@ -23,7 +23,7 @@ macro_rules! heads {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, version, key, input_hash, status, reason, revision, head_hash, ",
-            "started_at, updated_at, ended_at, wake_at FROM sagas WHERE ",
+            "started_at, updated_at, ended_at, wake_at, superseded FROM sagas WHERE ",
             $rest
         )
     };
@@ -50,11 +50,12 @@ const JOURNAL: &str = "
     SELECT saga_id, seq, at, hash, body FROM journal
     WHERE saga_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
 
-/// By the unique index on (name, key).
+/// By `sagas_by_key`.
 const FIND: &str = "
     SELECT sagas.name, sagas.key, sagas.id, sagas.input_hash, sagas.status
     FROM json_each(?1) AS wanted
-    CROSS JOIN sagas ON sagas.name = wanted.value ->> 0 AND sagas.key = wanted.value ->> 1";
+    CROSS JOIN sagas ON sagas.name = wanted.value ->> 0 AND sagas.key = wanted.value ->> 1
+        AND NOT sagas.superseded";
 
 /// In order of `sagas_to_wake`.
 const DUE: &str = "SELECT id FROM sagas WHERE wake_at <= ?1 ORDER BY wake_at, id LIMIT ?2";
@@ -81,6 +82,12 @@ const SECRET: &str = "SELECT bytes FROM secrets";
 
 /// Reads the whole table: for people and metrics, not for each request.
 const COUNTS: &str = "SELECT name, status, count(*) FROM sagas GROUP BY name, status";
+
+/// By `sagas_by_status`; the statuses are those that a saga can have before its end.
+const LIVE: &str = "
+    SELECT name, version, count(*) FROM sagas
+    WHERE status IN (SELECT value FROM json_each(?1))
+    GROUP BY name, version ORDER BY name, version";
 
 /// In order of `dead_letters_by_time`, backwards.
 const DEAD_LETTERS: &str = "
@@ -210,7 +217,7 @@ impl Store for SqliteStore {
             query.push(" AND status = ").push_bind(status.as_str());
         }
         if let Some(key) = &filter.key {
-            query.push(" AND key = ").push_bind(key);
+            query.push(" AND NOT superseded AND key = ").push_bind(key);
         }
         let limit = rows::limit(filter.limit.min(LIST_ROWS_MAX));
         query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
@@ -237,6 +244,13 @@ impl Store for SqliteStore {
         let mut counts = rows::all(found.map_err(failed)?, rows::count)?;
         counts.sort_unstable();
         Ok(counts)
+    }
+
+    async fn live(&self) -> Result<Vec<LiveCount>, StoreError> {
+        let live = Status::ALL.iter().filter(|status| !status.is_ended());
+        let live = bulk::json(live.map(|status| Value::from(status.as_str())));
+        let found = sqlx::query_as(LIVE).bind(live).fetch_all(&self.readers);
+        rows::all(found.await.map_err(failed)?, rows::live)
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {

@@ -1,0 +1,131 @@
+//! `backstitch plan`: what nodes would make of definitions, asked of the running database.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::backends::DatabaseArguments;
+use super::definitions::{report, sources};
+use super::exit::{Exit, Failure};
+use super::output;
+use crate::definition::{Definition, Problem, Problems, parse, parse_all};
+use crate::engine::plan::{Pinned, Plan};
+
+/// What to compare with which database.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Files, or directories whose *.yaml are compared.
+    #[arg(default_value = "sagas")]
+    paths: Vec<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    database: DatabaseArguments,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let sources = sources(&arguments.paths)?;
+    if sources.is_empty() {
+        return Err(Failure::problems("there is no definition (*.yaml) to plan"));
+    }
+    let (definitions, refused) = read(&sources);
+    let store = arguments.database.database()?.open_existing().await?;
+    let sagas = store.sagas();
+    let stored = sagas.definitions().await.map_err(Failure::new)?;
+    let live = sagas.live().await.map_err(Failure::new)?;
+    store.close().await;
+    let plan = Plan::new(&definitions, &stored, &live);
+    let accepted = plan.is_accepted() && refused.is_empty();
+    if arguments.json {
+        let problems: Vec<&Problem> = refused.iter().flat_map(|it| &it.0).collect();
+        output::print_json(&json!({
+            "accepted": accepted,
+            "definitions": plan.definitions,
+            "kept": plan.kept,
+            "problems": problems,
+        }))?;
+    } else {
+        output::print(&as_text(&plan))?;
+        if !refused.is_empty() {
+            eprintln!("{}", report(&refused));
+        }
+        let verdict = if accepted {
+            "nodes would start with these definitions"
+        } else {
+            "nodes would REFUSE to start with these definitions"
+        };
+        eprintln!("{verdict}");
+    }
+    Ok(if accepted { Exit::Done } else { Exit::Problems })
+}
+
+/// The sound definitions, and the problems of the others.
+fn read(sources: &[(String, String)]) -> (Vec<Definition>, Vec<Problems>) {
+    match parse_all(sources) {
+        Ok(definitions) => (definitions, Vec::new()),
+        Err(refused) => {
+            let sound = sources.iter();
+            let sound = sound.filter_map(|(file, source)| parse(source, file).ok());
+            (sound.collect(), refused)
+        }
+    }
+}
+
+// Writing to a `String` can't fail, so results are dropped here.
+pub(super) fn as_text(plan: &Plan) -> String {
+    let mut rows = Vec::new();
+    let mut remarks = String::new();
+    for planned in &plan.definitions {
+        let change = match planned.refused {
+            Some(_) => "REFUSED",
+            None => planned.change.as_str(),
+        };
+        rows.push(vec![
+            planned.saga.clone(),
+            planned.version.to_string(),
+            change.to_owned(),
+            live(&planned.live),
+        ]);
+        for remark in planned.refused.iter().chain(&planned.note) {
+            let (saga, version) = (&planned.saga, planned.version);
+            let remark = output::printable(remark);
+            let _ = writeln!(remarks, "{saga} {version}: {remark}");
+        }
+    }
+    for kept in &plan.kept {
+        let change = match (&kept.refused, kept.startable) {
+            (Some(_), _) => "REFUSED",
+            (None, true) => "kept",
+            (None, false) => "kept, can't be started",
+        };
+        let pinned = Pinned {
+            version: kept.version,
+            sagas: kept.sagas,
+        };
+        rows.push(vec![
+            kept.saga.clone(),
+            kept.version.to_string(),
+            change.to_owned(),
+            live(&[pinned]),
+        ]);
+        if let Some(refused) = &kept.refused {
+            let refused = output::printable(refused);
+            let _ = writeln!(remarks, "{} {}: {refused}", kept.saga, kept.version);
+        }
+    }
+    output::table(&rows) + &remarks
+}
+
+fn live(pinned: &[Pinned]) -> String {
+    if pinned.is_empty() {
+        return "no live sagas".to_owned();
+    }
+    let each: Vec<String> = pinned
+        .iter()
+        .map(|it| format!("{} on version {}", it.sagas, it.version))
+        .collect();
+    format!("live: {}", each.join(", "))
+}

@@ -1,0 +1,267 @@
+//! Sub-sagas in a batch: what a saga wants of one that it runs.
+//!
+//! Such commands come through the start queue like any start, but are sealed, name their child by
+//! an id that is derived from the parent's, and may come more than once and in any order. So each
+//! is decided on the child as it stands, and answered whether it changed anything or not.
+//!
+//! A reserve that can't be run (a taken key, an input that does not fit) and a compensate for what
+//! never began leave a saga that was born compensated. It makes the answer last: a copy of the
+//! reserve that is still on its way is refused, whatever has become of the reason since. It takes
+//! no business key, for it has done no business.
+//!
+//! Deliberately absent: what a child does next (`saga/child.rs`), and retries (the parent's).
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::batch::{Batch, Found, Rejection};
+use super::cache::Open;
+use super::catalogue::Catalogue;
+use super::decode::{StartRequest, Undecodable, check_start, json_body};
+use super::encode::child_reply;
+use super::work::Work;
+use crate::definition::{Definition, SUB_SAGAS_DEEP_MAX};
+use crate::error::code;
+use crate::id::{Phase, SagaId};
+use crate::message::child::ChildCommand;
+use crate::message::correlation::{Correlation, Secret};
+use crate::message::{Message, Outcome};
+use crate::saga::journal::GENESIS;
+use crate::saga::{ChildAnswer, Input, Parent, ParentOrder, Saga, Status, answer_to_parent};
+use crate::store::{Hash, SagaHead};
+
+/// What a saga wants of one that it runs.
+#[derive(Debug, Clone)]
+pub(super) struct ChildWork {
+    /// The saga that is run.
+    pub(super) child: SagaId,
+    /// Its definition's name.
+    pub(super) name: String,
+    /// Who wants it.
+    parent: Parent,
+    /// What.
+    pub(super) wish: Wish,
+    /// An attempt to store it found its key in use.
+    pub(super) key_taken: bool,
+}
+
+/// What a saga wants of one that it runs: the commands of the block.
+#[derive(Debug, Clone)]
+pub(super) enum Wish {
+    /// Run up to the pivot; or why it can't be run.
+    Reserve(Result<StartRequest, String>),
+    /// Pass the pivot and complete.
+    Confirm,
+    /// Roll back.
+    Compensate,
+}
+
+impl Wish {
+    fn phase(&self) -> Phase {
+        match self {
+            Self::Reserve(_) => Phase::Reserve,
+            Self::Confirm => Phase::Confirm,
+            Self::Compensate => Phase::Compensate,
+        }
+    }
+}
+
+/// Reads a message from the start queue that says that it is for a sub-saga.
+pub(super) fn decode_child(
+    message: &Message,
+    secret: &Secret,
+    catalogue: &Catalogue,
+) -> Result<ChildWork, Undecodable> {
+    let command = ChildCommand::verify(message, secret).ok_or_else(|| {
+        Undecodable::new(
+            code::CORRELATION_FORGED,
+            "a command to a sub-saga whose seal was not issued by this orchestrator; to start a saga, leave the header `child-seal` out",
+        )
+    })?;
+    let ChildCommand {
+        name,
+        depth,
+        correlation: Correlation { saga, step, phase },
+    } = command;
+    let child = saga.of_child(&step);
+    let wish = match phase {
+        Phase::Reserve | Phase::Action => {
+            Wish::Reserve(read_start(&name, depth, message, catalogue))
+        }
+        Phase::Confirm => Wish::Confirm,
+        Phase::Compensate => Wish::Compensate,
+    };
+    Ok(ChildWork {
+        child,
+        name,
+        parent: Parent { saga, step, depth },
+        wish,
+        key_taken: false,
+    })
+}
+
+fn read_start(
+    name: &str,
+    depth: u32,
+    message: &Message,
+    catalogue: &Catalogue,
+) -> Result<StartRequest, String> {
+    // Load checks that; but the definitions may have changed since the outermost one began.
+    if depth as usize > SUB_SAGAS_DEEP_MAX {
+        return Err(format!(
+            "sagas run one another deeper than {SUB_SAGAS_DEEP_MAX}"
+        ));
+    }
+    json_body(message)
+        .and_then(|input| check_start(catalogue, name, input, None))
+        .map_err(|wrong| wrong.reason)
+}
+
+impl Batch<'_> {
+    pub(super) fn decide_child(&mut self, work: Work, wanted: &ChildWork) {
+        let child = wanted.child;
+        if self.is_there(child) {
+            let order = match wanted.wish {
+                Wish::Confirm => ParentOrder::Confirm,
+                Wish::Compensate => ParentOrder::Compensate {
+                    parent: wanted.parent.clone(),
+                },
+                // What it began with stands in its journal.
+                Wish::Reserve(_) => ParentOrder::Reserve {
+                    parent: wanted.parent.clone(),
+                    input: Arc::default(),
+                    refused: None,
+                },
+            };
+            self.obey(work, wanted, order);
+            return;
+        }
+        let Some(definition) = self.node.catalogue.newest(&wanted.name).cloned() else {
+            let why = format!("no saga is called `{}` here", wanted.name);
+            return self.answer_for(work, wanted, Outcome::Failed, why);
+        };
+        let parent = wanted.parent.clone();
+        match &wanted.wish {
+            Wish::Reserve(Ok(request)) if !wanted.key_taken => {
+                let key = request.saga_key();
+                // Two starts of one key in one batch: the second one waits until the first is stored.
+                if self.starting.contains_key(&key) {
+                    self.again.push(work);
+                    return;
+                }
+                self.starting.insert(key, child);
+                let order = ParentOrder::Reserve {
+                    parent,
+                    input: Arc::clone(&request.input),
+                    refused: None,
+                };
+                self.add_child(child, &request.definition, &request.key, request.input_hash);
+                self.obey(work, wanted, order);
+            }
+            Wish::Reserve(request) => {
+                let (input, why) = match request {
+                    Ok(StartRequest { input, key, .. }) => {
+                        let why =
+                            format!("a saga `{}` with key `{key}` is there already", wanted.name);
+                        (Arc::clone(input), why)
+                    }
+                    Err(why) => (Arc::default(), why.clone()),
+                };
+                let order = ParentOrder::Reserve {
+                    parent,
+                    input,
+                    refused: Some(why),
+                };
+                self.add_stillborn(child, &definition);
+                self.obey(work, wanted, order);
+            }
+            Wish::Compensate => {
+                self.add_stillborn(child, &definition);
+                self.obey(work, wanted, ParentOrder::Compensate { parent });
+            }
+            // What was confirmed was there; to try again would not bring it back.
+            Wish::Confirm => {
+                let why = format!("there is no saga {child}; it may have been deleted");
+                self.answer_for(work, wanted, Outcome::Rejected, why);
+            }
+        }
+    }
+
+    fn is_there(&self, child: SagaId) -> bool {
+        self.saga(child).is_some()
+            || matches!(
+                self.found.get(&child),
+                Some(Found::Open(_) | Found::Unreadable(_))
+            )
+    }
+
+    fn add_stillborn(&mut self, child: SagaId, definition: &Arc<Definition>) {
+        self.add_child(child, definition, &child.to_string(), Hash::default());
+    }
+
+    fn add_child(&mut self, id: SagaId, definition: &Arc<Definition>, key: &str, input_hash: Hash) {
+        let head = SagaHead {
+            id,
+            name: definition.name.clone(),
+            version: definition.version,
+            key: key.to_owned(),
+            input_hash,
+            status: Status::Running,
+            reason: None,
+            revision: 0,
+            head_hash: GENESIS,
+            started_at: self.now,
+            updated_at: self.now,
+            ended_at: None,
+            wake_at: None,
+            superseded: false,
+        };
+        let open = Open {
+            saga: Saga::new(id, &definition.name, key, self.now),
+            head,
+            definition: Arc::clone(definition),
+            tail: 0,
+            fresh: true,
+        };
+        self.found.insert(id, Found::Open(Box::new(open)));
+    }
+
+    /// Has the child decide, or answer again.
+    fn obey(&mut self, work: Work, wanted: &ChildWork, order: ParentOrder) {
+        let phase = wanted.wish.phase();
+        match self.turn(wanted.child, Input::Parent(order)) {
+            Ok(()) => self.done(work, Some(wanted.child), None),
+            Err(Rejection::Nothing) => {
+                let saga = self.saga(wanted.child);
+                if let Some(answer) = saga.and_then(|saga| answer_to_parent(saga, phase)) {
+                    self.reply_to_parent(wanted, answer);
+                }
+                self.done(work, Some(wanted.child), None);
+            }
+            Err(Rejection::Stale) => self.look_closer(work),
+            Err(Rejection::Wrong(wrong)) => {
+                self.answer_for(work, wanted, Outcome::Failed, wrong.to_string());
+            }
+        }
+    }
+
+    /// Answers in the place of a child that is not there or can't be read.
+    fn answer_for(&mut self, work: Work, wanted: &ChildWork, outcome: Outcome, why: String) {
+        let answer = ChildAnswer {
+            phase: wanted.wish.phase(),
+            outcome,
+            reason: Some(why),
+            body: Arc::new(Value::Null),
+        };
+        self.reply_to_parent(wanted, answer);
+        self.done(work, Some(wanted.child), None);
+    }
+
+    fn reply_to_parent(&mut self, wanted: &ChildWork, answer: ChildAnswer) {
+        let secret = &self.node.secret;
+        let (to, message) = child_reply(secret, wanted.child, &wanted.parent, answer, self.now);
+        let row = self.node.outbox_row(to, message, self.now);
+        self.add_message(wanted.child, row);
+    }
+}

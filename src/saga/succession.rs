@@ -1,0 +1,187 @@
+//! One key, several sagas one after the other: a start that replaces the saga holding its key.
+//!
+//! The successor is remembered in the journal of the saga that gives way, which is rolled back
+//! first if that is still possible; behind the pivot it is let finish, and one that waits for a
+//! person is waited for. Once it has ended, its key is free and the successor's start is sent, in
+//! the same write. Only the newest successor counts: whoever is replaced while waiting hears so.
+//!
+//! The same start again changes nothing. It is known by its id if it has one (a message's
+//! `message_id`, a schedule's tick), and the ids are handed down the line, so that a late duplicate
+//! of a replaced saga's start doesn't replace its replacement. Else it is known by its input.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::decide::Turn;
+use super::event::{Event, Refusal, Send, Starter};
+use super::state::{Pass, Saga};
+use super::status::Status;
+use crate::id::{SagaId, Timestamp};
+use crate::message::Outcome;
+
+/// Ids of starts that a line of sagas remembers; enough for messages that are delivered again.
+const STARTS_MAX: usize = 16;
+
+/// A saga's place in the line of those that have had its key.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// The saga that gave way to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<SagaId>,
+    /// Ids of the starts that are known, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub starts: Vec<String>,
+    /// What starts once this saga has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<Successor>,
+}
+
+/// A start that waits for its key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Successor {
+    /// The id that its saga will have.
+    pub saga: SagaId,
+    /// What the start is deduplicated by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// What it works on.
+    pub input: Arc<Value>,
+    /// Who wants to hear of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starter: Option<Starter>,
+    /// When it was asked for.
+    pub at: Timestamp,
+}
+
+impl Line {
+    /// Whether a start with this id is known.
+    pub fn knows(&self, start: &str) -> bool {
+        self.starts.iter().any(|known| known == start)
+    }
+
+    /// The place of the saga that follows.
+    pub fn next(&self, before: SagaId) -> Self {
+        Self {
+            replaces: Some(before),
+            starts: self.starts.clone(),
+            successor: None,
+        }
+    }
+
+    pub(super) fn follow(&mut self, successor: &Successor) {
+        self.starts.extend(successor.start.clone());
+        let excess = self.starts.len().saturating_sub(STARTS_MAX);
+        self.starts.drain(..excess);
+        self.successor = Some(successor.clone());
+    }
+}
+
+impl Saga {
+    /// Whether it has ended and given up its key.
+    pub fn is_superseded(&self) -> bool {
+        self.line.successor.is_some() && self.ended_at.is_some()
+    }
+
+    /// Whether this start is one that the saga knows: its own, or its successor's.
+    fn knows(&self, start: &Successor) -> bool {
+        if let Some(id) = &start.start
+            && self.line.knows(id)
+        {
+            return true;
+        }
+        match &self.line.successor {
+            Some(successor) if successor.input == start.input => true,
+            // With an id of its own it is a new wish; without one it may be the first start again.
+            Some(_) => start.start.is_none() && self.input == start.input,
+            None => self.input == start.input,
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// A start that knows its place in the line.
+    pub(super) fn start_in_line(
+        &mut self,
+        input: Arc<Value>,
+        starter: Option<Starter>,
+        line: Line,
+    ) -> Result<(), Refusal> {
+        if self.saga.pass != Pass::New {
+            return Err(Refusal::AlreadyStarted);
+        }
+        self.emit(Event::InLine(line));
+        self.start(input, starter)
+    }
+
+    /// Another start with this saga's key wants to replace it.
+    pub(super) fn supersede(&mut self, successor: Successor) -> Result<(), Refusal> {
+        if self.saga.pass == Pass::New {
+            return Err(Refusal::NotPossible("it has not started"));
+        }
+        if self.saga.knows(&successor) {
+            return Err(Refusal::Settled);
+        }
+        if self.saga.is_superseded() {
+            return Err(Refusal::Ended);
+        }
+        if let Some(replaced) = self.saga.line.successor.clone() {
+            self.refuse_replaced(replaced, successor.saga);
+        }
+        self.emit(Event::Superseding(successor));
+        if self.saga.status().is_ended() {
+            self.hand_over();
+        } else {
+            self.give_way();
+        }
+        Ok(())
+    }
+
+    /// Turns round for a successor, while that is possible.
+    pub(super) fn give_way(&mut self) {
+        let free = self.saga.pass == Pass::Forward && self.saga.paused.is_none();
+        if let Some(successor) = self.saga.line.successor.as_ref().filter(|_| free) {
+            let reason = format!("replaced by saga {}", successor.saga);
+            self.roll_back(reason);
+            self.walk();
+        }
+    }
+
+    /// The saga has ended: sends its successor's start, if there is one.
+    pub(super) fn hand_over(&mut self) {
+        if let Some(successor) = self.saga.line.successor.clone() {
+            self.sends.push(Send::Successor(successor));
+        }
+    }
+
+    fn refuse_replaced(&mut self, replaced: Successor, by: SagaId) {
+        let Some(starter) = replaced.starter else {
+            return;
+        };
+        let reason = format!("replaced, before it began, by saga {by}, started later");
+        let body = serde_json::json!({
+            "saga_id": replaced.saga,
+            "saga": self.saga.name,
+            "key": self.saga.facts.key,
+            "reason": reason,
+        });
+        self.sends.push(Send::Answer {
+            starter,
+            kind: "refused",
+            outcome: Outcome::Rejected,
+            reason: Some(reason),
+            body,
+        });
+    }
+}
+
+/// What keeps a successor waiting, in words for people.
+pub fn holdup(status: Status) -> &'static str {
+    match status {
+        Status::Running | Status::Compensating => "the saga before it is rolled back first",
+        Status::Confirming => "the saga before it is past the pivot and finishes first",
+        Status::Suspended => "the saga before it waits for a person",
+        Status::Completed | Status::Compensated => "it has the key now",
+    }
+}

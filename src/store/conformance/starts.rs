@@ -1,0 +1,104 @@
+//! Cases: schedules, keys that are passed on, and how many sagas keep a version.
+
+use futures_util::future::join_all;
+
+use super::sagas::store_all;
+use super::sample::{self, at, batch, new_saga, next, saga};
+use super::{Complete, until_stored};
+use crate::store::{Conflict, ListFilter, LiveCount, SagaKey, ScheduleRow, Status};
+
+/// Whoever comes with an outdated position is told where the schedule stands.
+pub async fn a_schedule_is_moved_by_who_knows_where_it_stands(store: &dyn Complete) {
+    assert_eq!(store.schedules().await.unwrap(), []);
+    let cases = [
+        ("b", None, 10, 10),
+        ("b", None, 99, 10),
+        ("b", Some(10), 20, 20),
+        ("b", Some(10), 30, 20),
+        ("b", Some(11), 30, 20),
+        ("a", None, 5, 5),
+    ];
+    for (name, expected, to, stands) in cases {
+        let found = store.settle(name, expected.map(at), at(to)).await.unwrap();
+        assert_eq!(found, at(stands), "{name} {expected:?} {to}");
+    }
+    let row = |name: &str, settled| ScheduleRow {
+        name: name.to_owned(),
+        settled: at(settled),
+    };
+    assert_eq!(
+        store.schedules().await.unwrap(),
+        [row("a", 5), row("b", 20)]
+    );
+}
+
+/// All of them know who did.
+pub async fn of_concurrent_nodes_one_settles_a_tick(store: &dyn Complete) {
+    store.settle("a", None, at(0)).await.unwrap();
+    let nodes = (1..=6).map(|node| until_stored(move || store.settle("a", Some(at(0)), at(node))));
+    let stand = join_all(nodes).await;
+    assert!(stand.iter().all(|at| *at == stand[0]), "{stand:?}");
+    assert_eq!(store.schedules().await.unwrap()[0].settled, stand[0]);
+}
+
+/// The key is free, its holder is found; the superseded one is there still, by its id.
+pub async fn a_superseded_saga_gives_up_its_key(store: &dyn Complete) {
+    let first = new_saga(1, "a", 1);
+    store_all(store, vec![first.clone()]).await;
+    let mut ended = next(&first, 1);
+    ended.head.status = Status::Compensated;
+    ended.head.ended_at = Some(at(3));
+    ended.head.superseded = true;
+    store_all(store, vec![ended.clone()]).await;
+    let key = SagaKey {
+        name: sample::NAME.to_owned(),
+        key: "a".to_owned(),
+    };
+    let holder = async || {
+        store
+            .find(std::slice::from_ref(&key))
+            .await
+            .unwrap()
+            .remove(0)
+    };
+    assert_eq!(holder().await, None);
+    store_all(store, vec![new_saga(2, "a", 1)]).await;
+    assert_eq!(holder().await.unwrap().id, saga(2));
+    let filter = ListFilter {
+        key: Some("a".to_owned()),
+        limit: 9,
+        ..ListFilter::default()
+    };
+    let listed = store.list(&filter).await.unwrap();
+    let ids: Vec<_> = listed.iter().map(|head| head.id).collect();
+    assert_eq!(ids, [saga(2)]);
+    let found = store.load(&[sample::whole(1)]).await.unwrap().remove(0);
+    assert_eq!(found.unwrap().head, ended.head);
+    // One holder at a time, and the same saga never twice.
+    for (number, conflict) in [(3, Conflict::KeyTaken), (1, Conflict::Revision)] {
+        let again = store.commit(batch(vec![new_saga(number, "a", 1)])).await;
+        assert_eq!(again.unwrap().conflicts, [(saga(number), conflict)]);
+    }
+}
+
+/// In the order of both; ended ones keep no version.
+pub async fn live_sagas_are_counted_by_version(store: &dyn Complete) {
+    assert_eq!(store.live().await.unwrap(), []);
+    let mut sagas: Vec<_> = (1..=5).map(|n| new_saga(n, &n.to_string(), 1)).collect();
+    sagas[0].head.version = 2;
+    sagas[1].head.name = "a".into();
+    sagas[2].head.status = Status::Completed;
+    sagas[3].head.status = Status::Suspended;
+    store_all(store, sagas).await;
+    let count = |name: &str, version, count| LiveCount {
+        name: name.to_owned(),
+        version,
+        count,
+    };
+    let expected = [
+        count("a", 3, 1),
+        count(sample::NAME, 2, 1),
+        count(sample::NAME, 3, 2),
+    ];
+    assert_eq!(store.live().await.unwrap(), expected);
+}
