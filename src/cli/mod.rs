@@ -78,10 +78,10 @@ enum Command {
     Participants(participants::Arguments),
     /// Check saga definitions and report everything that is wrong with them.
     Check(check::Arguments),
-    /// See definitions run, on a virtual clock, and search for runs that go wrong.
-    Simulate(simulate::Arguments),
     /// Say what nodes would make of definitions, given what the database holds.
     Plan(plan::Arguments),
+    /// See definitions run, on a virtual clock, and search for runs that go wrong.
+    Simulate(simulate::Arguments),
     /// Print the JSON Schema of saga definitions, for editors.
     Schema,
     /// Start a saga on a running node.

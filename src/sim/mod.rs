@@ -244,7 +244,7 @@ impl World {
                 faults: Arc::clone(&self.faults),
             }),
             broker: self.broker(),
-            definitions: self.definitions().into_iter().map(Arc::new).collect(),
+            definitions: self.definitions(),
             options: engine::EngineOptions {
                 look_every: Duration::from_millis(500),
                 sabotage: Sabotage {
@@ -264,13 +264,14 @@ impl World {
         self.scheduler.spawn(node, Box::pin(start));
     }
 
-    fn definitions(&self) -> Vec<definition::Definition> {
+    fn definitions(&self) -> Vec<Arc<definition::Definition>> {
         let order = [("impatient-order.yaml", shop::DEFINITION)].into_iter();
         let more = bundles::DEFINITIONS.into_iter();
         let more = more.filter(|_| self.workload == Workload::Bundles);
         let files: Vec<_> = order.chain(more).collect();
         // With a broken one no node starts, and nothing ends.
-        definition::parse_all(&files).unwrap_or_default()
+        let parsed = definition::parse_all(&files).unwrap_or_default();
+        parsed.into_iter().map(Arc::new).collect()
     }
 
     fn start_participants(&self) {

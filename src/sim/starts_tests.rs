@@ -59,9 +59,11 @@ impl Stage {
                 faults: Arc::clone(&self.faults),
             }),
             broker: Arc::new(self.broker.clone()),
-            definitions: vec![Arc::new(
-                definition::parse(&self.source, "x.yaml").unwrap_or_else(|why| panic!("{why}")),
-            )],
+            definitions: vec![
+                definition::parse(&self.source, "x.yaml")
+                    .unwrap_or_else(|why| panic!("{why}"))
+                    .into(),
+            ],
             options: engine::EngineOptions {
                 look_every: Duration::from_secs(1),
                 ..engine::EngineOptions::default()

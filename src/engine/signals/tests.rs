@@ -196,7 +196,7 @@ async fn node(broker: &MemoryBroker, store: &MemoryStore, source: &str) -> Arc<E
         environment: Arc::new(TokioEnvironment),
         store: Arc::new(store.clone()),
         broker: Arc::new(broker.clone()),
-        definitions: vec![Arc::new(definition)],
+        definitions: vec![definition.into()],
         options: EngineOptions::default(),
     };
     Engine::start(parts).await.unwrap()
