@@ -14,6 +14,7 @@ mod fixture;
 mod hostile;
 mod python_participant;
 mod random_sagas;
+mod sagas;
 mod signals;
 mod simulate;
 mod simulation;
