@@ -17,8 +17,7 @@ pub fn fingerprint(value: &Value) -> [u8; 32] {
 
 /// The fingerprint in lower-case hexadecimal digits.
 pub fn fingerprint_text(value: &Value) -> String {
-    let digits = fingerprint(value);
-    digits.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(fingerprint(value))
 }
 
 // Recursion is bounded by the JSON parser's limit.

@@ -22,6 +22,13 @@ pub trait Environment: Send + Sync + 'static {
     /// Completes after `duration`.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 
+    /// Waits between two looks at the database for what has become due: at least `duration`, and
+    /// longer where the environment knows that nothing is due yet. That is how a simulated year
+    /// costs no more than what happens in it; the real world can't know, and looks again.
+    fn pause(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.sleep(duration)
+    }
+
     /// Starts a task that runs beside the caller. `name` shows up in diagnostics.
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>);
 

@@ -29,15 +29,26 @@ enum Format {
     Json,
 }
 
-/// Starts logging; `service`: say what is done, not only what goes wrong.
-pub(super) fn start(arguments: &Arguments, service: bool) {
+/// How much is logged when nobody says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Volume {
+    /// What is done, and what goes wrong.
+    Deeds,
+    /// What goes wrong.
+    Troubles,
+    /// Nothing.
+    Nothing,
+}
+
+/// Starts logging.
+pub(super) fn start(arguments: &Arguments, volume: Volume) {
     // The driver repeats at `info` what the server remarks on each migration; what it remarks in
     // passing is of no use to whoever runs a command. The AMQP one calls it an error that a queue
     // one asks for is not there.
-    let default = if service {
-        "info,sqlx=warn"
-    } else {
-        "warn,sqlx=error,lapin=off"
+    let default = match volume {
+        Volume::Deeds => "info,sqlx=warn",
+        Volume::Troubles => "warn,sqlx=error,lapin=off",
+        Volume::Nothing => "off",
     };
     let wanted = arguments.log.as_deref().filter(|text| !text.is_empty());
     let filter = EnvFilter::try_new(wanted.unwrap_or(default)).unwrap_or_else(|error| {

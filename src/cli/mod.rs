@@ -27,6 +27,7 @@ mod seeds;
 mod serve;
 mod show;
 mod signal;
+mod simulate;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -79,6 +80,8 @@ enum Command {
     Check(check::Arguments),
     /// Say what nodes would make of definitions, given what the database holds.
     Plan(plan::Arguments),
+    /// See definitions run, on a virtual clock, and search for runs that go wrong.
+    Simulate(simulate::Arguments),
     /// Print the JSON Schema of saga definitions, for editors.
     Schema,
     /// Start a saga on a running node.
@@ -125,9 +128,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
-    logging::start(&cli.logging, is_service(&cli.command));
+    logging::start(&cli.logging, volume(&cli.command));
     match cli.command {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Schema => schema::run(),
         Command::Start(arguments) => start::run(&arguments),
         Command::Cancel(arguments) => operator::run("cancel", &arguments),
@@ -151,12 +155,14 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     }
 }
 
-/// Services say what they do; commands only what goes wrong.
-fn is_service(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Dev(_) | Command::Serve(_) | Command::Participants(_)
-    )
+/// Services say what they do; commands only what goes wrong; what goes wrong in a simulation is
+/// what it is about.
+fn volume(command: &Command) -> logging::Volume {
+    match command {
+        Command::Dev(_) | Command::Serve(_) | Command::Participants(_) => logging::Volume::Deeds,
+        Command::Simulate(_) => logging::Volume::Nothing,
+        _ => logging::Volume::Troubles,
+    }
 }
 
 fn block_on(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {

@@ -151,7 +151,7 @@ impl Node {
             environment: Arc::clone(environment),
             store: store.sagas(),
             broker: broker.handle(),
-            definitions,
+            definitions: definitions.into_iter().map(Arc::new).collect(),
             options: EngineOptions {
                 workers: usize::from(arguments.workers),
                 prefetch: arguments.prefetch,

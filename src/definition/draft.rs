@@ -16,6 +16,10 @@ use super::template::{Piece, Shape, Template, Token, tokens};
 use super::yaml::{Content, Yaml};
 use super::{NODES_MAX, Node, NodeId, NodeKind};
 
+/// Longest expressions that have to be compiled, all of a file together: compiling costs about a
+/// microsecond a byte, and a file is to be judged within a second.
+const EXPRESSIONS_BYTES_MAX: usize = 128 * 1024;
+
 /// A definition in the making.
 pub(super) struct Draft<'a> {
     pub findings: Findings<'a>,
@@ -37,6 +41,8 @@ pub(super) struct Draft<'a> {
     pub saga_name: String,
     /// What steps do that do not say it themselves.
     pub defaults: Defaults,
+    /// Bytes of the expressions that were compiled.
+    expression_bytes: usize,
     /// Whether it was noted that there are too many blocks.
     pub is_full: bool,
 }
@@ -116,6 +122,7 @@ impl<'a> Draft<'a> {
             saga_ends: false,
             saga_name: String::new(),
             defaults: Defaults::default(),
+            expression_bytes: 0,
             is_full: false,
         }
     }
@@ -250,6 +257,19 @@ impl<'a> Draft<'a> {
 
     fn compile(&mut self, yaml: &Yaml, source: &str, place: Place) -> Option<Expression> {
         let at = self.findings.locate(yaml.at, source.trim());
+        if !Expression::is_cheap(source) {
+            let before = self.expression_bytes;
+            self.expression_bytes = before.saturating_add(source.len());
+            if self.expression_bytes > EXPRESSIONS_BYTES_MAX {
+                if before <= EXPRESSIONS_BYTES_MAX {
+                    let message = format!(
+                        "the expressions are longer than {EXPRESSIONS_BYTES_MAX} bytes together, and the rest was not read; split the saga"
+                    );
+                    self.findings.add(at, Rule::TooLarge, message);
+                }
+                return None;
+            }
+        }
         match Expression::compile(source) {
             Ok(expression) => {
                 self.uses.push(Use {

@@ -149,6 +149,11 @@ impl Expression {
         })
     }
 
+    /// Whether compiling it costs next to nothing: it only names a value.
+    pub(in crate::definition) fn is_cheap(source: &str) -> bool {
+        Path::parse(source.trim()).is_some()
+    }
+
     /// Compiles an expression of a command, outside any definition; `input` is what it is about.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use crate::error::{Code, code};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
 use crate::saga::journal::{Cause, JournalEntry, Record};
-use crate::saga::{Decision, Input, Refusal, Saga, Starter, Status, decide_sabotaged};
+use crate::saga::{Decision, Input, Refusal, Starter, Status, decide_sabotaged};
 use crate::store::{
     Commit, DeadLetter, KeyMatch, OutboxMessage, Revision, SagaKey, SagaWrite, Snapshot,
 };
@@ -109,13 +109,13 @@ impl<'a> Batch<'a> {
                 let (request, key_taken) = (request.clone(), *key_taken);
                 self.decide_start(work, request, key_taken);
             }
-            Job::Child(wanted) => {
-                let wanted = wanted.clone();
-                self.decide_child(work, &wanted);
-            }
             Job::Succeed { replaces } => {
                 let replaces = *replaces;
                 self.decide_succession(work, replaces);
+            }
+            Job::Child(wanted) => {
+                let wanted = wanted.clone();
+                self.decide_child(work, &wanted);
             }
             Job::Tell { saga, input } => {
                 let (saga, input) = (*saga, input.clone());
@@ -137,10 +137,7 @@ impl<'a> Batch<'a> {
         let told = match self.turn(id, input) {
             // A person's action that is known already is done.
             Ok(()) | Err(Rejection::Nothing) => Ok(()),
-            Err(Rejection::Stale) => {
-                self.look_closer(work);
-                return;
-            }
+            Err(Rejection::Stale) => return self.look_closer(work),
             Err(Rejection::Wrong(wrong)) => {
                 if let Origin::Delivery { letter, .. } = &work.origin {
                     let letter = DeadLetter {
@@ -162,6 +159,12 @@ impl<'a> Batch<'a> {
         });
     }
 
+    /// Our copy of a saga may be behind: decides again on what is stored.
+    pub(super) fn look_closer(&mut self, work: Work) {
+        self.node.is_wary();
+        self.again.push(work);
+    }
+
     /// A message about a saga that its decision does not have. If the saga is changed by this
     /// batch, what it says may follow from that, so both are stored or neither is.
     pub(super) fn add_message(&mut self, saga: SagaId, row: OutboxMessage) {
@@ -169,12 +172,6 @@ impl<'a> Batch<'a> {
             Some(changed) if changed.dirty => changed.outbox.push(row),
             _ => self.outbox.push(row),
         }
-    }
-
-    /// Our copy of a saga may be behind: decides again on what is stored.
-    pub(super) fn look_closer(&mut self, work: Work) {
-        self.node.is_wary();
-        self.again.push(work);
     }
 
     /// Decides one input of one saga and keeps what follows.
@@ -203,7 +200,7 @@ impl<'a> Batch<'a> {
             Err(Refusal::NeverAsked { .. }) if !changed.open.fresh => Err(Rejection::Stale),
             // Nobody must be told that there is nothing to do because our copy is behind.
             Err(_)
-                if matches!(cause, Cause::Operator | Cause::Parent | Cause::Restart)
+                if matches!(cause, Cause::Operator | Cause::Restart | Cause::Parent)
                     && !changed.open.fresh =>
             {
                 Err(Rejection::Stale)
@@ -277,8 +274,8 @@ impl<'a> Batch<'a> {
     }
 
     /// A saga that this batch has changed already.
-    pub(super) fn changed_saga(&self, id: SagaId) -> Option<&Saga> {
-        self.changed.get(&id).map(|changed| &changed.open.saga)
+    pub(super) fn changed_open(&self, id: SagaId) -> Option<&Open> {
+        self.changed.get(&id).map(|changed| &changed.open)
     }
 
     /// Turns a decision into a journal entry, outbox rows and the row's new values.

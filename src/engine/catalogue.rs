@@ -55,7 +55,7 @@ impl Catalogue {
     /// Stores the definitions that are new, and loads those that running sagas may keep.
     pub async fn open(
         store: &dyn Store,
-        loaded: Vec<Definition>,
+        loaded: Vec<Arc<Definition>>,
         now: Timestamp,
     ) -> Result<Self, CatalogueError> {
         let mut catalogue = Self::default();
@@ -71,7 +71,7 @@ impl Catalogue {
             if stored.hash != definition.hash {
                 return Err(changed(&stored, &definition));
             }
-            catalogue.offer(Arc::new(definition));
+            catalogue.offer(definition);
         }
         let mut unread = Vec::new();
         for row in store.definitions().await? {

@@ -108,10 +108,8 @@ impl Node {
                 reason,
                 ..letter()
             };
-            let is_child = ChildCommand::is_meant(&letter.message);
-            let starter = (queue != REPLY_QUEUE && !is_child)
-                .then(|| starter_of(&letter.message))
-                .flatten();
+            let is_asked = queue != REPLY_QUEUE && !ChildCommand::is_meant(&letter.message);
+            let starter = is_asked.then(|| starter_of(&letter.message)).flatten();
             Job::Bury {
                 letter: Box::new(letter),
                 starter,
@@ -128,13 +126,13 @@ impl Node {
     }
 
     fn decode_start(&self, message: &Message) -> Result<Job, Undecodable> {
-        if ChildCommand::is_meant(message) {
-            let wanted = decode_child(message, &self.secret, &self.catalogue)?;
-            return Ok(Job::Child(Box::new(wanted)));
-        }
         if let Some(replaces) = decode_successor(message) {
             let replaces = replaces?;
             return Ok(Job::Succeed { replaces });
+        }
+        if ChildCommand::is_meant(message) {
+            let wanted = decode_child(message, &self.secret, &self.catalogue)?;
+            return Ok(Job::Child(Box::new(wanted)));
         }
         let request: StartRequest = decode_start(message, &self.catalogue)?;
         Ok(Job::Start {
@@ -191,7 +189,7 @@ impl Node {
             tokio::select! {
                 biased;
                 () = self.stop.requested() => return,
-                () = self.environment.sleep(self.options.look_every) => {}
+                () = self.environment.pause(self.options.look_every) => {}
             }
         }
     }

@@ -102,7 +102,7 @@ pub struct EngineParts {
     /// The queues.
     pub broker: Arc<dyn Broker>,
     /// What can be started.
-    pub definitions: Vec<Definition>,
+    pub definitions: Vec<Arc<Definition>>,
     /// How to behave.
     pub options: EngineOptions,
 }
@@ -144,7 +144,7 @@ impl Engine {
         broker.declare(&topology()).await?;
         // Before they are stored: an exchange that clashes must not use up a version's number.
         broker
-            .declare(&events::topology(definitions.iter()))
+            .declare(&events::topology(definitions.iter().map(AsRef::as_ref)))
             .await?;
         let catalogue = Catalogue::open(&*store, definitions, environment.now()).await?;
         bind_older_versions(&*broker, &catalogue).await?;

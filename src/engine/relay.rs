@@ -279,7 +279,7 @@ impl Shared {
             tokio::select! {
                 biased;
                 () = stop.requested() => return,
-                () = self.environment.sleep(pause) => {}
+                () = self.environment.pause(pause) => {}
             }
         }
     }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::batch::{Batch, Found, Rejection};
-use super::decode::{StartRequest, Undecodable, check_start};
+use super::cache::Open;
+use super::decode::{StartRequest, Undecodable, start_of, startable};
 use super::work::{Job, Origin, StartAnswer, StartError, Work};
 use crate::definition::ConflictRule;
 use crate::error::code;
@@ -77,11 +78,15 @@ impl Batch<'_> {
         !saga.line.starts.is_empty() && !saga.line.knows(id)
     }
 
-    /// A saga as it stands in this batch.
+    /// A saga that was loaded for this batch, as it now stands.
     pub(super) fn saga(&self, id: SagaId) -> Option<&Saga> {
-        let changed = self.changed_saga(id);
+        self.open(id).map(|open| &open.saga)
+    }
+
+    fn open(&self, id: SagaId) -> Option<&Open> {
+        let changed = self.changed_open(id);
         changed.or_else(|| match self.found.get(&id) {
-            Some(Found::Open(open)) => Some(&open.saga),
+            Some(Found::Open(open)) => Some(&**open),
             _ => None,
         })
     }
@@ -108,10 +113,7 @@ impl Batch<'_> {
                     self.existing(work, request, known);
                 }
             }
-            Err(Rejection::Stale) => {
-                self.node.is_wary();
-                self.again.push(work);
-            }
+            Err(Rejection::Stale) => self.look_closer(work),
             // It has given up its key since it was looked up.
             Err(Rejection::Wrong(wrong)) if wrong.code == code::NOT_POSSIBLE => {
                 if let Job::Start { key_taken, .. } = &mut work.job {
@@ -152,6 +154,13 @@ impl Batch<'_> {
 
     /// A saga has given up its key: starts the one that it names.
     pub(super) fn decide_succession(&mut self, mut work: Work, replaces: SagaId) {
+        let behind = |open: &Open| !open.fresh && !open.saga.is_superseded();
+        if self.open(replaces).is_some_and(behind) {
+            // Another node has brought it to its end; our copy does not know yet.
+            self.node.is_wary();
+            self.again.push(work);
+            return;
+        }
         let request = match self.successor_of(replaces) {
             Ok(request) => request,
             Err((wrong, starter)) => {
@@ -193,7 +202,11 @@ impl Batch<'_> {
             .ok_or_else(|| unknown(format!("saga {replaces} has not given up its key")))?;
         let starter = successor.starter.clone();
         let input = successor.input.as_ref().clone();
-        let request = check_start(&self.node.catalogue, &saga.name, input, starter.clone());
+        let request = startable(&self.node.catalogue, &saga.name).and_then(|newest| {
+            // Another version may compute it otherwise; the line keeps the one it is about.
+            let key = Some(saga.facts.key.clone());
+            start_of(newest, input, key, starter.clone())
+        });
         let request = request.map_err(|wrong| (wrong, starter))?;
         let succession = Succession {
             saga: successor.saga,
@@ -201,8 +214,6 @@ impl Batch<'_> {
             stored: false,
         };
         Ok(StartRequest {
-            // A newer version may compute it otherwise; the line keeps the one it is about.
-            key: saga.facts.key.clone(),
             id: successor.start.clone(),
             succeeds: Some(succession),
             ..request

@@ -21,10 +21,10 @@ pub(super) enum Job {
         request: StartRequest,
         key_taken: bool,
     },
-    /// What a saga wants of one that it runs.
-    Child(Box<ChildWork>),
     /// Start what a saga that has given up its key names.
     Succeed { replaces: SagaId },
+    /// What a saga wants of one that it runs.
+    Child(Box<ChildWork>),
     /// Tell a saga something.
     Tell { saga: SagaId, input: Input },
     /// Tell a saga, named by its id or key, of something from outside.
@@ -58,8 +58,8 @@ impl Job {
                 Addressee::Saga(_) => None,
             },
             Self::Start { .. }
-            | Self::Child(_)
             | Self::Succeed { .. }
+            | Self::Child(_)
             | Self::Tell { .. }
             | Self::Bury { .. } => None,
         }

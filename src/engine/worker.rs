@@ -347,16 +347,16 @@ fn holders(
 fn undecided(lost: Decided, conflicts: &BTreeMap<SagaId, Conflict>) -> Work {
     let mut work = lost.work;
     let conflict = lost.saga.and_then(|id| conflicts.get(&id));
-    let conflict_is = |kind| conflict == Some(&kind);
+    let taken = conflict == Some(&Conflict::KeyTaken);
     match &mut work.job {
         Job::Start { request, key_taken } => {
-            *key_taken = conflict_is(Conflict::KeyTaken);
+            *key_taken = taken;
             if let Some(succession) = &mut request.succeeds {
-                succession.stored = conflict_is(Conflict::Revision);
+                succession.stored = conflict == Some(&Conflict::Revision);
             }
         }
-        Job::Child(wanted) => wanted.key_taken = conflict_is(Conflict::KeyTaken),
-        _ => {}
+        Job::Child(wanted) => wanted.key_taken = taken,
+        Job::Succeed { .. } | Job::Tell { .. } | Job::Signal(_) | Job::Bury { .. } => {}
     }
     work
 }

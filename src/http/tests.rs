@@ -99,7 +99,9 @@ impl Bundle {
             environment: Arc::new(TokioEnvironment),
             store: Arc::new(store.clone()),
             broker: Arc::<Moody>::clone(&broker),
-            definitions: vec![parse(ORDER, "order.yaml").unwrap_or_else(|why| panic!("{why}"))],
+            definitions: vec![Arc::new(
+                parse(ORDER, "order.yaml").unwrap_or_else(|why| panic!("{why}")),
+            )],
             options: EngineOptions::default(),
         })
         .await

@@ -29,9 +29,10 @@ impl Secret {
 
     /// Whether that is the text's MAC. Takes as long for any wrong one.
     pub(super) fn has_signed(&self, text: &str, mac: &str) -> bool {
-        hex::decode(mac).is_ok_and(|bytes| {
-            bytes.len() == MAC_BYTES && self.mac(text).verify_truncated_left(&bytes).is_ok()
-        })
+        hex::decode(mac)
+            .ok()
+            .filter(|bytes| bytes.len() == MAC_BYTES)
+            .is_some_and(|bytes| self.mac(text).verify_truncated_left(&bytes).is_ok())
     }
 
     fn mac(&self, text: &str) -> Hmac<Sha256> {

@@ -44,14 +44,14 @@ pub const HEADER_SAGA_KEY: &str = "saga-key";
 pub const HEADER_ATTEMPT: &str = "attempt";
 /// Header with the time (RFC 3339) after which the orchestrator no longer waits.
 pub const HEADER_DEADLINE: &str = "deadline";
+/// Header on a start with the saga that it replaces; only ever set by Backstitch itself.
+pub const HEADER_REPLACES: &str = "replaces";
 /// Header with the phase on commands to a sub-saga, for people; the correlation id has it too.
 pub const HEADER_PHASE: &str = "phase";
 /// Header with the number of sagas above the one that a command to a sub-saga is for.
 pub const HEADER_CHILD_DEPTH: &str = "child-depth";
 /// Header with the seal that only the orchestrator can put on a command to a sub-saga.
 pub const HEADER_CHILD_SEAL: &str = "child-seal";
-/// Header on a start with the saga that it replaces; only ever set by Backstitch itself.
-pub const HEADER_REPLACES: &str = "replaces";
 /// Header with the W3C trace context.
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 

@@ -225,6 +225,12 @@ impl Barrier {
         }
     }
 
+    /// The answers given so far, by phase.
+    pub fn answers(&self) -> impl Iterator<Item = (Phase, &Answer)> {
+        let answers = self.answers.iter();
+        answers.map(|(phase, answered)| (*phase, &answered.answer))
+    }
+
     /// The row's body.
     pub fn encode(&self) -> Result<Bytes, serde_json::Error> {
         serde_json::to_vec(self).map(Bytes::from)

@@ -63,7 +63,9 @@ impl Ran {
             environment,
             store: Arc::new(store.clone()),
             broker,
-            definitions: vec![definition::parse(source, "place-order.yaml").unwrap()],
+            definitions: vec![Arc::new(
+                definition::parse(source, "place-order.yaml").unwrap(),
+            )],
             options: EngineOptions::default(),
         })
         .await

@@ -419,14 +419,14 @@ impl Turn<'_> {
             at: self.now,
         });
         self.tell("completed", "completed", Outcome::Succeeded);
-        self.answer_parent();
         self.hand_over();
+        self.answer_parent();
     }
 
     pub(super) fn compensated(&mut self) {
         self.emit(Event::Compensated { at: self.now });
         self.tell("compensated", "compensated", Outcome::Rejected);
-        self.answer_parent();
         self.hand_over();
+        self.answer_parent();
     }
 }

@@ -73,12 +73,12 @@ pub struct Saga {
     /// Whether a person ended it by hand, who and why.
     #[serde(default)]
     pub forced: Option<Forced>,
-    /// The saga that runs this one, if one does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub family: Option<Family>,
     /// Its place in the line of those that have had its key.
     #[serde(default)]
     pub line: Line,
+    /// The saga that runs this one, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
 }
 
 /// Ids of signals and operator actions that one saga remembers.
@@ -275,8 +275,8 @@ impl Saga {
             leases: BTreeSet::new(),
             paused: None,
             forced: None,
-            family: None,
             line: Line::default(),
+            family: None,
         }
     }
 

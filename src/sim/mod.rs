@@ -13,6 +13,7 @@ mod bundles;
 pub mod network;
 pub mod scheduler;
 mod shop;
+pub mod stage;
 #[cfg(test)]
 mod starts_tests;
 
@@ -263,13 +264,14 @@ impl World {
         self.scheduler.spawn(node, Box::pin(start));
     }
 
-    fn definitions(&self) -> Vec<definition::Definition> {
+    fn definitions(&self) -> Vec<Arc<definition::Definition>> {
         let order = [("impatient-order.yaml", shop::DEFINITION)].into_iter();
         let more = bundles::DEFINITIONS.into_iter();
         let more = more.filter(|_| self.workload == Workload::Bundles);
         let files: Vec<_> = order.chain(more).collect();
         // With a broken one no node starts, and nothing ends.
-        definition::parse_all(&files).unwrap_or_default()
+        let parsed = definition::parse_all(&files).unwrap_or_default();
+        parsed.into_iter().map(Arc::new).collect()
     }
 
     fn start_participants(&self) {

@@ -44,6 +44,20 @@ pub struct FaultRates {
     pub latency_max: Duration,
 }
 
+impl FaultRates {
+    /// Nothing goes wrong, and nothing takes time.
+    pub fn none() -> Self {
+        Self {
+            loss: 0.0,
+            duplicate: 0.0,
+            lost_confirm: 0.0,
+            lost_commit: 0.0,
+            unavailable: 0.0,
+            latency_max: Duration::ZERO,
+        }
+    }
+}
+
 impl Default for FaultRates {
     fn default() -> Self {
         Self {

@@ -22,7 +22,7 @@ use crate::id::Timestamp;
 pub type NodeName = &'static str;
 
 /// 2026-01-01, so that simulated ids look like real ones.
-const EPOCH: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
+pub const EPOCH: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 
 /// The executor. Clones share it.
 #[derive(Clone)]
@@ -38,7 +38,19 @@ struct World {
     tasks: BTreeMap<u64, Task>,
     ready: Arc<Mutex<Vec<u64>>>,
     timers: BinaryHeap<Reverse<Timer>>,
+    /// Tasks between two looks at their store, in the order in which they began to wait.
+    pauses: BTreeMap<u64, Paused>,
     polls: u64,
+}
+
+/// Says when the store that a node looks at has something due.
+pub type Horizon = Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>;
+
+struct Paused {
+    /// Not before, whatever is due.
+    earliest: Timestamp,
+    horizon: Horizon,
+    waker: Waker,
 }
 
 struct Task {
@@ -109,6 +121,7 @@ impl Scheduler {
             tasks: BTreeMap::new(),
             ready: Arc::default(),
             timers: BinaryHeap::new(),
+            pauses: BTreeMap::new(),
             polls: 0,
         };
         Self {
@@ -122,6 +135,18 @@ impl Scheduler {
             scheduler: self.clone(),
             node,
             skew,
+            horizon: None,
+        })
+    }
+
+    /// The environment of a node that need not look at its store before something is due there:
+    /// time jumps over what it would only have slept through.
+    pub fn patient_environment(&self, node: NodeName, horizon: Horizon) -> Arc<dyn Environment> {
+        Arc::new(SimEnvironment {
+            scheduler: self.clone(),
+            node,
+            skew: Duration::ZERO,
+            horizon: Some(horizon),
         })
     }
 
@@ -188,19 +213,67 @@ impl Scheduler {
             if condition() {
                 return Ended::Met;
             }
-            let mut world = self.world();
-            let Some(Reverse(timer)) = world.timers.pop() else {
+            let Some(at) = self.next_time() else {
                 return Ended::Stuck;
             };
-            if timer.at > end {
-                world.timers.push(Reverse(timer));
-                world.now = end;
+            if at > end {
+                self.world().now = end;
                 return Ended::TimedOut;
             }
-            world.now = world.now.max(timer.at);
-            drop(world);
-            timer.waker.wake();
+            self.jump(at);
         }
+    }
+
+    /// Makes it at least this late. For whoever drives the world: no task may be ready.
+    pub fn skip_to(&self, at: Timestamp) {
+        let mut world = self.world();
+        world.now = world.now.max(at);
+    }
+
+    /// When the next timer goes off or the next look at a store is worth it.
+    fn next_time(&self) -> Option<Timestamp> {
+        let (timer, pauses) = {
+            let world = self.world();
+            let timer = world.timers.peek().map(|Reverse(timer)| timer.at);
+            let pauses = world.pauses.values();
+            let pauses: Vec<_> = pauses
+                .map(|paused| (paused.earliest, Arc::clone(&paused.horizon)))
+                .collect();
+            (timer, pauses)
+        };
+        // Outside the lock: a horizon is somebody else's code.
+        let looks = pauses
+            .into_iter()
+            .filter_map(|(earliest, horizon)| Some(horizon()?.max(earliest)));
+        looks.chain(timer).min()
+    }
+
+    /// Makes it `at`, and wakes whoever waited for that: one timer, or all whose look is due.
+    fn jump(&self, at: Timestamp) {
+        let mut wakers = Vec::new();
+        let pauses: Vec<_> = {
+            let mut world = self.world();
+            world.now = world.now.max(at);
+            if world
+                .timers
+                .peek()
+                .is_some_and(|Reverse(timer)| timer.at <= at)
+            {
+                wakers.extend(world.timers.pop().map(|Reverse(timer)| timer.waker));
+            }
+            let pauses = world.pauses.iter();
+            pauses
+                .filter(|(_, paused)| paused.earliest <= at)
+                .map(|(id, paused)| (*id, Arc::clone(&paused.horizon)))
+                .collect()
+        };
+        let due = pauses
+            .into_iter()
+            .filter(|(_, horizon)| horizon().is_some_and(|due| due <= at));
+        for (id, _) in due {
+            wakers.extend(self.world().pauses.remove(&id).map(|paused| paused.waker));
+        }
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Polls one of the ready tasks, whichever the seed says. False if none is ready.
@@ -254,6 +327,7 @@ struct SimEnvironment {
     scheduler: Scheduler,
     node: NodeName,
     skew: Duration,
+    horizon: Option<Horizon>,
 }
 
 impl Environment for SimEnvironment {
@@ -267,6 +341,18 @@ impl Environment for SimEnvironment {
             scheduler: self.scheduler.clone(),
             at,
         })
+    }
+
+    fn pause(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        match &self.horizon {
+            None => self.sleep(duration),
+            Some(horizon) => Box::pin(Pause {
+                scheduler: self.scheduler.clone(),
+                earliest: self.scheduler.now().after(duration),
+                horizon: Arc::clone(horizon),
+                place: None,
+            }),
+        }
     }
 
     fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) {
@@ -298,6 +384,52 @@ impl Future for Sleep {
         }
         self.scheduler.set_timer(self.at, context.waker().clone());
         Poll::Pending
+    }
+}
+
+/// A wait between two looks at a store. Over when the scheduler has taken it off its list.
+struct Pause {
+    scheduler: Scheduler,
+    earliest: Timestamp,
+    horizon: Horizon,
+    place: Option<u64>,
+}
+
+impl Future for Pause {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let scheduler = self.scheduler.clone();
+        let mut world = scheduler.world();
+        if let Some(place) = self.place {
+            return match world.pauses.get_mut(&place) {
+                None => Poll::Ready(()),
+                Some(paused) => {
+                    paused.waker.clone_from(context.waker());
+                    Poll::Pending
+                }
+            };
+        }
+        let place = world.next_timer;
+        world.next_timer += 1;
+        let paused = Paused {
+            earliest: self.earliest,
+            horizon: Arc::clone(&self.horizon),
+            waker: context.waker().clone(),
+        };
+        world.pauses.insert(place, paused);
+        drop(world);
+        self.place = Some(place);
+        Poll::Pending
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            let gone = self.scheduler.world().pauses.remove(&place);
+            drop(gone);
+        }
     }
 }
 

@@ -151,15 +151,15 @@ pub struct SagaView {
     pub output: Option<Arc<Value>>,
     /// Past it, and before the pivot, it is rolled back.
     pub deadline: Option<String>,
-    /// The saga that runs it, if one does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub parent: Option<ParentView>,
     /// The saga that gave way to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaces: Option<SagaId>,
     /// The saga that takes its key over once it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<ReplacedBy>,
+    /// The saga that runs it, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentView>,
     /// Its steps in the definition's order, those still to come included.
     pub steps: Vec<StepView>,
     /// Signals that came and that no `wait` has taken yet, oldest first.
@@ -168,15 +168,6 @@ pub struct SagaView {
     pub timeline: Vec<Moment>,
     /// Whether the journal is what was written.
     pub journal: JournalView,
-}
-
-/// The saga that runs another one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ParentView {
-    /// Its id.
-    pub saga_id: SagaId,
-    /// Its block.
-    pub step: String,
 }
 
 /// A signal that is kept unread.
@@ -211,6 +202,15 @@ pub struct ReplacedBy {
     pub waiting: &'static str,
 }
 
+/// The saga that runs another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ParentView {
+    /// Its id.
+    pub saga_id: SagaId,
+    /// Its block.
+    pub step: String,
+}
+
 /// What checking the journal found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JournalView {
@@ -229,7 +229,7 @@ impl SagaView {
     /// were reached are shown in the order of their names.
     pub fn new(history: &History, definition: Option<&Definition>) -> Self {
         let History { head, entries } = history;
-        let saga = folded(head, entries);
+        let saga = folded(history);
         let steps = match definition {
             Some(definition) => steps::all(definition, &saga),
             None => steps::reached(&saga),
@@ -240,15 +240,15 @@ impl SagaView {
             input: Arc::clone(&saga.input),
             output: saga.output.clone(),
             deadline: text_of(saga.deadline),
-            parent: saga.family.as_ref().map(|family| ParentView {
-                saga_id: family.parent.saga,
-                step: family.parent.step.to_string(),
-            }),
             replaces: saga.line.replaces,
             replaced_by: saga.line.successor.as_ref().map(|successor| ReplacedBy {
                 saga_id: successor.saga,
                 asked_at: successor.at.to_string(),
                 waiting: holdup(saga.status()),
+            }),
+            parent: saga.family.as_ref().map(|family| ParentView {
+                saga_id: family.parent.saga,
+                step: family.parent.step.to_string(),
             }),
             steps,
             signals: saga.signals.iter().map(SignalView::new).collect(),
@@ -258,8 +258,9 @@ impl SagaView {
     }
 }
 
-/// What the journal says, as far as it can be read; [`check`] tells if that is not all of it.
-fn folded(head: &SagaHead, entries: &[JournalEntry]) -> Saga {
+/// What the journal says, as far as it can be read; [`JournalView`] tells if that is not all of it.
+pub fn folded(history: &History) -> Saga {
+    let History { head, entries } = history;
     let mut saga = Saga::new(head.id, &head.name, &head.key, head.started_at);
     let records = entries.iter().map_while(|entry| entry.record().ok());
     for event in records.flat_map(|record| record.events) {

@@ -168,7 +168,9 @@ impl Walk<'_> {
             NodeKind::Step(step) => self.step(step, place),
             NodeKind::Saga(block) => self.step(&block.step, place),
             NodeKind::Wait(Wait { name, signal, .. }) => self.pause(name, Some(signal), place),
-            NodeKind::Sleep(Sleep { name, .. }) => self.pause(name, None, place),
+            NodeKind::Sleep(Sleep { name, .. }) => {
+                self.pause(name, None, place);
+            }
             NodeKind::Sequence(children) => {
                 if node.parent.is_some() {
                     inner.depth += 1;

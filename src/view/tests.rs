@@ -41,7 +41,7 @@ steps:
 const WAITS: &str = "
 saga: order
 version: 1
-key: o-1
+key: ${ input.id }
 timeout: 30d
 steps:
   - { wait: money, signal: paid, timeout: 3d }
@@ -105,7 +105,7 @@ impl Bundle {
 
     /// Waits for one signal, and keeps another.
     pub(crate) fn waiting() -> Self {
-        let mut bundle = Self::of(WAITS, json!({}));
+        let mut bundle = Self::of(WAITS, json!({ "id": "o-1" }));
         let signal = Signal {
             name: "parcel".to_owned(),
             id: "s-1".to_owned(),
@@ -278,7 +278,7 @@ fn a_journal_that_was_tampered_with_is_told_apart() {
         (changed, "entry 1 is not what was written"),
         (cut, "the row is at entry 2, the journal ends at 1"),
         (row, "the row says completed, the journal says running"),
-        (hash, "the row's hash is not that of the newest entry"),
+        (hash, "the row's hash is not that of entry 2"),
     ] {
         let journal = SagaView::new(&history, Some(&bundle.definition)).journal;
         assert!(!journal.verified);

@@ -159,7 +159,10 @@ impl World {
             environment: Arc::new(TokioEnvironment),
             store: self.sagas(),
             broker: self.broker(),
-            definitions: definitions::parse(&[(file.to_owned(), source.to_owned())])?,
+            definitions: definitions::parse(&[(file.to_owned(), source.to_owned())])?
+                .into_iter()
+                .map(Arc::new)
+                .collect(),
             options: EngineOptions {
                 workers: if self.server.is_some() {
                     EngineOptions::default().workers

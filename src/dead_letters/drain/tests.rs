@@ -11,7 +11,7 @@ use crate::dead_letters::shift::{Shift, shift};
 use crate::dead_letters::{Desk, Selection};
 use crate::definition::Expression;
 use crate::environment::TokioEnvironment;
-use crate::message::{Destination, Properties};
+use crate::message::{DOMAIN_EVENT_QUEUE, Destination, Properties};
 use crate::store::dead_letters::{LetterFilter, LetterHead, LetterPage, LetterStatus};
 use crate::store::memory::MemoryStore;
 
@@ -232,6 +232,24 @@ async fn a_replay_goes_where_it_died_with_its_identity_and_without_the_brokers_b
             parent = back.id;
         }
     }
+}
+
+#[tokio::test]
+async fn a_domain_event_is_replayed_with_what_it_was_published_to() {
+    let bundle = Bundle::new().await;
+    let mut event = dead(Some("1"), b"{}");
+    let deaths = json!([{
+        "count": 1, "exchange": "shop", "queue": DOMAIN_EVENT_QUEUE, "reason": "delivery_limit",
+        "routing-keys": ["order.placed"],
+    }]);
+    event.properties.headers = [("x-death".to_owned(), deaths)].into();
+    bundle.publish("dlq", vec![event]).await;
+    bundle.drain().await;
+    let to_orders = |options: &mut ReplayOptions| options.to = Some(Destination::queue("orders"));
+    assert_eq!(bundle.replay(to_orders).await.replayed, 1);
+    let sent = bundle.take("orders").await.remove(0);
+    assert_eq!(sent.header("event-exchange"), Some("shop"));
+    assert_eq!(sent.header("event-routing-key"), Some("order.placed"));
 }
 
 #[tokio::test]

@@ -196,7 +196,7 @@ async fn node(broker: &MemoryBroker, store: &MemoryStore, source: &str) -> Arc<E
         environment: Arc::new(TokioEnvironment),
         store: Arc::new(store.clone()),
         broker: Arc::new(broker.clone()),
-        definitions: vec![definition],
+        definitions: vec![definition.into()],
         options: EngineOptions::default(),
     };
     Engine::start(parts).await.unwrap()
@@ -478,8 +478,9 @@ steps:
     let mut ids = std::collections::BTreeMap::new();
     for start in starts {
         match start.await.unwrap().unwrap() {
-            StartAnswer::Started(id) => *ids.entry(id).or_insert(0) += 1,
-            StartAnswer::Existing(id, _) => *ids.entry(id).or_insert(0) += 1,
+            StartAnswer::Started(id) | StartAnswer::Existing(id, _) => {
+                *ids.entry(id).or_insert(0) += 1;
+            }
             StartAnswer::Restarting { .. } => panic!("nothing restarts here"),
         }
     }

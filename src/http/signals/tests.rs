@@ -37,7 +37,7 @@ impl Bundle {
             environment: Arc::new(TokioEnvironment),
             store: Arc::new(store.clone()),
             broker: Arc::new(MemoryBroker::new()),
-            definitions: vec![definition],
+            definitions: vec![definition.into()],
             options: EngineOptions::default(),
         });
         let engine = engine.await.unwrap();

@@ -76,6 +76,18 @@ fn a_signal_that_comes_during_a_pause_is_taken_afterwards() {
 }
 
 #[test]
+fn a_signal_that_nothing_ever_waits_for_is_refused() {
+    let mut story = begin();
+    let other = Input::Signal(Signal {
+        name: "piad".into(),
+        id: "s1".into(),
+        body: Arc::new(json!({ "amount": 12 })),
+    });
+    let refused = story.tell(other);
+    assert_eq!(refused, Err(Refusal::NoSuchSignal("piad".into())));
+}
+
+#[test]
 fn no_more_signals_are_kept_than_a_saga_may() {
     let mut story = begin();
     for number in 0..SIGNALS_KEPT_MAX {

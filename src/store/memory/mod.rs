@@ -38,6 +38,19 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// When the first saga must be looked at or the first outbox row counts as left behind.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let state = self.state();
+        let wake = state.wakes.first().map(|(at, _)| *at);
+        let row = state.due.first().map(|(at, _)| *at);
+        wake.into_iter().chain(row).min()
+    }
+
+    /// What participants have answered, in key order: all that a proof must know of them.
+    pub fn barriers(&self) -> Vec<BarrierRow> {
+        self.state().barriers.values().cloned().collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere can't leave half a change: changes are checked before they are made.
         self.inner

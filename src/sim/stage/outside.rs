@@ -1,0 +1,250 @@
+//! What comes from outside: starts, signals, domain events, people.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::broker::{Broker, Outgoing, Published, Queue, Topology};
+use crate::engine::Engine;
+use crate::environment::Environment;
+use crate::id::SagaId;
+use crate::message::{
+    Destination, HEADER_REASON, HEADER_SAGA, HEADER_SAGA_KEY, Message, Properties, SIGNAL_QUEUE,
+    START_QUEUE,
+};
+use crate::saga::{OperatorAction, OperatorKind};
+use crate::store::memory::MemoryStore;
+use crate::store::{ListFilter, Store};
+
+/// Where starters are answered.
+const STARTER_QUEUE: &str = "stage.starter";
+/// Times that a message is published, or a person tries, before they give up.
+const TRIES_MAX: u32 = 1_000;
+/// Wait between two tries.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+/// What people on the stage are called.
+const PERSON: &str = "the stage";
+
+/// Something from outside, and when.
+pub(super) struct Entrance {
+    pub(super) at: Duration,
+    pub(super) cue: Cue,
+}
+
+/// Something from outside.
+pub(super) enum Cue {
+    Start {
+        saga: String,
+        input: Value,
+    },
+    Signal {
+        saga: String,
+        key: String,
+        signal: String,
+        body: Value,
+    },
+    Event {
+        exchange: String,
+        routing_key: String,
+        body: Value,
+    },
+    Operate {
+        saga: String,
+        key: String,
+        action: OperatorKind,
+    },
+}
+
+/// Whoever is not a node and not a participant.
+pub(super) struct Outside {
+    pub(super) environment: Arc<dyn Environment>,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) store: MemoryStore,
+    /// A node that runs, for people to talk to.
+    pub(super) engine: Mutex<Option<Arc<Engine>>>,
+    /// What did not work, and why.
+    pub(super) refused: Mutex<Vec<String>>,
+    /// Entrances still to come.
+    pub(super) ahead: Mutex<usize>,
+}
+
+impl Outside {
+    /// All entrances in their order.
+    pub(super) async fn enter_all(self: Arc<Self>, mut entrances: Vec<Entrance>) {
+        entrances.sort_by_key(|entrance| entrance.at);
+        *lock(&self.ahead) = entrances.len();
+        let mut clock = Duration::ZERO;
+        for (number, Entrance { at, cue }) in entrances.into_iter().enumerate() {
+            let wait = at.saturating_sub(clock);
+            self.environment.sleep(wait).await;
+            clock = clock.max(at);
+            self.enter(format!("cue-{number}"), cue).await;
+            *lock(&self.ahead) -= 1;
+        }
+    }
+
+    async fn enter(&self, id: String, cue: Cue) {
+        match cue {
+            Cue::Start { saga, input } => {
+                let message = Message {
+                    properties: Properties {
+                        message_id: Some(id.clone()),
+                        kind: Some(saga),
+                        reply_to: Some(STARTER_QUEUE.to_owned()),
+                        correlation_id: Some(id),
+                        ..Properties::default()
+                    },
+                    body: Bytes::from(input.to_string()),
+                };
+                self.publish(Destination::queue(START_QUEUE), message).await;
+            }
+            Cue::Signal {
+                saga,
+                key,
+                signal,
+                body,
+            } => self.signal(id, &saga, &key, &signal, &body).await,
+            Cue::Event {
+                exchange,
+                routing_key,
+                body,
+            } => {
+                let message = Message {
+                    properties: Properties {
+                        message_id: Some(id),
+                        ..Properties::default()
+                    },
+                    body: Bytes::from(body.to_string()),
+                };
+                let to = Destination {
+                    exchange,
+                    routing_key,
+                };
+                self.publish(to, message).await;
+            }
+            Cue::Operate { saga, key, action } => match self.newest(&saga, &key).await {
+                Some(found) => self.operate(found, id, action).await,
+                None => self.refuse(format!("there is no saga `{saga}` with key `{key}`")),
+            },
+        }
+    }
+
+    pub(super) async fn signal(
+        &self,
+        id: String,
+        saga: &str,
+        key: &str,
+        signal: &str,
+        body: &Value,
+    ) {
+        let headers = [(HEADER_SAGA, saga), (HEADER_SAGA_KEY, key)];
+        let message = Message {
+            properties: Properties {
+                message_id: Some(id),
+                kind: Some(signal.to_owned()),
+                headers: headers
+                    .map(|(name, value)| (name.to_owned(), Value::from(value)))
+                    .into(),
+                ..Properties::default()
+            },
+            body: Bytes::from(body.to_string()),
+        };
+        self.publish(Destination::queue(SIGNAL_QUEUE), message)
+            .await;
+    }
+
+    pub(super) async fn operate(&self, saga: SagaId, id: String, kind: OperatorKind) {
+        let action = OperatorAction {
+            id,
+            by: PERSON.to_owned(),
+            why: "it is in the script".to_owned(),
+            kind,
+        };
+        for _ in 0..TRIES_MAX {
+            let engine = lock(&self.engine).clone();
+            let told = match &engine {
+                Some(engine) => engine.operate(saga, action.clone()).await,
+                None => Err(crate::engine::OperateError::Unavailable(String::new())),
+            };
+            match told {
+                Ok(()) => return,
+                Err(crate::engine::OperateError::Refused(refused)) => {
+                    return self.refuse(format!("{}: {refused}", action.kind.as_str()));
+                }
+                Err(crate::engine::OperateError::Unavailable(_)) => {
+                    self.environment.sleep(TRY_AGAIN).await;
+                }
+            }
+        }
+        self.refuse(format!("{}: no node answers", action.kind.as_str()));
+    }
+
+    /// Publishes until the broker says that it has the message, as a careful client does.
+    async fn publish(&self, destination: Destination, message: Message) {
+        for _ in 0..TRIES_MAX {
+            let outgoing = Outgoing {
+                destination: destination.clone(),
+                message: message.clone(),
+                mandatory: true,
+            };
+            match self.broker.publish(vec![outgoing]).await.pop() {
+                Some(Published::Confirmed) => return,
+                // The nodes may still be declaring their queues.
+                _ => self.environment.sleep(TRY_AGAIN).await,
+            }
+        }
+        self.refuse(format!("nobody listens at {destination}"));
+    }
+
+    /// Hears what starters are told, and keeps refusals.
+    pub(super) async fn hear_answers(self: Arc<Self>) {
+        let Ok(mut consumer) = self.broker.consume(STARTER_QUEUE, 1).await else {
+            return;
+        };
+        loop {
+            let batch = consumer.deliveries.next_batch(1).await;
+            if batch.is_empty() {
+                return;
+            }
+            for delivery in batch {
+                if delivery.message.properties.kind.as_deref() == Some("refused") {
+                    let reason = delivery.message.header(HEADER_REASON);
+                    self.refuse(reason.unwrap_or("no reason given").to_owned());
+                }
+                consumer.acks.ack(&[delivery.tag]);
+            }
+        }
+    }
+
+    async fn newest(&self, saga: &str, key: &str) -> Option<SagaId> {
+        let filter = ListFilter {
+            name: Some(saga.to_owned()),
+            key: Some(key.to_owned()),
+            limit: 1,
+            ..ListFilter::default()
+        };
+        let found = self.store.list(&filter).await.ok()?;
+        found.first().map(|head| head.id)
+    }
+
+    fn refuse(&self, why: String) {
+        lock(&self.refused).push(why);
+    }
+}
+
+/// The starters' own queue.
+pub(super) fn topology() -> Topology {
+    Topology {
+        queues: vec![Queue {
+            name: STARTER_QUEUE.to_owned(),
+            dead_letter_to: None,
+        }],
+        ..Topology::default()
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
