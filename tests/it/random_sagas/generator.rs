@@ -166,7 +166,7 @@ impl Author<'_> {
             0..3 if depth < DEPTH_MAX => self.parallel(),
             3..5 if depth < DEPTH_MAX => self.sequence(),
             5 | 6 if self.language.waits => self.wait(),
-            7 => self.sleep(),
+            7 => self.rest(),
             8 | 9 if self.child.is_some() && !behind => self.sub_saga(),
             _ => self.step(),
         }
@@ -208,7 +208,7 @@ impl Author<'_> {
         wait
     }
 
-    fn sleep(&mut self) -> Value {
+    fn rest(&mut self) -> Value {
         let name = self.fresh("sleep");
         match self.random.u8(..4) {
             0 => json!({ "sleep": name, "for": "${ input.n * 60 }" }),
