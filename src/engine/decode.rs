@@ -34,7 +34,7 @@ pub struct StartRequest {
     /// What it is deduplicated by where its input is not enough: the `message_id`, or the tick.
     pub id: Option<String>,
     /// If it takes over another saga's key.
-    pub succeeds: Option<Succession>,
+    pub succeeds: Option<Box<Succession>>,
 }
 
 /// Why a message can't be handled, in words for the one who sent it.

@@ -215,7 +215,7 @@ impl Batch<'_> {
         };
         Ok(StartRequest {
             id: successor.start.clone(),
-            succeeds: Some(succession),
+            succeeds: Some(Box::new(succession)),
             ..request
         })
     }
