@@ -18,6 +18,7 @@ const RESERVE: &str = "inventory.reserve";
 const CONFIRM: &str = "inventory.confirm";
 const RELEASE: &str = "inventory.release";
 const RECEIVE: &str = "inventory.receive";
+const PUT_BACK: &str = "inventory.put-back";
 
 /// The aggregate; its id is the article's number, `sku`.
 pub struct Inventory;
@@ -34,7 +35,7 @@ pub struct State {
     pub on_hand: u64,
     /// Held by open reservations.
     pub reserved: u64,
-    /// Confirmed, ever.
+    /// Confirmed, and not put back.
     pub sold: u64,
     /// Added to stock, ever.
     pub received: u64,
@@ -95,6 +96,13 @@ pub enum Event {
         /// How many.
         quantity: u64,
     },
+    /// Pieces that were sold have come back.
+    PutBack {
+        /// By whom.
+        key: ReservationKey,
+        /// How many.
+        quantity: u64,
+    },
 }
 
 #[derive(Deserialize)]
@@ -144,6 +152,7 @@ impl Aggregate for Inventory {
         CommandSpec::new(CONFIRM),
         CommandSpec::new(RELEASE),
         CommandSpec::standalone(RECEIVE),
+        CommandSpec::standalone(PUT_BACK),
     ];
 
     fn id_of(command: &Command) -> Result<String, Rejection> {
@@ -162,6 +171,7 @@ impl Aggregate for Inventory {
             CONFIRM => confirm(state, key, &sku, payload(command)?, now),
             RELEASE => Ok(release(state, key, &sku, now)),
             RECEIVE => receive(state, &sku, &payload(command)?),
+            PUT_BACK => put_back(state, key, &sku, &payload(command)?),
             _ => Err(not_handled(command)),
         }
     }
@@ -193,6 +203,10 @@ impl Aggregate for Inventory {
             Event::SoldAfterExpiry { quantity, .. } => {
                 state.on_hand = state.on_hand.saturating_sub(*quantity);
                 state.sold = state.sold.saturating_add(*quantity);
+            }
+            Event::PutBack { quantity, .. } => {
+                state.on_hand = state.on_hand.saturating_add(*quantity);
+                state.sold = state.sold.saturating_sub(*quantity);
             }
         }
     }
@@ -301,6 +315,22 @@ fn receive(state: &State, sku: &str, wanted: &Wanted) -> Handled {
     let on_hand = state.on_hand.saturating_add(quantity);
     Ok((
         vec![Event::Received { quantity }],
+        json!({ "sku": sku, "quantity": quantity, "on_hand": on_hand }),
+    ))
+}
+
+fn put_back(state: &State, key: ReservationKey, sku: &str, wanted: &Wanted) -> Handled {
+    let quantity = wanted.quantity;
+    if quantity > state.sold {
+        return Err(Rejection::new(format!(
+            "{quantity} of `{sku}` can't be put back: {} were sold",
+            state.sold
+        )));
+    }
+    // Can't overflow: on_hand + sold <= received.
+    let on_hand = state.on_hand.saturating_add(quantity);
+    Ok((
+        vec![Event::PutBack { key, quantity }],
         json!({ "sku": sku, "quantity": quantity, "on_hand": on_hand }),
     ))
 }

@@ -2,34 +2,45 @@
 //! nothing.
 //!
 //! Each aggregate keeps totals beside what is open, so that a proof needs only the snapshots:
-//! stock on hand + reserved + sold = received, money actual + captured = deposited, a receipt an
-//! order. What is settled leaves the snapshot, so it stays small; its events remain.
+//! stock on hand + reserved + sold = received, money actual + captured = deposited + received from
+//! others, credit and quotas used + reserved within their limits, a receipt an order. What is
+//! settled leaves the snapshot, so it stays small; its events remain.
 
+pub mod credit;
 pub mod inventory;
+pub mod invoices;
+pub mod ledger;
 pub mod mailer;
 pub mod orders;
 pub mod payments;
+pub mod quotas;
 mod reservation;
 mod seed;
 
 use serde::de::DeserializeOwned;
 
+pub use credit::Credit;
 pub use inventory::Inventory;
+pub use invoices::Invoices;
 pub use mailer::Mailer;
 pub use orders::Orders;
 pub use payments::Payments;
+pub use quotas::Quotas;
 pub use reservation::ReservationKey;
 pub use seed::seed;
 
 use crate::participant::{Command, Participant, Rejection};
 
-/// All shipped participants, ready to run: `inventory`, `orders`, `payments`, `mailer`.
+/// All shipped participants, ready to run.
 pub fn participants() -> Vec<Participant> {
     vec![
         Participant::new(Inventory::NAME).aggregate::<Inventory>(),
         Participant::new(Orders::NAME).aggregate::<Orders>(),
         Participant::new(Payments::NAME).aggregate::<Payments>(),
         Participant::new(Mailer::NAME).aggregate::<Mailer>(),
+        Participant::new(Credit::NAME).aggregate::<Credit>(),
+        Participant::new(Quotas::NAME).aggregate::<Quotas>(),
+        Participant::new(Invoices::NAME).aggregate::<Invoices>(),
     ]
 }
 

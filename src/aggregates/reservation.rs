@@ -17,6 +17,11 @@ impl ReservationKey {
     pub fn of(command: &Command) -> Self {
         Self(format!("{}/{}", command.saga, command.step))
     }
+
+    /// The saga's id.
+    pub fn saga(&self) -> &str {
+        self.0.split_once('/').map_or(&self.0, |(saga, _)| saga)
+    }
 }
 
 impl fmt::Display for ReservationKey {

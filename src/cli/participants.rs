@@ -14,7 +14,7 @@ use crate::participant::Participant;
 /// Which to run.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Which of `inventory`, `orders`, `payments`, `mailer` to run; all if none is named.
+    /// Which of `inventory`, `orders`, `payments`, `mailer`, `credit`, `quotas`, `invoices` to run; all if none is named.
     names: Vec<String>,
     #[command(flatten)]
     seeds: SeedArguments,

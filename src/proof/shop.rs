@@ -111,7 +111,11 @@ pub(super) async fn read(
             }
             Event::Confirmed { key } => (key, held.remove(key).unwrap_or(0)),
             Event::SoldAfterExpiry { key, quantity } => (key, *quantity),
-            Event::Received { .. } | Event::Released { .. } | Event::Expired { .. } => return,
+            // Orders never put anything back; whoever does is no business of this proof.
+            Event::Received { .. }
+            | Event::Released { .. }
+            | Event::Expired { .. }
+            | Event::PutBack { .. } => return,
         };
         let done = effects.entry(saga_of(key)).or_default();
         *done.sold.entry(sku.to_owned()).or_default() += pieces;
@@ -123,12 +127,18 @@ pub(super) async fn read(
         payments::Event::Reserved { key, amount } => {
             held.insert(key.clone(), *amount);
         }
-        payments::Event::Captured { key } => {
+        payments::Event::Captured { key, .. } => {
             let done = effects.entry(saga_of(key)).or_default();
             done.captured += held.remove(key).unwrap_or(0);
             done.captures += 1;
         }
-        payments::Event::Deposited { .. } | payments::Event::Released { .. } => {}
+        // Orders only pay; transfers and refunds are no business of this proof.
+        payments::Event::Deposited { .. }
+        | payments::Event::Released { .. }
+        | payments::Event::Expected { .. }
+        | payments::Event::Received { .. }
+        | payments::Event::ExpectedNoMore { .. }
+        | payments::Event::Refunded { .. } => {}
     })
     .await?;
     let mut opened_by: Option<(String, SagaId)> = None;
