@@ -212,9 +212,7 @@ impl Author<'_> {
         let name = self.fresh("sleep");
         match self.random.u8(..4) {
             0 => json!({ "sleep": name, "for": "${ input.n * 60 }" }),
-            1 => {
-                json!({ "sleep": name, "until": "2026-02-01T00:00:00Z".to_owned().replace("2026", "${ '2026' }") })
-            }
+            1 => json!({ "sleep": name, "until": "${ '2026-02-01T00:00:00Z' }" }),
             _ => json!({ "sleep": name, "for": self.pick(&["1s", "5m", "300d"]) }),
         }
     }
