@@ -1,5 +1,7 @@
 //! Random definitions over the whole language, most of them right, the rest deliberately wrong.
 
+use std::fmt::Write;
+
 use backstitch::id::STEP_INDICES_MAX;
 use serde_json::{Map, Value, json};
 
@@ -436,11 +438,11 @@ fn paths(list: &Value, at: &str, found: &mut Vec<String>) {
 /// As a person would write it: blocks with indentation, small things on one line.
 fn yaml(definition: &Value) -> String {
     let mut text = String::new();
-    write(definition, 0, &mut text);
+    block_style(definition, 0, &mut text);
     text
 }
 
-fn write(value: &Value, indent: usize, text: &mut String) {
+fn block_style(value: &Value, indent: usize, text: &mut String) {
     let pad = " ".repeat(indent);
     match value {
         Value::Object(fields) => {
@@ -448,21 +450,21 @@ fn write(value: &Value, indent: usize, text: &mut String) {
                 let is_block =
                     matches!(value, Value::Array(items) if items.iter().any(Value::is_object));
                 if is_block && ["steps", "parallel"].contains(&name.as_str()) {
-                    text.push_str(&format!("{pad}{name}:\n"));
-                    write(value, indent + 2, text);
+                    writeln!(text, "{pad}{name}:").unwrap();
+                    block_style(value, indent + 2, text);
                 } else {
-                    text.push_str(&format!("{pad}{name}: {value}\n"));
+                    writeln!(text, "{pad}{name}: {value}").unwrap();
                 }
             }
         }
         Value::Array(blocks) => {
             for block in blocks {
                 let mut inner = String::new();
-                write(block, indent + 2, &mut inner);
+                block_style(block, indent + 2, &mut inner);
                 let inner = inner.trim_start();
-                text.push_str(&format!("{pad}- {inner}"));
+                write!(text, "{pad}- {inner}").unwrap();
             }
         }
-        other => text.push_str(&format!("{pad}{other}\n")),
+        other => writeln!(text, "{pad}{other}").unwrap(),
     }
 }
