@@ -48,7 +48,7 @@ impl Draft<'_> {
             suspend_after,
             on_reject: on_reject.unwrap_or_default(),
         };
-        self.nodes[usize::from(id.0)].kind = NodeKind::Saga(block.as_step());
+        self.nodes[usize::from(id.0)].kind = NodeKind::Saga(block.into_step());
         Some(id)
     }
 
@@ -87,7 +87,7 @@ struct Block {
 impl Block {
     /// With the step that the engine runs: all its commands are the saga's name, sent to the start
     /// queue, and the time it has is shared out over the times that it is asked.
-    fn as_step(self) -> SubSaga {
+    fn into_step(self) -> SubSaga {
         let call = Call {
             command: self.saga.clone(),
             to: Destination::queue(START_QUEUE),

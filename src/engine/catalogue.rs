@@ -185,3 +185,52 @@ pub(super) fn changed(stored: &DefinitionRow, loaded: &Definition) -> CatalogueE
     }
     unreachable!("a file has fewer lines than there are numbers")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::parse;
+    use crate::store::Commit;
+    use crate::store::conformance::sample;
+    use crate::store::memory::MemoryStore;
+
+    /// A store that holds a definition which could not be loaded today, and perhaps a saga of it.
+    async fn open(step: &str, live: bool) -> Result<Catalogue, CatalogueError> {
+        let store = MemoryStore::new();
+        let source = format!(
+            "saga: {}\nversion: 3\nkey: ${{ input.id }}\nsteps:\n  - {step}\n",
+            sample::NAME
+        );
+        assert!(parse(&source, "old.yaml").is_err());
+        let row = DefinitionRow {
+            source,
+            ..sample::definition(sample::NAME, 3)
+        };
+        store.put_definition(row).await?;
+        if live {
+            let sagas = vec![sample::new_saga(1, "a", 1)];
+            let commit = Commit {
+                sagas,
+                ..Commit::default()
+            };
+            store.commit(commit).await?;
+        }
+        Catalogue::open(&store, Vec::new(), Timestamp::default()).await
+    }
+
+    #[tokio::test]
+    async fn what_live_sagas_keep_loads_though_it_is_unsound_by_now() {
+        let catalogue = open("{ step: a, reserve: p.r }", true).await.unwrap();
+        let kept = catalogue.version(sample::NAME, 3).unwrap();
+        assert!(kept.step("a").unwrap().compensate.is_none());
+        assert!(catalogue.newest(sample::NAME).is_none(), "nothing new");
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_read_stops_a_node_only_if_live_sagas_keep_it() {
+        let unreadable = "{ step: a, confrim: p.f }";
+        assert!(open(unreadable, false).await.is_ok());
+        let refused = open(unreadable, true).await;
+        assert!(matches!(refused, Err(CatalogueError::Stored { .. })));
+    }
+}

@@ -20,7 +20,7 @@ use super::cache::Open;
 use super::catalogue::Catalogue;
 use super::decode::{StartRequest, Undecodable, check_start, json_body};
 use super::encode::child_reply;
-use super::work::Work;
+use super::work::{StartAnswer, Work};
 use crate::definition::{Definition, SUB_SAGAS_DEEP_MAX};
 use crate::error::code;
 use crate::id::{Phase, SagaId};
@@ -28,7 +28,7 @@ use crate::message::child::ChildCommand;
 use crate::message::correlation::{Correlation, Secret};
 use crate::message::{Message, Outcome};
 use crate::saga::journal::GENESIS;
-use crate::saga::{ChildAnswer, Input, Parent, ParentOrder, Saga, Status, answer_to_parent};
+use crate::saga::{ChildAnswer, Input, Parent, ParentOrder, Pass, Saga, Status, answer_to_parent};
 use crate::store::{Hash, SagaHead};
 
 /// What a saga wants of one that it runs.
@@ -50,7 +50,7 @@ pub(super) struct ChildWork {
 #[derive(Debug, Clone)]
 pub(super) enum Wish {
     /// Run up to the pivot; or why it can't be run.
-    Reserve(Result<StartRequest, String>),
+    Reserve(Box<Result<StartRequest, String>>),
     /// Pass the pivot and complete.
     Confirm,
     /// Roll back.
@@ -87,7 +87,7 @@ pub(super) fn decode_child(
     let child = saga.of_child(&step);
     let wish = match phase {
         Phase::Reserve | Phase::Action => {
-            Wish::Reserve(read_start(&name, depth, message, catalogue))
+            Wish::Reserve(Box::new(read_start(&name, depth, message, catalogue)))
         }
         Phase::Confirm => Wish::Confirm,
         Phase::Compensate => Wish::Compensate,
@@ -141,42 +141,20 @@ impl Batch<'_> {
             let why = format!("no saga is called `{}` here", wanted.name);
             return self.answer_for(work, wanted, Outcome::Failed, why);
         };
-        let parent = wanted.parent.clone();
         match &wanted.wish {
-            Wish::Reserve(Ok(request)) if !wanted.key_taken => {
-                let key = request.saga_key();
-                // Two starts of one key in one batch: the second one waits until the first is stored.
-                if self.starting.contains_key(&key) {
-                    self.again.push(work);
-                    return;
+            Wish::Reserve(request) => match request.as_ref() {
+                Ok(request) if !wanted.key_taken => self.begin(work, wanted, request),
+                Ok(StartRequest { input, key, .. }) => {
+                    let why = format!("a saga `{}` with key `{key}` is there already", wanted.name);
+                    self.refuse_to_begin(work, wanted, &definition, Arc::clone(input), why);
                 }
-                self.starting.insert(key, child);
-                let order = ParentOrder::Reserve {
-                    parent,
-                    input: Arc::clone(&request.input),
-                    refused: None,
-                };
-                self.add_child(child, &request.definition, &request.key, request.input_hash);
-                self.obey(work, wanted, order);
-            }
-            Wish::Reserve(request) => {
-                let (input, why) = match request {
-                    Ok(StartRequest { input, key, .. }) => {
-                        let why =
-                            format!("a saga `{}` with key `{key}` is there already", wanted.name);
-                        (Arc::clone(input), why)
-                    }
-                    Err(why) => (Arc::default(), why.clone()),
-                };
-                let order = ParentOrder::Reserve {
-                    parent,
-                    input,
-                    refused: Some(why),
-                };
-                self.add_stillborn(child, &definition);
-                self.obey(work, wanted, order);
-            }
+                Err(why) => {
+                    let why = why.clone();
+                    self.refuse_to_begin(work, wanted, &definition, Arc::default(), why);
+                }
+            },
             Wish::Compensate => {
+                let parent = wanted.parent.clone();
                 self.add_stillborn(child, &definition);
                 self.obey(work, wanted, ParentOrder::Compensate { parent });
             }
@@ -188,12 +166,44 @@ impl Batch<'_> {
         }
     }
 
+    fn begin(&mut self, work: Work, wanted: &ChildWork, request: &StartRequest) {
+        let key = request.saga_key();
+        // Two starts of one key in one batch: the second one waits until the first is stored.
+        if self.starting.contains_key(&key) {
+            self.again.push(work);
+            return;
+        }
+        self.starting.insert(key, wanted.child);
+        let (definition, hash) = (&request.definition, request.input_hash);
+        self.add_child(wanted.child, definition, &request.key, hash);
+        let order = ParentOrder::Reserve {
+            parent: wanted.parent.clone(),
+            input: Arc::clone(&request.input),
+            refused: None,
+        };
+        self.obey(work, wanted, order);
+    }
+
+    fn refuse_to_begin(
+        &mut self,
+        work: Work,
+        wanted: &ChildWork,
+        definition: &Arc<Definition>,
+        input: Arc<Value>,
+        why: String,
+    ) {
+        self.add_stillborn(wanted.child, definition);
+        let order = ParentOrder::Reserve {
+            parent: wanted.parent.clone(),
+            input,
+            refused: Some(why),
+        };
+        self.obey(work, wanted, order);
+    }
+
     fn is_there(&self, child: SagaId) -> bool {
-        self.saga(child).is_some()
-            || matches!(
-                self.found.get(&child),
-                Some(Found::Open(_) | Found::Unreadable(_))
-            )
+        let unreadable = matches!(self.found.get(&child), Some(Found::Unreadable(_)));
+        unreadable || self.saga(child).is_some()
     }
 
     fn add_stillborn(&mut self, child: SagaId, definition: &Arc<Definition>) {
@@ -230,8 +240,13 @@ impl Batch<'_> {
     /// Has the child decide, or answer again.
     fn obey(&mut self, work: Work, wanted: &ChildWork, order: ParentOrder) {
         let phase = wanted.wish.phase();
+        let known = self.saga(wanted.child);
+        let is_new = known.is_some_and(|saga| saga.pass == Pass::New);
         match self.turn(wanted.child, Input::Parent(order)) {
-            Ok(()) => self.done(work, Some(wanted.child), None),
+            Ok(()) => {
+                let answer = is_new.then_some(Ok(StartAnswer::Started(wanted.child)));
+                self.done(work, Some(wanted.child), answer);
+            }
             Err(Rejection::Nothing) => {
                 let saga = self.saga(wanted.child);
                 if let Some(answer) = saga.and_then(|saga| answer_to_parent(saga, phase)) {

@@ -34,7 +34,7 @@ pub struct StartRequest {
     /// What it is deduplicated by where its input is not enough: the `message_id`, or the tick.
     pub id: Option<String>,
     /// If it takes over another saga's key.
-    pub succeeds: Option<Succession>,
+    pub succeeds: Option<Box<Succession>>,
 }
 
 /// Why a message can't be handled, in words for the one who sent it.
@@ -83,7 +83,15 @@ pub fn check_start(
     input: Value,
     starter: Option<Starter>,
 ) -> Result<StartRequest, Undecodable> {
-    let definition = catalogue.newest(name).ok_or_else(|| {
+    start_of(startable(catalogue, name)?, input, None, starter)
+}
+
+/// What a new saga of this name runs.
+pub(super) fn startable<'c>(
+    catalogue: &'c Catalogue,
+    name: &str,
+) -> Result<&'c Arc<Definition>, Undecodable> {
+    catalogue.newest(name).ok_or_else(|| {
         let known: Vec<&str> = catalogue.names().collect();
         let name: String = name.chars().take(100).collect();
         Undecodable::new(
@@ -93,8 +101,7 @@ pub fn check_start(
                 known.join(", ")
             ),
         )
-    })?;
-    start_of(definition, input, None, starter)
+    })
 }
 
 /// Checks a start of this definition, with a key of its own or the one that its input gives.

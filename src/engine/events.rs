@@ -89,7 +89,7 @@ impl EventRules {
                 continue;
             }
             self.known.insert((row.name.clone(), row.version));
-            let Ok(definition) = definition::parse(&row.source, "stored definition") else {
+            let Ok(definition) = definition::parse_stored(&row.source, "stored definition") else {
                 continue; // of a newer Backstitch; this node can do nothing about it
             };
             let definition = Arc::new(definition);
@@ -187,7 +187,7 @@ impl Rule {
     /// What an event means here; `None` if it is about no saga that could be waiting.
     fn meaning(&self, rule: &EventRule, event: &Arc<Value>, id: &str) -> Option<Meaning> {
         match self.place {
-            Place::Start(_) => Some(self.start(rule, event)),
+            Place::Start(_) => Some(self.start(rule, event, id)),
             Place::StartElsewhere(_) => Some(self.start_elsewhere()),
             Place::Wait(block) => {
                 let key = rule.key_of(event).ok().flatten()?;
@@ -214,7 +214,7 @@ impl Rule {
         Meaning::Unusable(Undecodable::new(code::EVENT_UNUSABLE, why))
     }
 
-    fn start(&self, rule: &EventRule, event: &Value) -> Meaning {
+    fn start(&self, rule: &EventRule, event: &Value, id: &str) -> Meaning {
         let name = &self.definition.name;
         let unusable = |why: String| {
             let why = format!("the event should start `{name}`, but {why}");
@@ -229,7 +229,10 @@ impl Rule {
             Err(error) => return unusable(format!("its `with` fails: {error}")),
         };
         match start_of(&self.definition, input, key, None) {
-            Ok(request) => Meaning::Start(request),
+            Ok(request) => Meaning::Start(StartRequest {
+                id: Some(id.to_owned()),
+                ..request
+            }),
             Err(wrong) => unusable(wrong.reason),
         }
     }

@@ -71,6 +71,8 @@ pub struct EngineOptions {
     pub prefetch: u16,
     /// How often to ask which sagas are due: how late a time-out may come.
     pub look_every: Duration,
+    /// Longest sleep of a schedule: after it the clock is read again, which somebody may have set.
+    pub read_clock_every: Duration,
     /// How long a due saga is this node's before another one may look after it.
     pub claim: Duration,
     /// How the relay paces itself.
@@ -86,6 +88,7 @@ impl Default for EngineOptions {
             workers: 2,
             prefetch: 500,
             look_every: Duration::from_millis(100),
+            read_clock_every: Duration::from_mins(1),
             claim: Duration::from_secs(10),
             relay: RelayOptions::default(),
             sabotage: Sabotage::default(),

@@ -31,8 +31,6 @@ use crate::store::{DeadLetter, StoreError};
 
 /// Most ticks of one schedule started before the others have their turn.
 const TICKS_AT_ONCE: usize = 50;
-/// Longest sleep: after it the clock is read again, which somebody may have set.
-const SLEEP_MAX: Duration = Duration::from_mins(1);
 /// Pause when the database or a worker could not do it.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -89,7 +87,7 @@ impl Node {
             let rows = self.store.schedules().await?.into_iter();
             *positions = rows.map(|row| (row.name, row.settled)).collect();
         }
-        let mut pause = SLEEP_MAX;
+        let mut pause = self.options.read_clock_every;
         for definition in scheduled {
             match self.advance(definition, now, positions, workers).await {
                 Ok(None) => {}

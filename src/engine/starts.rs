@@ -86,10 +86,8 @@ impl Batch<'_> {
     fn start_again(&mut self, work: Work, request: &StartRequest, known: &KeyMatch) {
         let same = known.input_hash == request.input_hash;
         match request.definition.start.conflict {
-            _ if request.succeeds.is_some() => match same {
-                true => self.existing(work, request, known),
-                false => self.too_late(work, request, known),
-            },
+            _ if request.succeeds.is_some() && !same => self.too_late(work, request, known),
+            _ if request.succeeds.is_some() => self.existing(work, request, known),
             ConflictRule::Restart => self.restart(work, request, known),
             ConflictRule::Reject if same && self.is_another(request, known) => {
                 self.conflict(work, request, StartError::KeyHeld { saga: known.id });

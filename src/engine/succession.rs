@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::batch::{Batch, Found, Rejection};
 use super::cache::Open;
-use super::decode::{StartRequest, Undecodable, check_start};
+use super::decode::{StartRequest, Undecodable, start_of, startable};
 use super::work::{Job, Origin, StartAnswer, StartError, Work};
 use crate::definition::ConflictRule;
 use crate::error::code;
@@ -202,7 +202,11 @@ impl Batch<'_> {
             .ok_or_else(|| unknown(format!("saga {replaces} has not given up its key")))?;
         let starter = successor.starter.clone();
         let input = successor.input.as_ref().clone();
-        let request = check_start(&self.node.catalogue, &saga.name, input, starter.clone());
+        let request = startable(&self.node.catalogue, &saga.name).and_then(|newest| {
+            // Another version may compute it otherwise; the line keeps the one it is about.
+            let key = Some(saga.facts.key.clone());
+            start_of(newest, input, key, starter.clone())
+        });
         let request = request.map_err(|wrong| (wrong, starter))?;
         let succession = Succession {
             saga: successor.saga,
@@ -210,10 +214,8 @@ impl Batch<'_> {
             stored: false,
         };
         Ok(StartRequest {
-            // A newer version may compute it otherwise; the line keeps the one it is about.
-            key: saga.facts.key.clone(),
             id: successor.start.clone(),
-            succeeds: Some(succession),
+            succeeds: Some(Box::new(succession)),
             ..request
         })
     }

@@ -386,10 +386,12 @@ fn answer(stored: Vec<Decided>) {
         ..
     } in stored
     {
-        if let (Job::Start { request, .. }, Some(Ok(StartAnswer::Started(_)))) =
-            (&work.job, &answer)
-        {
-            metric::started(&request.definition.name);
+        if let Some(Ok(StartAnswer::Started(_))) = &answer {
+            match &work.job {
+                Job::Start { request, .. } => metric::started(&request.definition.name),
+                Job::Child(wanted) => metric::started(&wanted.name),
+                _ => {}
+            }
         }
         if let Some(Ok(SignalAnswer::Accepted(_))) = &signalled {
             metric::signalled();

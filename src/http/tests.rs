@@ -99,9 +99,7 @@ impl Bundle {
             environment: Arc::new(TokioEnvironment),
             store: Arc::new(store.clone()),
             broker: Arc::<Moody>::clone(&broker),
-            definitions: vec![Arc::new(
-                parse(ORDER, "order.yaml").unwrap_or_else(|why| panic!("{why}")),
-            )],
+            definitions: vec![parse(ORDER, "order.yaml").unwrap().into()],
             options: EngineOptions::default(),
         })
         .await

@@ -62,6 +62,7 @@ impl Line {
     }
 
     /// The place of the saga that follows.
+    #[must_use]
     pub fn next(&self, before: SagaId) -> Self {
         Self {
             replaces: Some(before),
@@ -179,7 +180,9 @@ impl Turn<'_> {
 /// What keeps a successor waiting, in words for people.
 pub fn holdup(status: Status) -> &'static str {
     match status {
-        Status::Running | Status::Compensating => "the saga before it is rolled back first",
+        // A sub-saga that is prepared, until its parent decides.
+        Status::Running => "the saga before it has to end first",
+        Status::Compensating => "the saga before it is rolled back first",
         Status::Confirming => "the saga before it is past the pivot and finishes first",
         Status::Suspended => "the saga before it waits for a person",
         Status::Completed | Status::Compensated => "it has the key now",

@@ -126,11 +126,11 @@ pub(super) fn live(row: LiveRow) -> Result<LiveCount, StoreError> {
 /// `name, settled` of `schedules`.
 pub(super) type ScheduleTuple = (String, i64);
 
-pub(super) fn schedule((name, settled): ScheduleTuple) -> Result<ScheduleRow, StoreError> {
-    Ok(ScheduleRow {
+pub(super) fn schedule((name, settled): ScheduleTuple) -> ScheduleRow {
+    ScheduleRow {
         name,
         settled: Timestamp::from_micros(settled),
-    })
+    }
 }
 
 /// `name, version, hash, source, stored_at` of `definitions`.

@@ -3,7 +3,7 @@
 //! Each saga's journal is a hash chain, which shows an entry that was changed, removed or slipped
 //! in. It can't show that a whole saga is gone, or was written anew from its first entry: for that
 //! there is the [`checkpoint`], a list of all chains' heads under one Merkle root, kept where the
-//! database's administrator can't reach it. [`scan`] reads all sagas once, newest first, and
+//! database's administrator can't reach it. [`scan()`] reads all sagas once, newest first, and
 //! checks both.
 //!
 //! Invariants: nothing is written; memory is bounded by a page of sagas and a page of journal,

@@ -120,7 +120,7 @@ fn check(seed: u64, language: Language, shown: bool) -> Result<Fate, String> {
         .improvise()
         .attended()
         .start(name, input);
-    if seed % FAULTS_EVERY == 0 {
+    if seed.is_multiple_of(FAULTS_EVERY) {
         stage = stage.faults(FaultRates::default());
     }
     let play = stage.play();

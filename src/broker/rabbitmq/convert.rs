@@ -5,7 +5,7 @@
 //! → arrays and tables. Back, every AMQP integer and float becomes a number; decimals become text
 //! (exact), timestamps RFC 3339 text, byte strings text if they are UTF-8 and `0x…` hex otherwise.
 //! So text, integers, booleans, doubles and nestings of them come back as they were sent; what
-//! does not is kept beside the JSON (see [`exact`]).
+//! does not is kept beside the JSON (see [`mod@exact`]).
 //!
 //! `user_id` is read but never sent: the server closes the channel over a name that is not the
 //! connection's own. A message says how durable it is only if it is not; ours all are.

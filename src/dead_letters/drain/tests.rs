@@ -11,8 +11,7 @@ use crate::dead_letters::shift::{Shift, shift};
 use crate::dead_letters::{Desk, Selection};
 use crate::definition::Expression;
 use crate::environment::TokioEnvironment;
-use crate::message::DOMAIN_EVENT_QUEUE;
-use crate::message::{Destination, Properties};
+use crate::message::{DOMAIN_EVENT_QUEUE, Destination, Properties};
 use crate::store::dead_letters::{LetterFilter, LetterHead, LetterPage, LetterStatus};
 use crate::store::memory::MemoryStore;
 

@@ -53,7 +53,11 @@ fn message(body: &str) -> Message {
 fn meant(rules: &EventRules, exchange: &str, key: &str, body: &str) -> Vec<String> {
     let meanings = rules.meanings(&message(body), &route(exchange, key));
     let in_words = |meaning| match meaning {
-        Meaning::Start(request) => format!("start {} {}", request.key, request.input),
+        Meaning::Start(request) => {
+            // A second delivery must not count as a second start.
+            assert!(request.id.is_some_and(|id| id.starts_with("hash:")));
+            format!("start {} {}", request.key, request.input)
+        }
         Meaning::Signal(SignalRequest {
             to: Addressee::Key(key),
             what: What::Event(correlated),

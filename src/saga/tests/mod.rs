@@ -4,6 +4,7 @@ mod blocks;
 mod children;
 mod loops;
 mod operators;
+mod parents;
 mod passes;
 mod signals;
 mod succession;

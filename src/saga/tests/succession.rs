@@ -20,7 +20,7 @@ fn other(number: u128) -> Input {
     successor(
         number,
         Some(&start),
-        json!({ "id": "o1", "n": number as u64 }),
+        json!({ "id": "o1", "n": u64::try_from(number).unwrap() }),
     )
 }
 

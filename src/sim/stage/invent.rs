@@ -231,9 +231,8 @@ impl Maker<'_> {
         match kind {
             "object" => self.object(schema, depth),
             "array" => self.array(name, schema, depth),
-            "integer" => json!(self.whole(schema)),
             // A whole number is a number, and the one that expressions expect.
-            "number" => json!(self.whole(schema)),
+            "integer" | "number" => json!(self.whole(schema)),
             "boolean" => json!(self.random.bool()),
             "null" => Value::Null,
             _ => json!(self.string(name, schema)),

@@ -52,7 +52,7 @@ use super::network::FaultRates;
 use crate::aggregates;
 use crate::definition::{Definition, Problems, parse_all};
 use crate::participant::{Aggregate, Participant};
-use crate::saga::OperatorKind;
+use crate::saga::{OperatorKind, Sabotage};
 use crate::store::memory::MemoryStore;
 
 pub use answer::{Calls, Response, echoes, fails, on, on_step, rejects, silent, succeeds};
@@ -79,6 +79,7 @@ pub struct Stage {
     faults: Option<FaultRates>,
     run_for: Option<Duration>,
     person: bool,
+    sabotage: Sabotage,
 }
 
 /// Puts something into the participants' store before the play.
@@ -118,6 +119,7 @@ impl Stage {
             faults: None,
             run_for: None,
             person: false,
+            sabotage: Sabotage::default(),
         }
     }
 
@@ -291,6 +293,13 @@ impl Stage {
             person: true,
             ..self
         }
+    }
+
+    /// Known bugs, for the proof that the judge notices.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn sabotage(self, sabotage: Sabotage) -> Self {
+        Self { sabotage, ..self }
     }
 
     /// Plays it to the end.

@@ -96,8 +96,8 @@ impl fmt::Display for ScriptError {
 
 fn wrong(at: Location, message: impl Into<String>) -> ScriptError {
     ScriptError {
-        line: at.line().into(),
-        column: at.column().into(),
+        line: at.line(),
+        column: at.column(),
         message: message.into(),
     }
 }

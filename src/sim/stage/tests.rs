@@ -256,6 +256,18 @@ fn the_same_seed_is_the_same_play() {
     assert_eq!(one.polls, other.polls);
 }
 
+#[test]
+fn an_unknown_outcome_that_is_not_undone_is_noticed() {
+    let forgetful = Sabotage {
+        forget_unknown: true,
+        ..Sabotage::default()
+    };
+    let stage = || trip().answer("hotel.reserve", echoes().lost());
+    stage().play().assert_sound();
+    let wrong = stage().sabotage(forgetful).play().wrong().join("; ");
+    assert!(wrong.contains("hotel was not undone"), "{wrong}");
+}
+
 /// The judge is worth nothing if it lets known wrongs pass.
 #[test]
 fn the_judge_notices_what_is_wrong() {
@@ -284,4 +296,98 @@ fn the_judge_notices_what_is_wrong() {
         let wrong = play.wrong().join("; ");
         assert!(wrong.contains(complaint), "{wrong}");
     }
+}
+
+#[test]
+fn signals_and_domain_events_come_when_the_script_says_so() {
+    let stage = || {
+        Stage::of(&["
+saga: dunning
+version: 1
+key: ${ input.id }
+start: { on: { exchange: shop, routing_key: invoice.sent } }
+steps:
+  - step: remind
+    action: mailer.remind
+    read_only: true
+  - wait: paid
+    timeout: 30d
+    on_timeout: continue
+  - step: collect
+    when: ${ !has(steps.paid) }
+    confirm: collection.take
+"])
+        .unwrap()
+        .event("shop", "invoice.sent", json!({ "id": "i-1" }))
+    };
+    let paid = stage()
+        .after(3 * DAY)
+        .signal("dunning", "i-1", "paid", json!({ "cents": 5 }))
+        .play();
+    paid.assert_sound();
+    assert_eq!(paid.saga("i-1").count("collection.take"), 0);
+    assert_eq!(paid.saga("i-1").reply("paid"), Some(&json!({ "cents": 5 })));
+    let unpaid = stage().play();
+    unpaid.assert_sound();
+    let collected = unpaid.saga("i-1").times("collection.take")[0];
+    assert_eq!(collected.as_secs() / 86_400, 30);
+}
+
+#[test]
+fn schedules_tick_on_the_stage() {
+    let play = Stage::of(&["
+saga: vouchers
+version: 1
+key: vouchers-${ input.month }
+start: { every: \"0 9 1 * *\", with: { month: \"${ tick }\" } }
+steps:
+  - { step: issue, action: vouchers.issue, read_only: true }
+"])
+    .unwrap()
+    .run_for(100 * DAY)
+    .play();
+    play.assert_sound();
+    assert_eq!(play.count("vouchers.issue"), 4, "{}", play.timeline());
+}
+
+#[test]
+fn sub_sagas_are_judged_with_their_parents() {
+    const PARENT: &str = "
+saga: tour
+version: 1
+key: ${ input.id }
+steps:
+  - saga: leg
+    run: leg
+    with: { id: \"${ input.id }-leg\" }
+  - step: guide
+    reserve: guides.reserve
+    confirm: guides.confirm
+    compensate: guides.release
+";
+    const CHILD: &str = "
+saga: leg
+version: 1
+key: ${ input.id }
+steps:
+  - step: bus
+    reserve: buses.reserve
+    confirm: buses.confirm
+    compensate: buses.release
+";
+    let tour = || {
+        Stage::of(&[PARENT, CHILD])
+            .unwrap()
+            .start("tour", json!({ "id": "t" }))
+    };
+    let play = tour().play();
+    play.assert_sound();
+    assert_eq!(play.count("buses.confirm"), 1);
+    let play = tour().answer("guides.reserve", rejects("ill")).play();
+    play.assert_sound();
+    assert_eq!(play.saga("t-leg").status, Status::Compensated);
+    assert_eq!(
+        play.saga("t-leg").done(),
+        ["buses.reserve", "buses.release"]
+    );
 }

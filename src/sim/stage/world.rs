@@ -174,7 +174,10 @@ impl World {
             definitions: self.stage.definitions.clone(),
             options: EngineOptions {
                 workers: 1,
+                sabotage: self.stage.sabotage,
                 look_every: Duration::from_millis(1),
+                // Nobody sets the virtual clock.
+                read_clock_every: PATIENCE,
                 relay,
                 ..EngineOptions::default()
             },

@@ -23,7 +23,8 @@ const SETTLED: &str = "SELECT settled FROM schedules WHERE name = $1";
 impl Schedules for PostgresStore {
     async fn schedules(&self) -> Result<Vec<ScheduleRow>, StoreError> {
         let found = sqlx::query_as(SCHEDULES).fetch_all(&self.pool).await;
-        rows::all(found.map_err(|error| self.failed(error))?, rows::schedule)
+        let found = found.map_err(|error| self.failed(error))?.into_iter();
+        Ok(found.map(rows::schedule).collect())
     }
 
     async fn settle(

@@ -23,7 +23,8 @@ const SETTLED: &str = "SELECT settled FROM schedules WHERE name = ?1";
 impl Schedules for SqliteStore {
     async fn schedules(&self) -> Result<Vec<ScheduleRow>, StoreError> {
         let found = sqlx::query_as(SCHEDULES).fetch_all(&self.readers).await;
-        rows::all(found.map_err(failed)?, rows::schedule)
+        let found = found.map_err(failed)?.into_iter();
+        Ok(found.map(rows::schedule).collect())
     }
 
     async fn settle(

@@ -128,3 +128,48 @@ fn a_busy_or_full_disk_passes_and_a_damaged_file_does_not() {
     }
     assert!(!is_passing(None));
 }
+
+#[tokio::test]
+async fn a_file_of_an_older_version_keeps_its_sagas() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("old.db");
+    let path = path.to_str().unwrap();
+    let writer = pool(1)
+        .connect_with(options(path).unwrap().unwrap())
+        .await
+        .unwrap();
+    let older = MIGRATIONS.into_iter().filter(|(number, ..)| *number < 4);
+    let migrator = Migrator::with_migrations(older.map(migration).collect());
+    migrator.run(&writer).await.unwrap();
+    let mut head = sample::new_saga(1, "a", 1).head;
+    sqlx::query(
+        "INSERT INTO sagas (
+            id, name, version, key, input_hash, status, reason, revision, head_hash, started_at,
+            updated_at, ended_at, wake_at
+        ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(head.id.0)
+    .bind(head.name.clone())
+    .bind(i64::from(head.version))
+    .bind(head.key.clone())
+    .bind(head.input_hash.to_vec())
+    .bind(head.status.as_str())
+    .bind("why")
+    .bind(rows::signed(head.revision))
+    .bind(head.head_hash.to_vec())
+    .bind(head.started_at.as_micros())
+    .bind(head.updated_at.as_micros())
+    .bind(None::<i64>)
+    .bind(head.wake_at.map(crate::id::Timestamp::as_micros))
+    .execute(&writer)
+    .await
+    .unwrap();
+    writer.close().await;
+    let store = SqliteStore::open(path).await.unwrap();
+    head.reason = Some("why".to_owned());
+    let found = store.load(&[sample::after(1, 1)]).await.unwrap().remove(0);
+    assert_eq!(found.unwrap().head, head);
+    let second = store.commit(sample::batch(vec![sample::new_saga(2, "a", 1)]));
+    assert_eq!(second.await.unwrap().conflicts.len(), 1, "its key is held");
+    store.close().await;
+}

@@ -1,5 +1,7 @@
 //! Random definitions over the whole language, most of them right, the rest deliberately wrong.
 
+use std::fmt::Write;
+
 use backstitch::id::STEP_INDICES_MAX;
 use serde_json::{Map, Value, json};
 
@@ -166,7 +168,7 @@ impl Author<'_> {
             0..3 if depth < DEPTH_MAX => self.parallel(),
             3..5 if depth < DEPTH_MAX => self.sequence(),
             5 | 6 if self.language.waits => self.wait(),
-            7 => self.sleep(),
+            7 => self.rest(),
             8 | 9 if self.child.is_some() && !behind => self.sub_saga(),
             _ => self.step(),
         }
@@ -208,13 +210,11 @@ impl Author<'_> {
         wait
     }
 
-    fn sleep(&mut self) -> Value {
+    fn rest(&mut self) -> Value {
         let name = self.fresh("sleep");
         match self.random.u8(..4) {
             0 => json!({ "sleep": name, "for": "${ input.n * 60 }" }),
-            1 => {
-                json!({ "sleep": name, "until": "2026-02-01T00:00:00Z".to_owned().replace("2026", "${ '2026' }") })
-            }
+            1 => json!({ "sleep": name, "until": "${ '2026-02-01T00:00:00Z' }" }),
             _ => json!({ "sleep": name, "for": self.pick(&["1s", "5m", "300d"]) }),
         }
     }
@@ -438,11 +438,11 @@ fn paths(list: &Value, at: &str, found: &mut Vec<String>) {
 /// As a person would write it: blocks with indentation, small things on one line.
 fn yaml(definition: &Value) -> String {
     let mut text = String::new();
-    write(definition, 0, &mut text);
+    block_style(definition, 0, &mut text);
     text
 }
 
-fn write(value: &Value, indent: usize, text: &mut String) {
+fn block_style(value: &Value, indent: usize, text: &mut String) {
     let pad = " ".repeat(indent);
     match value {
         Value::Object(fields) => {
@@ -450,21 +450,21 @@ fn write(value: &Value, indent: usize, text: &mut String) {
                 let is_block =
                     matches!(value, Value::Array(items) if items.iter().any(Value::is_object));
                 if is_block && ["steps", "parallel"].contains(&name.as_str()) {
-                    text.push_str(&format!("{pad}{name}:\n"));
-                    write(value, indent + 2, text);
+                    writeln!(text, "{pad}{name}:").unwrap();
+                    block_style(value, indent + 2, text);
                 } else {
-                    text.push_str(&format!("{pad}{name}: {value}\n"));
+                    writeln!(text, "{pad}{name}: {value}").unwrap();
                 }
             }
         }
         Value::Array(blocks) => {
             for block in blocks {
                 let mut inner = String::new();
-                write(block, indent + 2, &mut inner);
+                block_style(block, indent + 2, &mut inner);
                 let inner = inner.trim_start();
-                text.push_str(&format!("{pad}- {inner}"));
+                write!(text, "{pad}- {inner}").unwrap();
             }
         }
-        other => text.push_str(&format!("{pad}{other}\n")),
+        other => writeln!(text, "{pad}{other}").unwrap(),
     }
 }

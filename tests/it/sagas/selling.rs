@@ -207,7 +207,7 @@ fn a_purchase_on_new_years_eve_counts_for_the_year_it_began_in() {
         .participants(|| vec![Participant::new(Credit::NAME).aggregate::<Credit>()])
         .given::<Credit>(Credit::id(2026, "ada"), grant())
         .given::<Credit>(Credit::id(2027, "ada"), grant())
-        .at(DAY * 365 - Duration::from_millis(1))
+        .at((DAY * 365).saturating_sub(Duration::from_millis(1)))
         .start("buy-on-credit", on_credit(600, 1))
         .play();
     play.assert_sound();

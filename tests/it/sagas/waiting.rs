@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backstitch::saga::OperatorKind;
-use backstitch::sim::stage::{DAY, Play, Stage, fails, on, rejects};
+use backstitch::sim::stage::{DAY, Play, SagaPlay, Stage, fails, on, rejects};
 use serde_json::{Value, json};
 
 use super::{End, output, stage};
@@ -124,7 +124,7 @@ fn invoices_that_fall_due_after_the_last_ones_were_paid_are_reminded_of_too() {
         .event("billing", "payment.booked", paid(0))
         .play();
     play.assert_sound();
-    let ends: Vec<String> = play.sagas.iter().map(|saga| saga.ended_as()).collect();
+    let ends: Vec<String> = play.sagas.iter().map(SagaPlay::ended_as).collect();
     assert_eq!(ends, ["completed", "completed"]);
     assert_eq!(play.count("mailer.send-reminder"), 2);
     assert_eq!(play.count("collection.take-over"), 0);
