@@ -32,6 +32,12 @@ impl Credit {
     pub fn id(year: u16, customer: &str) -> String {
         format!("{year:04}/{customer}")
     }
+
+    /// The id of a customer's credit in the year of this time.
+    pub fn id_at(at: Timestamp, customer: &str) -> String {
+        // A timestamp's text begins with its year; before the year 0 nobody owes anything.
+        Self::id(year_of(&at.to_string()).unwrap_or(0), customer)
+    }
 }
 
 /// What is known of a customer's credit in one year. All amounts in cents.

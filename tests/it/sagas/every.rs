@@ -7,7 +7,7 @@ use backstitch::definition::{Definition, Forward, NodeKind, OnReject, Step};
 use backstitch::id::Phase;
 use backstitch::saga::Status;
 use backstitch::sim::network::FaultRates;
-use backstitch::sim::stage::{DAY, Stage, fails, on, on_step, rejects, silent, succeeds};
+use backstitch::sim::stage::{DAY, SagaPlay, Stage, fails, on, on_step, rejects, silent, succeeds};
 use serde_json::json;
 
 use super::{definitions, directory, stage};
@@ -305,7 +305,7 @@ fn every_saga_completes_when_everybody_agrees() {
         }
         // Or the other tests would try what is never run.
         for step in steps(&shipped.definition()) {
-            let mut ran = play.sagas_of(shipped.saga).flat_map(|saga| saga.effects());
+            let mut ran = play.sagas_of(shipped.saga).flat_map(SagaPlay::effects);
             assert!(
                 ran.any(|effect| effect.step.name == step.name),
                 "{}: {}",
