@@ -211,7 +211,7 @@ fn participants_are_chosen_by_name() {
                 .collect::<Vec<_>>(),
         )
     };
-    assert_eq!(names(&[]).unwrap().len(), 4);
+    assert_eq!(names(&[]).unwrap().len(), 7);
     assert_eq!(names(&["mailer"]).unwrap(), ["mailer"]);
     assert!(names(&["mailer", "bank"]).unwrap_err().contains("`bank`"));
 }
