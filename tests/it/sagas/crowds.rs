@@ -402,7 +402,10 @@ fn check_invoices(play: &Play) -> Vec<u64> {
 #[test]
 fn of_many_edits_of_one_revision_one_is_saved_and_the_stock_follows_it() {
     let play = editing(1).play();
-    assert_eq!(check_invoices(&play), vec![ROUNDS; usize::try_from(INVOICES).unwrap()]);
+    assert_eq!(
+        check_invoices(&play),
+        vec![ROUNDS; usize::try_from(INVOICES).unwrap()]
+    );
     let lost = play
         .sagas
         .iter()
