@@ -16,7 +16,7 @@ use super::backends::{OpenBroker, OpenStore};
 use super::drains::Drains;
 use super::exit::Failure;
 use crate::definition::Definition;
-use crate::engine::{Engine, EngineOptions, EngineParts};
+use crate::engine::{Engine, EngineError, EngineOptions, EngineParts};
 use crate::environment::{Environment, Shutdown, TokioEnvironment};
 use crate::http::{self, Api, Limits};
 use crate::metric;
@@ -159,7 +159,10 @@ impl Node {
             },
         })
         .await
-        .map_err(Failure::new)?;
+        .map_err(|error| match &error {
+            EngineError::Catalogue(wrong) if wrong.is_about_files() => Failure::problems(error),
+            _ => Failure::new(error),
+        })?;
         let drains = Drains::start(&arguments.dead_letter_queue, store, broker, environment);
         let router = http::router(Api {
             engine: Arc::clone(&engine),

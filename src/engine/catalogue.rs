@@ -2,7 +2,7 @@
 //! that was ever loaded for the sagas that keep it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::definition::{self, Definition, Problems};
 use crate::id::Timestamp;
@@ -13,6 +13,8 @@ use crate::store::{DefinitionRow, Store, StoreError};
 pub struct Catalogue {
     versions: BTreeMap<(String, u32), Arc<Definition>>,
     newest: BTreeMap<String, Arc<Definition>>,
+    /// Versions that other nodes have stored since this one started; `None` if one can't be read.
+    learned: RwLock<BTreeMap<(String, u32), Option<Arc<Definition>>>>,
 }
 
 /// Why the definitions can't be used together with what the database holds.
@@ -46,19 +48,32 @@ pub enum CatalogueError {
         /// What is wrong.
         problems: Problems,
     },
+    /// Several of these.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<Self>),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
+impl CatalogueError {
+    /// Whether another set of files would help.
+    pub fn is_about_files(&self) -> bool {
+        !matches!(self, Self::Store(_))
+    }
+}
+
 impl Catalogue {
-    /// Stores the definitions that are new, and loads those that running sagas may keep.
+    /// Stores the definitions that are new, and loads those that running sagas may keep. If one
+    /// of them is refused, none is stored: or a mended file would be refused for what no node ran.
     pub async fn open(
         store: &dyn Store,
         loaded: Vec<Arc<Definition>>,
         now: Timestamp,
     ) -> Result<Self, CatalogueError> {
         let mut catalogue = Self::default();
+        let rows = store.definitions().await?;
+        refuse_what_has_changed(&rows, &loaded)?;
         for definition in loaded {
             let row = DefinitionRow {
                 name: definition.name.clone(),
@@ -67,6 +82,7 @@ impl Catalogue {
                 source: definition.source.clone(),
                 stored_at: now,
             };
+            // Another node may have been faster with another file.
             let stored = store.put_definition(row).await?;
             if stored.hash != definition.hash {
                 return Err(changed(&stored, &definition));
@@ -74,7 +90,7 @@ impl Catalogue {
             catalogue.offer(definition);
         }
         let mut unread = Vec::new();
-        for row in store.definitions().await? {
+        for row in rows {
             if catalogue
                 .versions
                 .contains_key(&(row.name.clone(), row.version))
@@ -123,9 +139,43 @@ impl Catalogue {
         self.newest.get(name)
     }
 
-    /// What a saga keeps.
-    pub fn version(&self, name: &str, version: u32) -> Option<&Arc<Definition>> {
-        self.versions.get(&(name.to_owned(), version))
+    /// What a saga keeps: loaded at the start, or stored since by a newer node, and then read from
+    /// the database. `None` if there is none that can be read.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn version(
+        &self,
+        store: &dyn Store,
+        name: &str,
+        version: u32,
+    ) -> Result<Option<Arc<Definition>>, StoreError> {
+        let key = (name.to_owned(), version);
+        if let Some(known) = self.versions.get(&key) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        if let Some(known) = self.learned(&key) {
+            return Ok(known);
+        }
+        let rows = store.definitions().await?;
+        let row = rows
+            .into_iter()
+            .find(|row| row.name == name && row.version == version);
+        let Some(row) = row else { return Ok(None) };
+        let read = definition::parse_stored(&row.source, "stored definition")
+            .map(Arc::new)
+            .inspect_err(|problems| {
+                tracing::error!(saga.name = %name, version, %problems, "a stored definition can't be read");
+            })
+            .ok();
+        let mut learned = self.learned.write().unwrap_or_else(PoisonError::into_inner);
+        learned.insert(key, read.clone());
+        Ok(read)
+    }
+
+    fn learned(&self, key: &(String, u32)) -> Option<Option<Arc<Definition>>> {
+        let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
+        learned.get(key).cloned()
     }
 
     /// What new sagas start with, of all names.
@@ -141,6 +191,25 @@ impl Catalogue {
     /// Names that can be started, for messages to people.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.newest.keys().map(String::as_str)
+    }
+}
+
+/// All that is stored under the same name and version with other content.
+fn refuse_what_has_changed(
+    rows: &[DefinitionRow],
+    loaded: &[Arc<Definition>],
+) -> Result<(), CatalogueError> {
+    let refused = loaded.iter().filter_map(|definition| {
+        let row = rows
+            .iter()
+            .find(|row| row.name == definition.name && row.version == definition.version)?;
+        (row.hash != definition.hash).then(|| changed(row, definition))
+    });
+    let mut refused: Vec<CatalogueError> = refused.collect();
+    match refused.len() {
+        0 => Ok(()),
+        1 => Err(refused.remove(0)),
+        _ => Err(CatalogueError::Several(refused)),
     }
 }
 
@@ -189,10 +258,15 @@ pub(super) fn changed(stored: &DefinitionRow, loaded: &Definition) -> CatalogueE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::memory::MemoryBroker;
     use crate::definition::parse;
+    use crate::engine::{Engine, EngineOptions, EngineParts, StartAnswer};
+    use crate::environment::TokioEnvironment;
+    use crate::saga::{OperatorAction, OperatorKind};
     use crate::store::Commit;
     use crate::store::conformance::sample;
     use crate::store::memory::MemoryStore;
+    use std::sync::Arc;
 
     /// A store that holds a definition which could not be loaded today, and perhaps a saga of it.
     async fn open(step: &str, live: bool) -> Result<Catalogue, CatalogueError> {
@@ -221,7 +295,10 @@ mod tests {
     #[tokio::test]
     async fn what_live_sagas_keep_loads_though_it_is_unsound_by_now() {
         let catalogue = open("{ step: a, reserve: p.r }", true).await.unwrap();
-        let kept = catalogue.version(sample::NAME, 3).unwrap();
+        let kept = catalogue
+            .version(&MemoryStore::new(), sample::NAME, 3)
+            .await;
+        let kept = kept.unwrap().unwrap();
         assert!(kept.step("a").unwrap().compensate.is_none());
         assert!(catalogue.newest(sample::NAME).is_none(), "nothing new");
     }
@@ -232,5 +309,69 @@ mod tests {
         assert!(open(unreadable, false).await.is_ok());
         let refused = open(unreadable, true).await;
         assert!(matches!(refused, Err(CatalogueError::Stored { .. })));
+    }
+
+    fn definition(name: &str, version: u32, step: &str) -> Arc<Definition> {
+        let source = format!(
+            "saga: {name}\nversion: {version}\nkey: ${{ input.k }}\nsteps:\n  - step: {step}\n    action: a.b\n    read_only: true\n"
+        );
+        definition::parse(&source, "x.yaml").unwrap().into()
+    }
+
+    async fn load(
+        store: &MemoryStore,
+        loaded: Vec<Arc<Definition>>,
+    ) -> Result<Catalogue, CatalogueError> {
+        Catalogue::open(store, loaded, Timestamp::from_micros(1)).await
+    }
+
+    #[tokio::test]
+    async fn of_files_that_are_refused_none_is_stored_and_all_are_told() {
+        let store = MemoryStore::new();
+        let first = vec![definition("a", 1, "x"), definition("b", 1, "x")];
+        load(&store, first).await.unwrap();
+        let second = vec![
+            definition("c", 1, "x"),
+            definition("a", 1, "y"),
+            definition("b", 1, "y"),
+        ];
+        let error = load(&store, second).await.unwrap_err();
+        assert!(error.is_about_files());
+        let told = error.to_string();
+        assert_eq!(told.lines().count(), 2, "{told}");
+        assert!(told.contains("`a`") && told.contains("`b`"), "{told}");
+        assert_eq!(store.definitions().await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_node_drives_sagas_of_versions_that_came_after_it() {
+        let (store, broker) = (MemoryStore::new(), MemoryBroker::new());
+        let node = async |version| {
+            let parts = EngineParts {
+                environment: Arc::new(TokioEnvironment),
+                store: Arc::new(store.clone()),
+                broker: Arc::new(broker.clone()),
+                definitions: vec![definition("a", version, "x")],
+                options: EngineOptions::default(),
+            };
+            Engine::start(parts).await.unwrap()
+        };
+        let (older, newer) = (node(1).await, node(2).await);
+        let input = serde_json::json!({ "k": "1" });
+        let StartAnswer::Started(saga) = newer.start_saga("a", input).await.unwrap() else {
+            panic!("not started");
+        };
+        newer.stop().await;
+        let pause = OperatorAction {
+            id: "1".to_owned(),
+            kind: OperatorKind::Pause,
+            by: "ann".to_owned(),
+            why: "to see whether it can".to_owned(),
+        };
+        assert_eq!(older.operate(saga, pause).await, Ok(()));
+        let catalogue = older.catalogue();
+        let unknown = catalogue.version(&store, "a", 3).await.unwrap();
+        assert_eq!(unknown.map(|it| it.version), None);
+        older.stop().await;
     }
 }

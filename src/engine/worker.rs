@@ -241,7 +241,7 @@ impl Node {
             for (request, loaded) in requests.iter().zip(loaded) {
                 let saga = match loaded {
                     None => Found::Missing,
-                    Some(loaded) => self.open(stale.remove(&request.id), loaded),
+                    Some(loaded) => self.open(stale.remove(&request.id), loaded).await?,
                 };
                 found.insert(request.id, saga);
             }
@@ -263,23 +263,24 @@ impl Node {
     }
 
     /// Brings a cached saga up to date, or rebuilds it from its snapshot and journal.
-    fn open(&self, cached: Option<Open>, loaded: LoadedSaga) -> Found {
+    async fn open(&self, cached: Option<Open>, loaded: LoadedSaga) -> Result<Found, StoreError> {
         let LoadedSaga {
             head,
             snapshot,
             entries,
         } = loaded;
-        let Some(definition) = self.catalogue.version(&head.name, head.version).cloned() else {
-            return Found::Unreadable(format!(
-                "its definition `{}` version {} is not known to this node",
-                head.name, head.version
-            ));
+        let (name, version) = (&head.name, head.version);
+        let definition = self.catalogue.version(&*self.store, name, version);
+        let Some(definition) = definition.await? else {
+            return Ok(Found::Unreadable(format!(
+                "its definition `{name}` version {version} is not stored, or can't be read by this version of Backstitch",
+            )));
         };
         let (mut saga, revision, tail) = match (cached, snapshot) {
             (Some(cached), _) => (cached.saga, cached.head.revision, cached.tail),
             (None, Some(snapshot)) => match serde_json::from_slice(&snapshot.body) {
                 Ok(saga) => (saga, snapshot.revision, 0),
-                Err(error) => return Found::Unreadable(format!("snapshot: {error}")),
+                Err(error) => return Ok(Found::Unreadable(format!("snapshot: {error}"))),
             },
             (None, None) => (
                 Saga::new(head.id, &head.name, &head.key, head.started_at),
@@ -288,23 +289,23 @@ impl Node {
             ),
         };
         if let Err(error) = journal::fold(&mut saga, revision, &entries) {
-            return Found::Unreadable(error.to_string());
+            return Ok(Found::Unreadable(error.to_string()));
         }
         if revision + entries.len() as u64 != head.revision {
-            return Found::Unreadable(format!(
+            return Ok(Found::Unreadable(format!(
                 "its row is at entry {}, its journal ends at {}",
                 head.revision,
                 revision + entries.len() as u64
-            ));
+            )));
         }
         let tail = tail + entries.len() as u64;
-        Found::Open(Box::new(Open {
+        Ok(Found::Open(Box::new(Open {
             saga,
             head,
             definition,
             tail,
             fresh: true,
-        }))
+        })))
     }
 
     fn keep(&self, open: Vec<Open>, conflicts: &BTreeMap<SagaId, Conflict>) {

@@ -1,7 +1,5 @@
 //! Starting sagas, looking at them, resuming them.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
@@ -128,8 +126,9 @@ pub(super) async fn show(
     let history = read_history(store, id).await?;
     let history = history.ok_or_else(|| Problem::no_saga(id))?;
     let catalogue = context.api.engine.catalogue();
-    let definition = catalogue.version(&history.head.name, history.head.version);
-    let view = SagaView::new(&history, definition.map(Arc::as_ref));
+    let (name, version) = (&history.head.name, history.head.version);
+    let definition = catalogue.version(store, name, version).await?;
+    let view = SagaView::new(&history, definition.as_deref());
     Ok(Json(view).into_response())
 }
 
