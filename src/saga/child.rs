@@ -349,4 +349,35 @@ impl Turn<'_> {
         });
         self.undo(path);
     }
+
+    /// A person ends this saga by hand. What it runs would wait for its word for ever, so each
+    /// hears it now: `reserved` is the word for those that are prepared. What was begun either way
+    /// goes on that way, and what has not reached its pivot is rolled back, also if it is prepared
+    /// meanwhile. Nobody waits for an answer, or asks again: the outbox delivers each once.
+    pub(super) fn release_children(&mut self, reserved: Phase) {
+        let words: Vec<(StepPath, Phase)> = self
+            .saga
+            .steps
+            .iter()
+            .filter(|(path, _)| self.definition.sub_saga(&path.name).is_some())
+            .filter_map(|(path, state)| {
+                let word = match state.status {
+                    StepStatus::Reserved => reserved,
+                    StepStatus::Confirming => Phase::Confirm,
+                    StepStatus::Reserving | StepStatus::Unknown | StepStatus::Compensating => {
+                        Phase::Compensate
+                    }
+                    _ => return None,
+                };
+                Some((path.clone(), word))
+            })
+            .collect();
+        for (path, phase) in words {
+            let Some(step) = self.definition.step(&path.name) else {
+                continue;
+            };
+            let due = self.now.after(step.timeout);
+            self.command(&path, phase, 1, due);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::decide::Turn;
 use super::event::{Event, OperatorAction, OperatorKind, Refusal, Reply};
 use super::state::{Pass, Waiting};
-use crate::id::StepPath;
+use crate::id::{Phase, StepPath};
 
 impl Turn<'_> {
     pub(super) fn operate(&mut self, action: OperatorAction) -> Result<(), Refusal> {
@@ -30,11 +30,13 @@ impl Turn<'_> {
             OperatorKind::Resume => self.resume(action),
             OperatorKind::ForceComplete => {
                 self.emit(Event::Operated(action));
+                self.release_children(Phase::Confirm);
                 self.complete();
                 Ok(())
             }
             OperatorKind::ForceCompensated => {
                 self.emit(Event::Operated(action));
+                self.release_children(Phase::Compensate);
                 self.compensated();
                 Ok(())
             }

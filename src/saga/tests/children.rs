@@ -463,3 +463,37 @@ fn a_saga_between_two_others_is_confirmed_from_above_and_confirms_below() {
         ["flight confirm#1", "insurance confirm#1"]
     );
 }
+
+/// The answer of a child that is prepared finds that its parent was ended by hand; but the parent
+/// has sent it word by then, whichever of the two comes first.
+#[test]
+fn a_child_that_is_prepared_after_its_parent_was_forced_does_not_wait_for_ever() {
+    for prepared_first in [true, false] {
+        let mut trip = trip();
+        let mut flight = Child::flight();
+        let force = operator("a", OperatorKind::ForceCompensated);
+        assert_eq!(trip.tell(force).unwrap(), ["flight compensate#1"]);
+        if prepared_first {
+            let seat = json!({ "number": "7A" });
+            let reserved = flight
+                .0
+                .answer_with("seat reserve", Outcome::Succeeded, seat);
+            reserved.unwrap();
+            assert_eq!(flight.0.saga.pass, Pass::Prepared);
+            assert_eq!(
+                trip.answer("flight reserve", Outcome::Succeeded),
+                Err(Refusal::Settled)
+            );
+            assert_eq!(flight.compensate().unwrap(), ["seat compensate#1"]);
+        } else {
+            assert!(flight.compensate().unwrap().is_empty(), "it is heard out");
+            assert_eq!(flight.0.yes("seat reserve"), ["seat compensate#1"]);
+        }
+        flight.0.yes("seat compensate");
+        assert_eq!(flight.0.saga.status(), Status::Compensated);
+        assert_eq!(
+            trip.answer("flight compensate", Outcome::Succeeded),
+            Err(Refusal::Settled)
+        );
+    }
+}

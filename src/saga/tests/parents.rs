@@ -256,3 +256,69 @@ output: { seats: '${ steps.leg }' }
         Some(&json!({ "seats": [reply, null, reply] }))
     );
 }
+
+/// How far each leg of a tour has got, and what it hears when the tour is ended by hand.
+#[test]
+fn what_a_saga_runs_is_let_go_when_a_person_ends_it() {
+    let tour = "
+saga: tour
+version: 1
+key: ${ input.id }
+steps:
+  - parallel:
+      - { saga: first, run: book-flight, with: { to: OSL } }
+      - { saga: second, run: book-flight, with: { to: BGO } }
+      - { saga: third, run: book-flight, with: { to: TOS } }
+";
+    let begin = || Story::begin(tour, json!({ "id": "t1" })).0;
+    let forced = |story: &mut Story, kind: OperatorKind| {
+        let sent = story.tell(operator("a", kind)).unwrap();
+        assert!(story.saga.status().is_ended());
+        assert_eq!(story.saga.wake_at(), None, "nobody waits for the answers");
+        sent
+    };
+    let (complete, compensated) = (OperatorKind::ForceComplete, OperatorKind::ForceCompensated);
+
+    // One prepared, one refused, one at work.
+    for (kind, first) in [(&complete, "confirm"), (&compensated, "compensate")] {
+        let mut story = begin();
+        story.yes("first reserve");
+        if kind == &compensated {
+            assert_eq!(story.no("second reserve").len(), 2);
+        }
+        let sent = forced(&mut story, kind.clone());
+        let expected = match first {
+            "confirm" => vec![
+                "first confirm#1",
+                "second compensate#1",
+                "third compensate#1",
+            ],
+            _ => vec!["first compensate#1", "third compensate#1"],
+        };
+        assert_eq!(sent, expected, "{kind:?}");
+    }
+
+    // Prepared alone, before anything else was decided.
+    let mut story = begin();
+    story.yes("second reserve");
+    assert_eq!(
+        forced(&mut story, compensated.clone()),
+        [
+            "first compensate#1",
+            "second compensate#1",
+            "third compensate#1"
+        ]
+    );
+
+    // Behind the pivot, what is not confirmed yet.
+    for kind in [complete, compensated] {
+        let mut story = begin();
+        for leg in ["first", "second", "third"] {
+            story.yes(&format!("{leg} reserve"));
+        }
+        story.yes("first confirm");
+        story.no("second confirm");
+        let sent = forced(&mut story, kind);
+        assert_eq!(sent, ["second confirm#1", "third confirm#1"]);
+    }
+}
