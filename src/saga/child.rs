@@ -230,7 +230,7 @@ impl Turn<'_> {
             ),
         };
         let Some(family) = &self.saga.family else {
-            return Err(Refusal::NotPossible("no saga runs it"));
+            return Err(Refusal::NotPossible("no saga runs it".into()));
         };
         if !can_follow || family.asked.is_some() {
             return Err(Refusal::Settled);
