@@ -326,6 +326,14 @@ impl Turn<'_> {
     }
 }
 
+impl Saga {
+    /// Whether it was run by another saga and rolled back. It has done no business then, and a
+    /// later attempt of that other one is to find its key free.
+    pub fn is_undone_child(&self) -> bool {
+        self.family.is_some() && self.pass == Pass::Compensated
+    }
+}
+
 /// The parent's side, where a child differs from other participants.
 impl Turn<'_> {
     /// Whether silence only means that a child is at work. What comes behind its pivot may take

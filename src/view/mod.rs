@@ -92,7 +92,7 @@ pub struct HeadView {
     pub wake_at: Option<String>,
     /// Entries in its journal.
     pub revision: u64,
-    /// Whether it has ended and given up its key.
+    /// Whether it has ended and given up its key: it was replaced, or is a sub-saga rolled back.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub superseded: bool,
 }
