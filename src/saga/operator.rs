@@ -121,6 +121,9 @@ impl Turn<'_> {
     }
 
     fn skip_by_hand(&mut self, action: OperatorAction, step: &StepPath) -> Result<(), Refusal> {
+        if self.saga.paused.is_some() {
+            return Err(Refusal::NotPossible("it is paused: resume it first".into()));
+        }
         let suspended = self.saga.suspended.contains(step);
         let state = self.saga.steps.get(step).filter(|_| suspended);
         let Some(phase) = state.map(|state| state.phase) else {
