@@ -140,10 +140,11 @@ fn head(text: &mut String, view: &SagaView) {
     let head = &view.head;
     let _ = writeln!(
         text,
-        "{} {}  {}",
+        "{} {}  {}{}",
         head.saga,
         printable(&head.key),
-        head.status.as_str().to_uppercase()
+        head.status.as_str().to_uppercase(),
+        awaited(view)
     );
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "  {name:<9}{}", printable(value));
@@ -175,6 +176,14 @@ fn head(text: &mut String, view: &SagaView) {
     if let Some(output) = &view.output {
         line("output", &output.to_string());
     }
+}
+
+/// What a prepared sub-saga waits for.
+fn awaited(view: &SagaView) -> String {
+    let parent = view.parent.as_ref().filter(|parent| parent.awaited);
+    parent.map_or_else(String::new, |parent| {
+        format!(": prepared, waits for saga {}", parent.saga_id)
+    })
 }
 
 fn ended(started_at: &str, ended_at: &str) -> String {

@@ -333,6 +333,21 @@ fn what_a_saga_waits_for_and_which_signals_it_keeps_is_shown() {
 }
 
 #[test]
+fn a_prepared_sub_saga_is_shown_to_wait_for_the_saga_that_runs_it() {
+    let mut bundle = Bundle::prepared();
+    let text = show::as_text(&bundle.view());
+    let first = text.lines().next().unwrap();
+    assert_eq!(
+        first,
+        "order o-1  RUNNING: prepared, waits for saga 00000000-0000-0000-0000-000000000009"
+    );
+    assert!(!text.contains("  deadline "), "it counts no more: {text}");
+    bundle.confirm();
+    let text = show::as_text(&bundle.view());
+    assert_eq!(text.lines().next(), Some("order o-1  CONFIRMING"));
+}
+
+#[test]
 fn a_saga_is_shown_with_what_is_to_come_and_what_happened() {
     let mut bundle = Bundle::order();
     bundle.reply("order", Phase::Reserve, Outcome::Succeeded);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Step;
-use super::duration::parse_duration;
+use super::duration::{format_duration, parse_duration};
 use super::expression::Expression;
 use super::template::Template;
+use super::{Step, WAIT_MAX};
 use crate::id::Timestamp;
 
 /// Waits for a signal.
@@ -56,6 +56,7 @@ pub enum Delay {
 }
 
 /// When a computed delay is over: whole seconds or a duration text from `now`, or an RFC 3339 time.
+/// Not later than a written one could be.
 ///
 /// # Errors
 /// Says what the value should have been.
@@ -65,17 +66,24 @@ pub fn parse_delay(value: &Value, now: Timestamp) -> Result<Timestamp, String> {
             "a delay is whole seconds, a duration such as `3d`, or an RFC 3339 time, not {value}"
         )
     };
-    match value {
+    let until = match value {
         Value::Number(seconds) => {
             let seconds = seconds.as_u64().ok_or_else(wrong)?;
-            Ok(now.after(Duration::from_secs(seconds)))
+            now.after(Duration::from_secs(seconds))
         }
         Value::String(text) => match parse_duration(text) {
-            Ok(duration) => Ok(now.after(duration)),
-            Err(_) => text.parse().map_err(|_| wrong()),
+            Ok(duration) => now.after(duration),
+            Err(_) => text.parse().map_err(|_| wrong())?,
         },
-        _ => Err(wrong()),
+        _ => return Err(wrong()),
+    };
+    if until > now.after(WAIT_MAX) {
+        return Err(format!(
+            "{value} is further away than the longest delay, {}",
+            format_duration(WAIT_MAX)
+        ));
     }
+    Ok(until)
 }
 
 /// Runs another saga as one step of this one: its forward pass is the reservation, its confirm
@@ -163,4 +171,48 @@ pub enum ConflictRule {
     Reject,
     /// Rolls the live saga back, then starts anew.
     Restart,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_computed_delay_is_no_longer_than_a_written_one_may_be() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let longest = WAIT_MAX.as_secs();
+        let last = now.after(WAIT_MAX);
+        let cases = [
+            (json!(0), Some(now)),
+            (json!("3d"), Some(now.after(Duration::from_hours(72)))),
+            (
+                json!("2020-01-01T00:00:00Z"),
+                "2020-01-01T00:00:00Z".parse().ok(),
+            ),
+            (json!(longest), Some(last)),
+            (json!(format!("{longest}s")), Some(last)),
+            (json!(last.to_string()), Some(last)),
+            (json!(longest + 1), None),
+            (json!(i64::MAX), None),
+            (json!(u64::MAX), None),
+            (json!("99999d"), None),
+            (json!("9999999999w"), None),
+            (json!("2036-12-31T00:00:00Z"), None),
+            (json!("9999-01-01T00:00:00Z"), None),
+        ];
+        for (value, expected) in cases {
+            let until = parse_delay(&value, now);
+            assert_eq!(until.clone().ok(), expected, "{value}: {until:?}");
+            if let Err(why) = until {
+                assert!(why.contains("the longest delay, 3660d"), "{why}");
+            }
+        }
+        assert!(
+            parse_delay(&json!(-1), now)
+                .unwrap_err()
+                .contains("whole seconds")
+        );
+    }
 }

@@ -304,7 +304,7 @@ impl<'a> Batch<'a> {
         head.status = open.saga.status();
         head.reason = open.saga.status_reason().map(|reason| storable(&reason));
         head.ended_at = open.saga.ended_at;
-        head.superseded = open.saga.is_superseded();
+        head.superseded = open.saga.is_superseded() || open.saga.is_undone_child();
         head.wake_at = next_wake(head.wake_at, decision.wake_at, now);
         entries.push(entry);
         let encoder = Encoder {

@@ -230,7 +230,7 @@ impl Turn<'_> {
             ),
         };
         let Some(family) = &self.saga.family else {
-            return Err(Refusal::NotPossible("no saga runs it"));
+            return Err(Refusal::NotPossible("no saga runs it".into()));
         };
         if !can_follow || family.asked.is_some() {
             return Err(Refusal::Settled);
@@ -326,6 +326,14 @@ impl Turn<'_> {
     }
 }
 
+impl Saga {
+    /// Whether it was run by another saga and rolled back. It has done no business then, and a
+    /// later attempt of that other one is to find its key free.
+    pub fn is_undone_child(&self) -> bool {
+        self.family.is_some() && self.pass == Pass::Compensated
+    }
+}
+
 /// The parent's side, where a child differs from other participants.
 impl Turn<'_> {
     /// Whether silence only means that a child is at work. What comes behind its pivot may take
@@ -348,5 +356,36 @@ impl Turn<'_> {
             reason: "it had not reached its pivot when the roll-back came".to_owned(),
         });
         self.undo(path);
+    }
+
+    /// A person ends this saga by hand. What it runs would wait for its word for ever, so each
+    /// hears it now: `reserved` is the word for those that are prepared. What was begun either way
+    /// goes on that way, and what has not reached its pivot is rolled back, also if it is prepared
+    /// meanwhile. Nobody waits for an answer, or asks again: the outbox delivers each once.
+    pub(super) fn release_children(&mut self, reserved: Phase) {
+        let words: Vec<(StepPath, Phase)> = self
+            .saga
+            .steps
+            .iter()
+            .filter(|(path, _)| self.definition.sub_saga(&path.name).is_some())
+            .filter_map(|(path, state)| {
+                let word = match state.status {
+                    StepStatus::Reserved => reserved,
+                    StepStatus::Confirming => Phase::Confirm,
+                    StepStatus::Reserving | StepStatus::Unknown | StepStatus::Compensating => {
+                        Phase::Compensate
+                    }
+                    _ => return None,
+                };
+                Some((path.clone(), word))
+            })
+            .collect();
+        for (path, phase) in words {
+            let Some(step) = self.definition.step(&path.name) else {
+                continue;
+            };
+            let due = self.now.after(step.timeout);
+            self.command(&path, phase, 1, due);
+        }
     }
 }

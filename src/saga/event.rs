@@ -3,6 +3,7 @@
 //! Events are the journal's words: they are stored for as long as the saga is, so a field may be
 //! added with a default, but never change its meaning.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -423,7 +424,7 @@ pub enum Refusal {
     TooManySignals,
     /// A person's action that makes no sense where the saga stands.
     #[error("that is not possible: {0}")]
-    NotPossible(&'static str),
+    NotPossible(Cow<'static, str>),
     /// A start for a saga that has started.
     #[error("this saga has started already")]
     AlreadyStarted,

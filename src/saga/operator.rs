@@ -7,7 +7,7 @@ use serde_json::json;
 use super::decide::Turn;
 use super::event::{Event, OperatorAction, OperatorKind, Refusal, Reply};
 use super::state::{Pass, Waiting};
-use crate::id::StepPath;
+use crate::id::{Phase, StepPath};
 
 impl Turn<'_> {
     pub(super) fn operate(&mut self, action: OperatorAction) -> Result<(), Refusal> {
@@ -28,13 +28,18 @@ impl Turn<'_> {
                 Ok(())
             }
             OperatorKind::Resume => self.resume(action),
+            OperatorKind::ForceComplete | OperatorKind::ForceCompensated if self.is_promised() => {
+                Err(self.only_the_parent_decides())
+            }
             OperatorKind::ForceComplete => {
                 self.emit(Event::Operated(action));
+                self.release_children(Phase::Confirm);
                 self.complete();
                 Ok(())
             }
             OperatorKind::ForceCompensated => {
                 self.emit(Event::Operated(action));
+                self.release_children(Phase::Compensate);
                 self.compensated();
                 Ok(())
             }
@@ -49,21 +54,39 @@ impl Turn<'_> {
                 self.roll_back(reason);
                 Ok(())
             }
-            Pass::Forward => Err(Refusal::NotPossible("it is paused: resume it first")),
-            Pass::Prepared => Err(Refusal::NotPossible(
-                "it has told the saga that runs it that it is prepared, so only that one decides: cancel that one",
+            Pass::Forward => Err(Refusal::NotPossible("it is paused: resume it first".into())),
+            Pass::Prepared => Err(self.only_the_parent_decides()),
+            Pass::Rollback => Err(Refusal::NotPossible(
+                "it is being rolled back already".into(),
             )),
-            Pass::Rollback => Err(Refusal::NotPossible("it is being rolled back already")),
             _ => Err(Refusal::NotPossible(
-                "it is past the pivot and can only go forward",
+                "it is past the pivot and can only go forward".into(),
             )),
         }
+    }
+
+    /// Whether it has told the saga that runs it that it is prepared, and was not asked yet: to end
+    /// it by hand would break its word, and leave the other sagas of its parent half done.
+    fn is_promised(&self) -> bool {
+        let family = self.saga.family.as_ref();
+        self.saga.pass == Pass::Prepared && family.is_some_and(|family| family.asked.is_none())
+    }
+
+    fn only_the_parent_decides(&self) -> Refusal {
+        let family = self.saga.family.as_ref();
+        let parent = family.map_or_else(String::new, |family| format!(" {}", family.parent.saga));
+        Refusal::NotPossible(
+            format!(
+                "it has told saga{parent}, which runs it, that it is prepared, so only that one decides: cancel or force that one"
+            )
+            .into(),
+        )
     }
 
     /// Steps that wait for a person or for their next attempt.
     fn retry(&mut self, action: OperatorAction, step: Option<&StepPath>) -> Result<(), Refusal> {
         if self.saga.paused.is_some() {
-            return Err(Refusal::NotPossible("it is paused: resume it first"));
+            return Err(Refusal::NotPossible("it is paused: resume it first".into()));
         }
         let waiting: Vec<StepPath> = self
             .saga
@@ -77,7 +100,7 @@ impl Turn<'_> {
             .collect();
         if waiting.is_empty() {
             return Err(Refusal::NotPossible(
-                "nothing of it waits for a person or a retry",
+                "nothing of it waits for a person or a retry".into(),
             ));
         }
         self.emit(Event::Operated(action.clone()));
@@ -98,11 +121,14 @@ impl Turn<'_> {
     }
 
     fn skip_by_hand(&mut self, action: OperatorAction, step: &StepPath) -> Result<(), Refusal> {
+        if self.saga.paused.is_some() {
+            return Err(Refusal::NotPossible("it is paused: resume it first".into()));
+        }
         let suspended = self.saga.suspended.contains(step);
         let state = self.saga.steps.get(step).filter(|_| suspended);
         let Some(phase) = state.map(|state| state.phase) else {
             return Err(Refusal::NotPossible(
-                "only a step that waits for a person can be skipped",
+                "only a step that waits for a person can be skipped".into(),
             ));
         };
         let reply = json!({ "skipped": { "by": action.by, "evidence": action.why } });
@@ -114,7 +140,7 @@ impl Turn<'_> {
     fn resume(&mut self, action: OperatorAction) -> Result<(), Refusal> {
         let held: Option<Vec<Reply>> = self.saga.paused.clone();
         if held.is_none() && self.saga.suspended.is_empty() {
-            return Err(Refusal::NotPossible("it does not wait for a person"));
+            return Err(Refusal::NotPossible("it does not wait for a person".into()));
         }
         self.emit(Event::Operated(action.clone()));
         self.give_way();

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::decide::Turn;
 use super::event::{Event, Send};
 use crate::definition::{Call, Forward, Step};
-use crate::id::{Phase, StepPath};
+use crate::id::{Phase, StepPath, Timestamp};
 use crate::message::Outcome;
 
 impl Turn<'_> {
@@ -23,9 +23,9 @@ impl Turn<'_> {
         let Some(step) = self.definition.step(&path.name) else {
             return;
         };
-        let Some(call) = call_of(step, phase) else {
+        if call_of(step, phase).is_none() {
             return;
-        };
+        }
         let due = self.now.after(step.timeout);
         self.emit(Event::Asked {
             step: path.clone(),
@@ -34,6 +34,17 @@ impl Turn<'_> {
             with,
             due,
         });
+        self.command(path, phase, attempt, due);
+    }
+
+    /// The command alone; [`Self::ask`] also notes that it is waited for.
+    pub(super) fn command(&mut self, path: &StepPath, phase: Phase, attempt: u32, due: Timestamp) {
+        let Some(step) = self.definition.step(&path.name) else {
+            return;
+        };
+        let Some(call) = call_of(step, phase) else {
+            return;
+        };
         let body = self.payload(path, step, phase);
         self.sends.push(Send::Command {
             step: path.clone(),

@@ -297,7 +297,7 @@ impl Saga {
         if let Some(Forced { by, why }) = &self.forced {
             return Some(format!("forced by {by}: {why}"));
         }
-        if self.paused.is_some() {
+        if self.paused.is_some() && !self.status().is_ended() {
             return Some("paused by a person".to_owned());
         }
         match self

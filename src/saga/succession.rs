@@ -119,7 +119,7 @@ impl Turn<'_> {
     /// Another start with this saga's key wants to replace it.
     pub(super) fn supersede(&mut self, successor: Successor) -> Result<(), Refusal> {
         if self.saga.pass == Pass::New {
-            return Err(Refusal::NotPossible("it has not started"));
+            return Err(Refusal::NotPossible("it has not started".into()));
         }
         if self.saga.knows(&successor) {
             return Err(Refusal::Settled);

@@ -3,6 +3,8 @@
 //! A signal is kept until a `wait` takes it or the saga ends, so it may come early; it is known by
 //! its id, so it may come twice; after the saga's end it is refused, so it may come late.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::decide::Turn;
@@ -14,7 +16,7 @@ use crate::definition::{
 };
 use crate::id::{StepPath, Timestamp};
 
-impl Turn<'_> {
+impl<'d> Turn<'d> {
     pub(super) fn enter_wait(
         &mut self,
         node: &Node,
@@ -78,7 +80,7 @@ impl Turn<'_> {
         if !waits {
             return Err(Refusal::NoSuchSignal(signal.name));
         }
-        if self.saga.signals.len() >= SIGNALS_KEPT_MAX {
+        if self.saga.signals.len() >= SIGNALS_KEPT_MAX && !self.is_waited_for(&signal) {
             return Err(Refusal::TooManySignals);
         }
         let name = signal.name.clone();
@@ -98,32 +100,50 @@ impl Turn<'_> {
     }
 
     fn offer_signals(&mut self, name: &str) {
-        let waiting: Vec<StepPath> = self
-            .saga
-            .steps
-            .iter()
-            .filter(|(_, state)| matches!(state.waiting, Waiting::Signal(_)))
-            .map(|(path, _)| path.clone())
-            .collect();
-        for path in waiting {
-            let wait = block_named(self.definition, &path.name)
-                .map(|block| &self.definition.node(block).kind);
-            if let Some(NodeKind::Wait(wait)) = wait
-                && wait.signal == name
-                && self.saga.pass != Pass::Rollback
-            {
-                self.take_signal(&path, wait);
-            }
+        for (path, wait) in self.waits_for(name) {
+            self.take_signal(&path, wait);
         }
+    }
+
+    /// Whether a wait that is under way would take the signal at once, so that it need not be kept.
+    fn is_waited_for(&mut self, signal: &Signal) -> bool {
+        let mut waits = self.waits_for(&signal.name).into_iter();
+        self.saga.paused.is_none()
+            && waits.any(|(path, wait)| {
+                let item = self.look_from(&path);
+                self.matches(wait, &signal.body, item.as_deref())
+            })
+    }
+
+    /// The waits under way that are for signals of this name.
+    fn waits_for(&self, name: &str) -> Vec<(StepPath, &'d Wait)> {
+        if self.saga.pass == Pass::Rollback {
+            return Vec::new();
+        }
+        let definition = self.definition;
+        let steps = self.saga.steps.iter();
+        steps
+            .filter(|(_, state)| matches!(state.waiting, Waiting::Signal(_)))
+            .filter_map(|(path, _)| {
+                let block = block_named(definition, &path.name)?;
+                match &definition.node(block).kind {
+                    NodeKind::Wait(wait) if wait.signal == name => Some((path.clone(), wait)),
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+
+    /// Has expressions see what this block sees; its item, if it is in a loop.
+    fn look_from(&mut self, path: &StepPath) -> Option<Arc<Value>> {
+        let block = block_named(self.definition, &path.name)?;
+        self.focus = (block, path.indices.clone());
+        self.item_at(block, &path.indices)
     }
 
     /// Ends the wait with the oldest kept signal that it accepts.
     fn take_signal(&mut self, path: &StepPath, wait: &Wait) {
-        let Some(block) = block_named(self.definition, &path.name) else {
-            return;
-        };
-        let item = self.item_at(block, &path.indices);
-        self.focus = (block, path.indices.clone());
+        let item = self.look_from(path);
         let taken = self.saga.signals.iter().find(|signal| {
             signal.name == wait.signal && self.matches(wait, &signal.body, item.as_deref())
         });

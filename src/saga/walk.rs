@@ -65,9 +65,9 @@ impl Turn<'_> {
 
     /// A step is settled in this pass.
     pub(super) fn step_done(&mut self, path: &StepPath) {
-        if let Some(block) = self.definition.steps.get(&path.name) {
+        if let Some(block) = block_named(self.definition, &path.name) {
             self.moves.push(Move::Leave {
-                block: *block,
+                block,
                 indices: path.indices.clone(),
             });
         }

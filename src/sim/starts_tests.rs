@@ -72,11 +72,7 @@ impl Stage {
                 faults: Arc::clone(&self.faults),
             }),
             broker: self.network(),
-            definitions: vec![
-                definition::parse(&self.source, "x.yaml")
-                    .unwrap_or_else(|why| panic!("{why}"))
-                    .into(),
-            ],
+            definitions: self.source.split("---\n").map(parsed).collect(),
             options: engine::EngineOptions {
                 look_every: Duration::from_secs(1),
                 ..engine::EngineOptions::default()
@@ -129,13 +125,22 @@ impl Stage {
 
     /// Sends a start as a client does, and lets it be handled.
     fn place(&self, message_id: Option<&str>, input: &Value) {
+        self.place_a("job", message_id, input);
+    }
+
+    fn place_a(&self, saga: &str, message_id: Option<&str>, input: &Value) {
         let broker = self.broker.clone();
-        let start = message("job", message_id, input);
+        let start = message(saga, message_id, input);
         self.drive(async move {
             broker.publish(vec![start]).await;
         });
         self.run(Duration::from_secs(1));
     }
+}
+
+fn parsed(source: &str) -> Arc<definition::Definition> {
+    let definition = definition::parse(source, "x.yaml");
+    definition.unwrap_or_else(|why| panic!("{why}")).into()
 }
 
 fn message(saga: &str, message_id: Option<&str>, input: &Value) -> Outgoing {
@@ -446,4 +451,28 @@ fn a_start_that_claims_to_replace_a_saga_is_not_believed() {
     let codes: Vec<_> = stage.letters().iter().map(|it| it.code).collect();
     assert_eq!(codes, [code::SUCCESSION_UNKNOWN; 4]);
     assert_eq!(stage.sagas().len(), 1);
+}
+
+#[test]
+fn a_sub_saga_that_was_rolled_back_leaves_its_key_to_the_next_one() {
+    let trip = "saga: trip\nversion: 1\nkey: ${ input.id }\nstart: { conflict: restart }\ntimeout: 30d\nsteps:\n  - { saga: leg, run: job, with: { id: k, seconds: 5 } }\n  - { sleep: long, for: \"${ input.seconds }\" }\n";
+    let stage = Stage::new(1, &format!("{}---\n{trip}", job("existing")));
+    stage.faults.heal();
+    stage.start(NODES[0]);
+    stage.run(Duration::from_secs(5));
+    stage.place_a("trip", Some("m1"), &input(100_000));
+    stage.run(Duration::from_secs(20));
+    stage.place_a("trip", Some("m2"), &input(50));
+    stage.run(Duration::from_mins(5));
+    let mut legs = stage.sagas();
+    legs.retain(|saga| saga.name == "job" && saga.key == "k");
+    legs.sort_by_key(|leg| !leg.superseded);
+    let ended: Vec<_> = legs
+        .iter()
+        .map(|leg| (leg.status, leg.superseded))
+        .collect();
+    let expected = [(Status::Compensated, true), (Status::Completed, false)];
+    assert_eq!(ended, expected, "{:#?}", stage.sagas());
+    // Nothing replaced it: its key was free.
+    assert_eq!(stage.view(legs[0].id).replaced_by, None);
 }

@@ -204,7 +204,8 @@ pub struct SagaHead {
     /// When to look at it even if no message comes. May be earlier than needed, never later:
     /// leaving an early value in place spares the index an update at every step.
     pub wake_at: Option<Timestamp>,
-    /// Whether it has ended and given up its key to a saga that replaces it.
+    /// Whether it has ended and given up its key: to a saga that replaces it, or, if another saga
+    /// ran it and it was rolled back, to whichever comes.
     pub superseded: bool,
 }
 

@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::definition::Definition;
 use crate::id::{SagaId, Timestamp};
 use crate::saga::journal::{self, JournalEntry};
-use crate::saga::{Saga, Signal, Status, apply, holdup};
+use crate::saga::{Pass, Saga, Signal, Status, apply, holdup};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
 use crate::verify::row_agrees;
 
@@ -92,7 +92,7 @@ pub struct HeadView {
     pub wake_at: Option<String>,
     /// Entries in its journal.
     pub revision: u64,
-    /// Whether it has ended and given up its key.
+    /// Whether it has ended and given up its key: it was replaced, or is a sub-saga rolled back.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub superseded: bool,
 }
@@ -209,6 +209,9 @@ pub struct ParentView {
     pub saga_id: SagaId,
     /// Its block.
     pub step: String,
+    /// Whether the saga is prepared: it waits for this one to confirm it or to roll it back.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub awaited: bool,
 }
 
 /// What checking the journal found.
@@ -239,7 +242,8 @@ impl SagaView {
             description: definition.and_then(|definition| definition.description.clone()),
             input: Arc::clone(&saga.input),
             output: saga.output.clone(),
-            deadline: text_of(saga.deadline),
+            // Once it is prepared, only its parent's counts.
+            deadline: text_of(saga.deadline.filter(|_| saga.pass != Pass::Prepared)),
             replaces: saga.line.replaces,
             replaced_by: saga.line.successor.as_ref().map(|successor| ReplacedBy {
                 saga_id: successor.saga,
@@ -249,6 +253,7 @@ impl SagaView {
             parent: saga.family.as_ref().map(|family| ParentView {
                 saga_id: family.parent.saga,
                 step: family.parent.step.to_string(),
+                awaited: saga.pass == Pass::Prepared && family.asked.is_none(),
             }),
             steps,
             signals: saga.signals.iter().map(SignalView::new).collect(),

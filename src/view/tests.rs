@@ -9,7 +9,7 @@ use crate::definition::parse;
 use crate::id::{Phase, StepPath};
 use crate::message::{Message, Outcome, Properties};
 use crate::saga::journal::{Cause, GENESIS, Record};
-use crate::saga::{Input, Reply, Signal, decide};
+use crate::saga::{Input, Parent, ParentOrder, Reply, Signal, decide};
 
 const ORDER: &str = "
 saga: order
@@ -62,6 +62,17 @@ impl Bundle {
     }
 
     fn of(definition: &str, input: Value) -> Self {
+        let mut bundle = Self::unstarted(definition);
+        let input = Arc::new(input);
+        let start = Input::Start {
+            input,
+            starter: None,
+        };
+        bundle.tell(Cause::Start, start);
+        bundle
+    }
+
+    fn unstarted(definition: &str) -> Self {
         let definition = parse(definition, "order.yaml").unwrap_or_else(|why| panic!("{why}"));
         let now = Timestamp::from_micros(1_700_000_000_000_000);
         let id = SagaId(Uuid::from_u128(7));
@@ -81,7 +92,7 @@ impl Bundle {
             wake_at: None,
             superseded: false,
         };
-        let mut bundle = Self {
+        Self {
             definition,
             saga: Saga::new(id, "order", "o-1", now),
             history: History {
@@ -89,14 +100,7 @@ impl Bundle {
                 entries: Vec::new(),
             },
             now,
-        };
-        let input = Arc::new(input);
-        let start = Input::Start {
-            input,
-            starter: None,
-        };
-        bundle.tell(Cause::Start, start);
-        bundle
+        }
     }
 
     pub(crate) fn order() -> Self {
@@ -113,6 +117,28 @@ impl Bundle {
         };
         bundle.tell(Cause::Signal, Input::Signal(signal));
         bundle
+    }
+
+    /// Is run by another saga, and prepared.
+    pub(crate) fn prepared() -> Self {
+        let mut bundle = Self::unstarted(ORDER);
+        let parent = Parent {
+            saga: SagaId(Uuid::from_u128(9)),
+            step: "order".parse().unwrap(),
+            depth: 1,
+        };
+        let order = ParentOrder::Reserve {
+            parent,
+            input: Arc::new(json!({ "id": "o-1", "items": [], "gift": false })),
+            refused: None,
+        };
+        bundle.tell(Cause::Parent, Input::Parent(order));
+        bundle.reply("order", Phase::Reserve, Outcome::Succeeded);
+        bundle
+    }
+
+    pub(crate) fn confirm(&mut self) {
+        self.tell(Cause::Parent, Input::Parent(ParentOrder::Confirm));
     }
 
     fn tell(&mut self, cause: Cause, input: Input) {

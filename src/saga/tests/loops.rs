@@ -189,3 +189,30 @@ fn nested_loops_speak_of_their_own_item_inside_and_of_all_outside() {
     assert_eq!(story.yes("b[1] action"), ["c action#1"]);
     assert_eq!(with(&story, "c"), json!({ "all": [[1, 2], []] }));
 }
+
+#[test]
+fn a_loop_that_cannot_be_computed_behind_the_pivot_is_skipped_by_hand() {
+    let steps = "
+  - step: hold
+    reserve: x.hold
+    confirm: x.keep
+    compensate: x.free
+    pivot: true
+  - step: tell
+    for_each: ${ input.missing }
+    at_most: 10
+    action: y.tell
+  - step: last
+    confirm: z.last
+";
+    let (mut story, _) = begin(steps, json!({ "id": "i" }));
+    story.yes("hold reserve");
+    assert!(story.yes("hold confirm").is_empty());
+    assert_eq!(story.saga.status(), Status::Suspended);
+    let step = story.saga.suspended.first().unwrap().clone();
+    assert!(step.name.starts_with('@'), "the loop has no name: {step}");
+    let skip = operator("a", OperatorKind::Skip { step });
+    assert_eq!(story.tell(skip).unwrap(), ["last confirm#1"]);
+    story.yes("last confirm");
+    assert_eq!(story.saga.status(), Status::Completed);
+}

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod children;
+mod forced;
 mod loops;
 mod operators;
 mod parents;

@@ -63,6 +63,14 @@ fn a_suspended_confirm_is_skipped_with_evidence() {
         "it is still being asked"
     );
     story.no("payment confirm");
+    story.tell(operator("p", OperatorKind::Pause)).unwrap();
+    let paused = story.tell(operator("q", early.clone()));
+    assert!(
+        matches!(paused, Err(Refusal::NotPossible(_))),
+        "a paused saga decides nothing: {paused:?}"
+    );
+    story.tell(operator("r", OperatorKind::Resume)).unwrap();
+    story.no("payment confirm");
     assert_eq!(
         story.tell(operator("b", early)).unwrap(),
         ["receipt confirm#1"]
@@ -132,4 +140,14 @@ fn a_lapsing_reservation_rolls_back_before_the_pivot_only() {
     story.yes("payment reserve");
     assert_eq!(story.saga.status(), Status::Confirming);
     assert!(story.saga.leases.is_empty());
+}
+
+#[test]
+fn an_ended_saga_is_not_called_paused() {
+    let mut story = Story::order(&[]);
+    story.tell(operator("a", OperatorKind::Pause)).unwrap();
+    assert_eq!(story.reason(), "paused by a person");
+    // As an older version left sagas that it let be skipped to their ends.
+    story.saga.pass = Pass::Completed;
+    assert_eq!(story.saga.status_reason(), None);
 }

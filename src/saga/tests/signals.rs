@@ -95,3 +95,18 @@ fn no_more_signals_are_kept_than_a_saga_may() {
     }
     assert_eq!(story.tell(signal("more", 1)), Err(Refusal::TooManySignals));
 }
+
+#[test]
+fn a_signal_that_a_wait_takes_at_once_needs_no_room() {
+    let mut story = begin();
+    story.yes("hold reserve");
+    for number in 0..SIGNALS_KEPT_MAX {
+        story.tell(signal(&number.to_string(), 1)).unwrap();
+    }
+    assert_eq!(story.tell(signal("more", 1)), Err(Refusal::TooManySignals));
+    story.tell(operator("a", OperatorKind::Pause)).unwrap();
+    let during = story.tell(signal("paused", 10));
+    assert_eq!(during, Err(Refusal::TooManySignals));
+    story.tell(operator("b", OperatorKind::Resume)).unwrap();
+    assert_eq!(story.tell(signal("fits", 10)).unwrap(), ["hold confirm#1"]);
+}

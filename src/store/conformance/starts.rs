@@ -79,6 +79,13 @@ pub async fn a_superseded_saga_gives_up_its_key(store: &dyn Complete) {
         let again = store.commit(batch(vec![new_saga(number, "a", 1)])).await;
         assert_eq!(again.unwrap().conflicts, [(saga(number), conflict)]);
     }
+    // One that ends in the batch that it begins in takes no key, so it needs none to be free.
+    let mut brief = new_saga(4, "a", 1);
+    brief.head.status = Status::Compensated;
+    brief.head.ended_at = Some(at(3));
+    brief.head.superseded = true;
+    store_all(store, vec![brief]).await;
+    assert_eq!(holder().await.unwrap().id, saga(2));
 }
 
 /// In the order of both; ended ones keep no version.

@@ -280,7 +280,8 @@ impl State {
         if stored.map_or(0, |record| record.head.revision) != write.expected {
             return Some(Conflict::Revision);
         }
-        let taken = stored.is_none() && self.keys.contains_key(&write.head.saga_key());
+        let needs_key = stored.is_none() && !write.head.superseded;
+        let taken = needs_key && self.keys.contains_key(&write.head.saga_key());
         taken.then_some(Conflict::KeyTaken)
     }
 
