@@ -278,6 +278,12 @@ impl<'a> Batch<'a> {
         self.changed.get(&id).map(|changed| &changed.open)
     }
 
+    /// Whether this batch starts the saga, so that it may yet turn out that there is none.
+    pub(super) fn is_provisional(&self, id: SagaId) -> bool {
+        let changed = self.changed.get(&id);
+        changed.is_some_and(|changed| changed.expected == 0)
+    }
+
     /// Turns a decision into a journal entry, outbox rows and the row's new values.
     fn record(&mut self, id: SagaId, decision: Decision, cause: Cause) -> Result<(), Rejection> {
         let (node, now) = (self.node, self.now);

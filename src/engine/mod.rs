@@ -62,6 +62,10 @@ use work::{Job, Origin, Work};
 pub use work::{OperateError, StartAnswer, StartError};
 use worker::{BATCH_MAX, Node};
 
+/// Commands that no queue took, waiting to be counted as failed; more of them wait in the outbox,
+/// for the next sweep.
+const UNROUTABLE_MAX: usize = 2_000;
+
 /// How a node behaves.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -153,7 +157,7 @@ impl Engine {
         bind_older_versions(&*broker, &catalogue).await?;
         let events = Mutex::new(Arc::new(EventRules::of(&catalogue)));
         let secret = Secret::new(store.secret(fresh_secret(&*environment)).await?);
-        let (returned, unroutable) = mpsc::channel(BATCH_MAX);
+        let (returned, unroutable) = mpsc::channel(UNROUTABLE_MAX);
         let relay = Relay::start(
             Arc::clone(&environment),
             Arc::clone(&broker),

@@ -74,7 +74,7 @@ struct Shared {
 
 impl Relay {
     /// Starts the publishers and the sweeper. Messages that no queue takes go to `unroutable`,
-    /// whose owner then has their outbox rows removed.
+    /// whose owner then has their outbox rows removed; while it is full they wait for a sweep.
     pub fn start(
         environment: Arc<dyn Environment>,
         broker: Arc<dyn Broker>,
@@ -207,8 +207,9 @@ impl Shared {
                     sent.extend(self.bury(row).await);
                 }
                 Published::Unroutable => match &self.unroutable {
-                    // Fails only while the owner stops: the row stays and is swept.
-                    Some(owner) => drop(owner.send(row).await),
+                    // Never waits: the owner waits for workers, and they for us. A row that it has
+                    // no room for, or that comes while it stops, stays and is swept.
+                    Some(owner) => drop(owner.try_send(row)),
                     None => {
                         tracing::warn!(to = %row.destination, "no queue takes this message; dropped");
                         sent.push(row.id);
@@ -313,3 +314,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Nothing panics while holding these locks, and the data stays whole if something did.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

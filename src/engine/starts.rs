@@ -15,7 +15,7 @@ use crate::error::{Code, code};
 use crate::id::SagaId;
 use crate::saga::journal::GENESIS;
 use crate::saga::{Input, Saga, Starter, Status};
-use crate::store::{DeadLetter, KeyMatch, SagaHead};
+use crate::store::{DeadLetter, KeyMatch, OutboxMessage, SagaHead};
 
 impl Batch<'_> {
     pub(super) fn decide_start(&mut self, work: Work, request: StartRequest, key_taken: bool) {
@@ -146,9 +146,19 @@ impl Batch<'_> {
         reason: Option<&str>,
         body: &serde_json::Value,
     ) {
+        let row = self.answer_row(starter, kind, reason, body);
+        self.outbox.push(row);
+    }
+
+    pub(super) fn answer_row(
+        &self,
+        starter: &Starter,
+        kind: &str,
+        reason: Option<&str>,
+        body: &serde_json::Value,
+    ) -> OutboxMessage {
         let id = self.node.environment.new_id();
         let (destination, message) = start_answer(starter, id, kind, reason, body, self.now);
-        self.outbox
-            .push(self.node.outbox_row(destination, message, self.now));
+        self.node.outbox_row(destination, message, self.now)
     }
 }

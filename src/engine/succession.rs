@@ -142,7 +142,9 @@ impl Batch<'_> {
                 "replaces": known.id,
                 "waiting": holdup(status),
             });
-            self.answer(starter, "restarting", None, &body);
+            // With the holder: if that conflicts, this is decided again, and the id is another.
+            let row = self.answer_row(starter, "restarting", None, &body);
+            self.add_message(known.id, row);
         }
         let answer = StartAnswer::Restarting {
             saga: successor,

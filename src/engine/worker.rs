@@ -69,8 +69,16 @@ impl Node {
         }
     }
 
-    /// Brings a batch to its end, however often the database or another node makes it start over.
-    async fn settle(&self, mut works: Vec<Work>) {
+    /// Brings a batch to its end; if the database refuses it for good, part by part.
+    async fn settle(&self, works: Vec<Work>) {
+        if let Err((works, error)) = self.persist(works).await {
+            self.isolate(works, &error).await;
+        }
+    }
+
+    /// Brings works to their end, however often the database or another node makes them start over.
+    /// Returns what the database refuses for good.
+    async fn persist(&self, mut works: Vec<Work>) -> Result<(), (Vec<Work>, StoreError)> {
         let mut pause = PAUSE.0;
         while !works.is_empty() {
             works = match self.attempt(works).await {
@@ -81,26 +89,24 @@ impl Node {
                 Err((works, error)) if error.class() == Class::Retry => {
                     if self.stop.is_requested() {
                         // Unacknowledged, so the broker gives them to another node.
-                        return;
+                        return Ok(());
                     }
                     tracing::warn!(%error, works = works.len(), "batch waits for the database");
                     self.environment.sleep(pause).await;
                     pause = (pause * 2).min(PAUSE.1);
                     works
                 }
-                Err((works, error)) => {
-                    self.isolate(works, &error).await;
-                    return;
-                }
+                Err(refused) => return Err(refused),
             };
         }
+        Ok(())
     }
 
     /// The database refuses this batch for good: find the work it is about, and set it aside.
     async fn isolate(&self, works: Vec<Work>, error: &StoreError) {
         tracing::error!(%error, works = works.len(), "the database refuses a batch; trying its parts");
         for work in works {
-            if let Err((works, error)) = self.attempt(vec![work]).await {
+            if let Err((works, error)) = self.persist(vec![work]).await {
                 for work in works {
                     self.set_aside(work, &error).await;
                 }
@@ -122,7 +128,7 @@ impl Node {
                     letter: Box::new(buried),
                     starter: None,
                 };
-                if let Err((works, error)) = self.attempt(vec![Work { job, origin }]).await {
+                if let Err((works, error)) = self.persist(vec![Work { job, origin }]).await {
                     tracing::error!(%error, "not even a dead letter can be stored");
                     works.iter().for_each(give_back);
                 }
@@ -412,3 +418,6 @@ fn give_back(work: &Work) {
         acks.requeue(&[*tag]);
     }
 }
+
+#[cfg(test)]
+mod tests;

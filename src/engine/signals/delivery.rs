@@ -37,7 +37,12 @@ impl Batch<'_> {
             }
             Err(Undelivered::Ignored) => {
                 crate::metric::event_ignored("no_saga");
-                (None, None)
+                (self.provisional(request), None)
+            }
+            // About a saga that may turn out not to be: nothing is final yet.
+            Err(Undelivered::Refused(_)) if self.provisional(request).is_some() => {
+                self.again.push(work);
+                return;
             }
             Err(Undelivered::Stale) => {
                 self.look_closer(work);
@@ -104,6 +109,16 @@ impl Batch<'_> {
                 }
             }
         }
+    }
+
+    /// The saga that this batch starts and takes a signal to be for. If its key turns out to be
+    /// another saga's, the signal is for that one.
+    fn provisional(&self, request: &SignalRequest) -> Option<SagaId> {
+        let Addressee::Key(key) = &request.to else {
+            return None;
+        };
+        let id = self.starting.get(key).copied();
+        id.filter(|id| self.is_provisional(*id))
     }
 
     /// An event as the signal that a `wait` of this saga is for. The rule counts only for sagas
