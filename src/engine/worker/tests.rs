@@ -304,8 +304,8 @@ async fn an_event_reaches_the_saga_of_an_older_version_though_it_also_starts_one
         let (again, _heard) = start(&node, json!({ "id": "k" }), None);
         let mut works = vec![again];
         for version in [1, 2] {
-            let definition = node.catalogue().version("job", version).unwrap();
-            works.push(event(definition, json!({ "id": "k", "by": "ann" })));
+            let definition = node.catalogue().version(&store, "job", version).await;
+            works.push(event(&definition.unwrap().unwrap(), json!({ "id": "k", "by": "ann" })));
         }
         node.node.settle(works).await;
         let loaded = store.load(&[LoadRequest { id, after: 0 }]).await.unwrap();
