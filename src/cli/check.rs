@@ -8,7 +8,7 @@ use serde_json::json;
 use super::definitions::{report, sources};
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::definition::{Definition, Problem, Problems, parse_all};
+use crate::definition::{Definition, Problem, Problems};
 
 /// What to check.
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             "there is no definition (*.yaml) to check",
         ));
     }
-    let result = parse_all(&sources);
+    let result = sources.check();
     if arguments.json {
         output::print_json(&as_json(sources.len(), &result))?;
     } else if arguments.format == Format::Json {

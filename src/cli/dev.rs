@@ -41,10 +41,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     });
     let definitions = match directory {
         Some(directory) => definitions::load(&directory)?,
-        None => {
-            let (file, source) = definitions::SHIPPED;
-            definitions::parse(&[(file.to_owned(), source.to_owned())])?
-        }
+        None => definitions::shipped()?,
     };
     let ephemeral = arguments.ephemeral.then(Ephemeral::new).transpose()?;
     let file = ephemeral

@@ -74,7 +74,7 @@ enum Command {
     Demo(demo::Arguments),
     /// Run a node: drive sagas, answer HTTP requests.
     Serve(serve::Arguments),
-    /// Run the shipped participants: inventory, orders, payments, mailer.
+    /// Run the shipped participants: inventory, orders, payments and four others.
     Participants(participants::Arguments),
     /// Check saga definitions and report everything that is wrong with them.
     Check(check::Arguments),

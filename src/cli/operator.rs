@@ -7,6 +7,7 @@ use serde_json::json;
 use super::client::{NodeUrl, segment};
 use super::exit::{Exit, Failure};
 use super::output;
+use crate::id::SagaId;
 
 /// Which saga, who, why.
 #[derive(Debug, Args)]
@@ -60,8 +61,14 @@ pub(super) fn run(action: &str, arguments: &Arguments) -> Result<Exit, Failure> 
 }
 
 fn send(action: &str, arguments: &Arguments, step: Option<&str>) -> Result<Exit, Failure> {
+    let id = &arguments.id;
+    if id.parse::<SagaId>().is_err() {
+        return Err(Failure::problems(format!(
+            "`{id}` is not a saga's id (a UUID); to find it: backstitch show NAME KEY"
+        )));
+    }
     let client = arguments.node.client()?;
-    let path = format!("/sagas/{}/{action}", segment(&arguments.id));
+    let path = format!("/sagas/{}/{action}", segment(id));
     let mut body = json!({ "by": arguments.by, "why": arguments.why });
     if let Some(step) = step {
         body["step"] = json!(step);

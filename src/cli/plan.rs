@@ -10,7 +10,7 @@ use super::backends::DatabaseArguments;
 use super::definitions::{report, sources};
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::definition::{Definition, Problem, Problems, parse, parse_all};
+use crate::definition::Problem;
 use crate::engine::plan::{Pinned, Plan};
 
 /// What to compare with which database.
@@ -31,7 +31,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     if sources.is_empty() {
         return Err(Failure::problems("there is no definition (*.yaml) to plan"));
     }
-    let (definitions, refused) = read(&sources);
+    let (definitions, refused) = match sources.check() {
+        Ok(definitions) => (definitions, Vec::new()),
+        Err(refused) => (sources.sound(), refused),
+    };
     let store = arguments.database.database()?.open_existing().await?;
     let sagas = store.sagas();
     let stored = sagas.definitions().await.map_err(Failure::new)?;
@@ -60,18 +63,6 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         eprintln!("{verdict}");
     }
     Ok(if accepted { Exit::Done } else { Exit::Problems })
-}
-
-/// The sound definitions, and the problems of the others.
-fn read(sources: &[(String, String)]) -> (Vec<Definition>, Vec<Problems>) {
-    match parse_all(sources) {
-        Ok(definitions) => (definitions, Vec::new()),
-        Err(refused) => {
-            let sound = sources.iter();
-            let sound = sound.filter_map(|(file, source)| parse(source, file).ok());
-            (sound.collect(), refused)
-        }
-    }
 }
 
 // Writing to a `String` can't fail, so results are dropped here.

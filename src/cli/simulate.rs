@@ -1,5 +1,6 @@
 //! `backstitch simulate`: see a definition run, and search for runs that go wrong.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::definitions::{parse, sources};
+use super::definitions::sources;
 use super::exit::{Exit, Failure};
 use super::output;
 use crate::definition::{Definition, NodeKind};
@@ -29,7 +30,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     saga: Option<String>,
     /// Its input: JSON, or @FILE. Without it one is made up from the definition.
-    #[arg(long, value_name = "JSON|@FILE", conflicts_with = "script")]
+    #[arg(long, value_name = "JSON|@FILE")]
     input: Option<String>,
     /// What participants answer and what comes from outside: see docs/simulate.md.
     #[arg(long, value_name = "FILE")]
@@ -56,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             "there is no definition (*.yaml) to simulate",
         ));
     }
-    let definitions: Vec<Arc<Definition>> = parse(&sources)?.into_iter().map(Arc::new).collect();
+    let definitions: Vec<Arc<Definition>> = sources.parse()?.into_iter().map(Arc::new).collect();
     let plan = Plan::new(arguments, definitions)?;
     match arguments.seeds {
         Some(seeds) => plan.search(seeds, arguments),
@@ -82,9 +83,13 @@ struct Run {
 impl Plan {
     fn new(arguments: &Arguments, definitions: Vec<Arc<Definition>>) -> Result<Self, Failure> {
         let script = arguments.script.as_deref().map(read_script).transpose()?;
+        let starts_itself = match &script {
+            Some((file, source)) => parsed(file, source)?.starts_sagas(),
+            None => false,
+        };
         let input = arguments.input.as_deref().map(read_input).transpose()?;
         let starts = match &arguments.saga {
-            _ if script.is_some() => Vec::new(),
+            _ if starts_itself => Vec::new(),
             Some(name) if definitions.iter().any(|it| it.name == *name) => vec![name.clone()],
             Some(name) => {
                 let why = format!("no definition is called `{name}`");
@@ -92,9 +97,16 @@ impl Plan {
             }
             None => not_run_by_others(&definitions),
         };
-        if input.is_some() && starts.len() != 1 {
-            let why = "there are several sagas to start; say with --saga whose input it is";
-            return Err(Failure::problems(why));
+        if let Some(input) = &input {
+            let [name] = &starts[..] else {
+                let why = if starts_itself {
+                    "the script starts sagas itself; give the input there"
+                } else {
+                    "there are several sagas to start; say with --saga whose input it is"
+                };
+                return Err(Failure::problems(why));
+            };
+            check_input(&definitions, name, input)?;
         }
         let starts = starts.into_iter().map(|name| (name, input.clone()));
         let mut plan = Self {
@@ -112,40 +124,29 @@ impl Plan {
     /// The stage for one seed, and the inputs that were made up for it.
     fn stage(&self, seed: u64) -> Result<(Stage, Vec<(String, Value)>), Failure> {
         let mut stage = Stage::sharing(self.definitions.clone()).seed(seed);
-        let Some((file, source)) = &self.script else {
-            let mut made_up = Vec::new();
-            for (name, given) in &self.starts {
-                let input = match given {
-                    Some(input) => input.clone(),
-                    None => self.make_up(name, seed)?,
-                };
-                if given.is_none() {
-                    made_up.push((name.clone(), input.clone()));
-                }
-                stage = stage.start(name, input);
+        let mut made_up = Vec::new();
+        for (name, given) in &self.starts {
+            let input = match given {
+                Some(input) => input.clone(),
+                None => self.make_up(name, seed)?,
+            };
+            if given.is_none() {
+                made_up.push((name.clone(), input.clone()));
             }
+            stage = stage.start(name, input);
+        }
+        let Some((file, source)) = &self.script else {
             return Ok((stage.improvise(), made_up));
         };
-        let report = |wrong: &[String]| {
-            eprintln!("{}", wrong.join("\n"));
-            Failure::problems(format!("{} problems in {file}", wrong.len()))
-        };
-        let script = Script::parse(source).map_err(|wrong| report(&[format!("{file}:{wrong}")]))?;
-        let directed = script.direct(stage).map_err(|wrong| {
+        let directed = parsed(file, source)?.direct(stage).map_err(|wrong| {
             let wrong: Vec<String> = wrong.iter().map(|it| format!("{file}:{it}")).collect();
-            report(&wrong)
+            refused(file, &wrong)
         })?;
-        Ok((directed, Vec::new()))
+        Ok((directed, made_up))
     }
 
     fn make_up(&self, name: &str, seed: u64) -> Result<Value, Failure> {
-        let named = self.definitions.iter().filter(|it| it.name == name);
-        let newest = named.max_by_key(|it| it.version);
-        let Some(definition) = newest else {
-            return Err(Failure::problems(format!(
-                "no definition is called `{name}`"
-            )));
-        };
+        let definition = newest(&self.definitions, name)?;
         let mut random = fastrand::Rng::with_seed(seed);
         invent::input(definition, &mut random)
             .map_err(|why| Failure::problems(format!("{name}: {why}")))
@@ -180,7 +181,9 @@ impl Plan {
     /// Many runs, of which the first bad one is shown.
     fn search(&self, seeds: u64, arguments: &Arguments) -> Result<Exit, Failure> {
         let first = self.seed;
-        let (mut completed, mut compensated, mut crashes) = (0_u64, 0_u64, 0_u64);
+        let names = self.definitions.iter().map(|it| (it.name.as_str(), (0, 0)));
+        let mut ends: BTreeMap<&str, (u64, u64)> = names.collect();
+        let mut crashes = 0_u64;
         for seed in first..first.saturating_add(seeds) {
             let run = self.run(seed, true)?;
             let wrong = complaints(&run.play);
@@ -198,16 +201,26 @@ impl Plan {
             }
             crashes += run.play.crashes;
             for saga in &run.play.sagas {
-                match saga.status {
-                    crate::saga::Status::Completed => completed += 1,
-                    _ => compensated += 1,
+                if let Some((completed, compensated)) = ends.get_mut(saga.name.as_str()) {
+                    match saga.status {
+                        crate::saga::Status::Completed => *completed += 1,
+                        _ => *compensated += 1,
+                    }
                 }
             }
+        }
+        let (completed, compensated) = ends
+            .values()
+            .fold((0, 0), |sum, seen| (sum.0 + seen.0, sum.1 + seen.1));
+        let unseen = unseen(&ends);
+        for remark in &unseen {
+            eprintln!("warning: {remark}, in {seeds} seeds; what was found says nothing of that");
         }
         if arguments.json {
             output::print_json(&json!({
                 "ok": true, "first_seed": first, "seeds": seeds,
                 "completed": completed, "compensated": compensated, "crashes": crashes,
+                "warnings": unseen,
             }))?;
         } else {
             output::print(&format!(
@@ -216,6 +229,45 @@ impl Plan {
         }
         Ok(Exit::Done)
     }
+}
+
+fn newest<'d>(definitions: &'d [Arc<Definition>], name: &str) -> Result<&'d Definition, Failure> {
+    let named = definitions.iter().filter(|it| it.name == name);
+    let newest = named.max_by_key(|it| it.version).map(|it| &**it);
+    newest.ok_or_else(|| Failure::problems(format!("no definition is called `{name}`")))
+}
+
+/// Refuses an input that no saga could be started with.
+fn check_input(definitions: &[Arc<Definition>], name: &str, input: &Value) -> Result<(), Failure> {
+    let definition = newest(definitions, name)?;
+    definition.check_input(input).map_err(|wrong| {
+        let wrong = wrong.join("\n  ");
+        Failure::problems(format!("the input does not fit `{name}`\n  {wrong}"))
+    })?;
+    let key = definition.key_of(input);
+    key.map(drop)
+        .map_err(|error| Failure::problems(format!("the input does not fit `{name}`: {error}")))
+}
+
+fn parsed(file: &str, source: &str) -> Result<Script, Failure> {
+    Script::parse(source).map_err(|wrong| refused(file, &[format!("{file}:{wrong}")]))
+}
+
+fn refused(file: &str, wrong: &[String]) -> Failure {
+    eprintln!("{}", wrong.join("\n"));
+    Failure::problems(format!("{} problems in {file}", wrong.len()))
+}
+
+/// Says of which definitions a search has not seen the one end or the other: what it proves is
+/// about the runs that there were.
+fn unseen(ends: &BTreeMap<&str, (u64, u64)>) -> Vec<String> {
+    let remarks = ends.iter().map(|(name, seen)| match seen {
+        (0, 0) => Some(format!("no `{name}` was ever started")),
+        (0, _) => Some(format!("no `{name}` ever completed")),
+        (_, 0) => Some(format!("no `{name}` was ever compensated")),
+        _ => None,
+    });
+    remarks.flatten().collect()
 }
 
 fn verdict(is_sound: bool) -> Result<Exit, Failure> {
@@ -351,4 +403,20 @@ fn as_json(run: &Run, wrong: &[String]) -> Value {
         "ok": wrong.is_empty(), "seed": play.seed, "made_up": made_up, "sagas": sagas,
         "refused": play.refused, "dead_letters": letters, "crashes": play.crashes, "wrong": wrong,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_that_were_never_seen_are_remarked() {
+        let ends = BTreeMap::from([("a", (0, 3)), ("b", (2, 0)), ("c", (1, 1)), ("d", (0, 0))]);
+        let expected = [
+            "no `a` ever completed",
+            "no `b` was ever compensated",
+            "no `d` was ever started",
+        ];
+        assert_eq!(unseen(&ends), expected);
+    }
 }

@@ -50,9 +50,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if answer.status == 200 {
         eprintln!("this saga was started before with the same key and input; nothing new happens");
     }
-    let restarts = answer.status == 202;
-    if restarts {
-        let before = answer.text("replaces").unwrap_or_default();
+    // One that restarts has no saga of its own before the one it replaces has ended.
+    let before = match answer.status {
+        202 => answer.text("replaces"),
+        _ => None,
+    };
+    if let Some(before) = before {
         let waiting = answer.text("waiting").unwrap_or_default();
         eprintln!("restarting: it replaces saga {before}; {waiting}");
     }
@@ -64,15 +67,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if !arguments.wait {
         return Ok(Exit::Done);
     }
-    let (exit, answer) = wait(&client, id, arguments.timeout, restarts)?;
+    let waited = crate::view::spoken(arguments.timeout);
+    match wait(&client, id, before, arguments.timeout)? {
+        Waited::Ended(exit, saga) => show(arguments, &saga, exit),
+        Waited::TimedOut(saga) => {
+            eprintln!("not ended within {waited}; it goes on: backstitch show {id}");
+            show(arguments, &saga, Exit::TimedOut)
+        }
+        Waited::Pending { before, waiting } => {
+            eprintln!(
+                "not started within {waited}: it waits for saga {before}; {waiting}: backstitch show {before}"
+            );
+            show(arguments, &answer, Exit::TimedOut)
+        }
+    }
+}
+
+fn show(arguments: &Arguments, answer: &Answer, exit: Exit) -> Result<Exit, Failure> {
     if arguments.json {
         output::print_json(&answer.body)?;
     } else {
-        output::print(&outcome(&answer))?;
-    }
-    if exit == Exit::TimedOut {
-        let waited = crate::view::spoken(arguments.timeout);
-        eprintln!("not ended within {waited}; it goes on: backstitch show {id}");
+        output::print(&outcome(answer))?;
     }
     Ok(exit)
 }
@@ -92,32 +107,71 @@ pub(super) fn refused(answer: &Answer) -> Failure {
     Failure::new(message)
 }
 
+/// What waiting came to.
+enum Waited {
+    /// The saga has ended, or waits for a person.
+    Ended(Exit, Answer),
+    /// It goes on.
+    TimedOut(Answer),
+    /// It has not begun: the saga before it still holds the key.
+    Pending { before: String, waiting: String },
+}
+
 /// Looks until the saga has ended or waits for a person; then reads all of it. One that restarts
-/// is not there until the saga before it has ended.
+/// is not there until the saga `before` it has ended, and never if another start takes its place.
 fn wait(
     client: &Client,
     id: &str,
+    before: Option<&str>,
     timeout: Duration,
-    restarts: bool,
-) -> Result<(Exit, Answer), Failure> {
+) -> Result<Waited, Failure> {
     let until = Instant::now() + timeout;
     let mut pause = LOOK_EVERY.0;
     loop {
         let head = client.get(&format!("/sagas/{id}?only=head"))?;
-        if head.status == 200 {
-            let status = head.text("status").and_then(|status| status.parse().ok());
-            if let Some(exit) = status.and_then(ended) {
-                return Ok((exit, client.get(&format!("/sagas/{id}"))?));
+        let mut pending = None;
+        match (head.status, before) {
+            (200, _) => {
+                let status = head.text("status").and_then(|status| status.parse().ok());
+                if let Some(exit) = status.and_then(ended) {
+                    return Ok(Waited::Ended(exit, client.get(&format!("/sagas/{id}"))?));
+                }
             }
-        } else if head.status != 503 && !(restarts && head.status == 404) {
-            return Err(Failure::new(head.refusal()));
+            (404, Some(before)) => {
+                let waiting = pending_for(&client.get(&format!("/sagas/{before}"))?, id)?;
+                pending = Some((before.to_owned(), waiting));
+            }
+            (503, _) => {}
+            _ => return Err(Failure::new(head.refusal())),
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok((Exit::TimedOut, head));
+            return Ok(match pending {
+                Some((before, waiting)) => Waited::Pending { before, waiting },
+                None => Waited::TimedOut(head),
+            });
         }
         std::thread::sleep(pause.min(left));
         pause = (pause * 2).min(LOOK_EVERY.1);
+    }
+}
+
+/// What the saga `id` waits for, as the one before it tells; an error if it will never come.
+pub(super) fn pending_for(before: &Answer, id: &str) -> Result<String, Failure> {
+    if before.status == 503 {
+        return Ok(before.refusal());
+    }
+    let next = before.body.get("replaced_by");
+    let text = |field: &str| next?.get(field)?.as_str();
+    match (before.status, text("saga_id")) {
+        (200, Some(next)) if next == id => Ok(text("waiting").unwrap_or_default().to_owned()),
+        (200, Some(next)) => Err(Failure::new(format!(
+            "saga {id} will not come: before it could begin, another start with its key took its place, as saga {next}: backstitch show {next}"
+        ))),
+        (200, None) => Err(Failure::new(format!(
+            "saga {id} will not come: the saga before it is not waited for any more"
+        ))),
+        _ => Err(Failure::new(before.refusal())),
     }
 }
 
@@ -152,20 +206,20 @@ pub(super) fn json_argument(what: &str, text: &str) -> Result<Value, Failure> {
             std::io::stdin()
                 .take(BODY_BYTES_MAX as u64 + 1)
                 .read_to_string(&mut text)
-                .map_err(|error| Failure::new(format!("can't read {what}: {error}")))?;
+                .map_err(|error| Failure::problems(format!("can't read {what}: {error}")))?;
             text
         }
         (_, Some(file)) => std::fs::read_to_string(file)
-            .map_err(|error| Failure::new(format!("can't read {file}: {error}")))?,
+            .map_err(|error| Failure::problems(format!("can't read {file}: {error}")))?,
         _ => text.to_owned(),
     };
     if read.len() > BODY_BYTES_MAX {
-        return Err(Failure::new(format!(
+        return Err(Failure::problems(format!(
             "{what} is larger than {BODY_BYTES_MAX} bytes; keep large things elsewhere and send a reference"
         )));
     }
     serde_json::from_str(&read)
-        .map_err(|error| Failure::new(format!("{what} is not JSON: {error}")))
+        .map_err(|error| Failure::problems(format!("{what} is not JSON: {error}")))
 }
 
 /// A duration such as `30s`, `1m 30s`, `500ms`.

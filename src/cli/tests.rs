@@ -298,15 +298,116 @@ fn definitions_are_found_in_directories_in_order() {
         std::fs::write(directory.path().join(name), "x").unwrap();
     }
     let found = definitions::sources(&[directory.path().to_owned()]).unwrap();
-    let name = |path: &String| {
-        let name = Path::new(path).file_name().unwrap();
-        name.to_str().unwrap().to_owned()
-    };
-    let names: Vec<_> = found.iter().map(|(path, _)| name(path)).collect();
+    assert_eq!(found.len(), 2);
+    let refused = found.check().unwrap_err();
+    let names: Vec<_> = refused.iter().map(|it| file_name(&it.0[0].file)).collect();
     assert_eq!(names, ["a.yaml", "b.yml"]);
     let empty = directory.path().join("none");
     let error = definitions::load(&empty).unwrap_err();
     assert_eq!(error.exit, Exit::Problems);
+}
+
+fn file_name(path: &str) -> &str {
+    Path::new(path).file_name().unwrap().to_str().unwrap()
+}
+
+#[test]
+fn what_can_not_be_read_is_a_problem_of_its_file_among_all_others() {
+    let sound = "saga: good\nversion: 1\nkey: ${ input.id }\nsteps: [ { saga: a, run: other } ]\n";
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(directory.path().join(name), bytes).unwrap();
+    };
+    write("broken.yaml", b"saga: [");
+    write("good.yaml", sound.as_bytes());
+    write(
+        "large.yaml",
+        &vec![b'#'; crate::definition::SOURCE_BYTES_MAX + 1],
+    );
+    write("latin.yaml", b"saga: s\ndescription: \"f\xfcr\"\n");
+    std::os::unix::fs::symlink("nowhere", directory.path().join("lost.yaml")).unwrap();
+    let found = definitions::sources(&[directory.path().to_owned()]).unwrap();
+    assert_eq!(found.len(), 5);
+    let refused = found.check().unwrap_err();
+    let mut places: Vec<String> = refused
+        .iter()
+        .flat_map(|it| &it.0)
+        .map(|it| {
+            format!(
+                "{}:{}:{} {}",
+                file_name(&it.file),
+                it.line,
+                it.column,
+                it.code
+            )
+        })
+        .collect();
+    places.sort();
+    // The saga that `good.yaml` runs may be in any of them, so it is not said to be missing.
+    let expected = [
+        "broken.yaml:1:7 syntax",
+        "large.yaml:1:1 too-large",
+        "latin.yaml:2:16 unreadable",
+        "lost.yaml:1:1 unreadable",
+    ];
+    assert_eq!(places, expected);
+    assert_eq!(found.sound()[0].name, "good");
+    assert_eq!(
+        definitions::load(directory.path()).unwrap_err().exit,
+        Exit::Problems
+    );
+}
+
+#[test]
+fn wrong_usage_is_found_before_a_node_is_asked() {
+    for line in [
+        "cancel nope --by a --why b",
+        "skip nope --step s --by a --why b",
+        "signal order o-1 paid --body {x",
+        "start order --input {x",
+        "start order --input @/nowhere/at-all",
+        "simulate sagas/place-order.yaml --input {}",
+    ] {
+        let cli = parsed(&line.split(' ').collect::<Vec<_>>()).unwrap();
+        let exit = run(cli).map_err(|failure| failure.exit);
+        assert_eq!(exit.err(), Some(Exit::Problems), "{line}");
+    }
+}
+
+#[test]
+fn a_restart_waits_for_the_saga_before_it_or_is_told_that_another_took_its_place() {
+    let before = |next: &str| client::Answer {
+        status: 200,
+        body: json!({ "replaced_by": { "saga_id": next, "waiting": "it is rolled back first" } }),
+    };
+    let waiting = start::pending_for(&before("n-1"), "n-1").unwrap();
+    assert_eq!(waiting, "it is rolled back first");
+    let failure = start::pending_for(&before("n-2"), "n-1").unwrap_err();
+    assert_eq!(failure.exit, Exit::Failed);
+    assert!(
+        failure.message.contains("as saga n-2"),
+        "{}",
+        failure.message
+    );
+}
+
+#[test]
+fn a_script_of_answers_alone_is_about_the_saga_that_is_simulated() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("script.yaml");
+    std::fs::write(
+        &script,
+        "answers: [ { to: mailer.send-receipt, after: 1s } ]\n",
+    )
+    .unwrap();
+    let line = [
+        "simulate",
+        "sagas/place-order.yaml",
+        "--script",
+        script.to_str().unwrap(),
+    ];
+    let exit = run(parsed(&line).unwrap()).map_err(|failure| failure.message);
+    assert_eq!(exit, Ok(Exit::Done));
 }
 
 #[test]

@@ -30,13 +30,13 @@ const STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// Parses and checks a definition; `file` is named in the problems.
 pub fn parse(source: &str, file: &str) -> Result<Definition, Problems> {
-    parse_file(source, file, Strictness::Sound).map(|parsed| parsed.definition)
+    parse_file(source, file, Strictness::Sound).sound()
 }
 
 /// Parses a definition that was accepted before and that running sagas keep. It must still be one
 /// that can be read; what has been found unsound about it since is theirs to live with.
 pub fn parse_stored(source: &str, file: &str) -> Result<Definition, Problems> {
-    parse_file(source, file, Strictness::Readable).map(|parsed| parsed.definition)
+    parse_file(source, file, Strictness::Readable).sound()
 }
 
 /// How much is asked of a definition.
@@ -55,25 +55,22 @@ where
     F: AsRef<str>,
     S: AsRef<str>,
 {
-    let parsed: Vec<Result<Parsed, Problems>> = files
+    let parsed: Vec<Parsed> = files
         .iter()
         .map(|(file, source)| parse_file(source.as_ref(), file.as_ref(), Strictness::Sound))
         .collect();
-    let callers: Vec<Caller<'_>> = parsed.iter().flatten().map(Parsed::as_caller).collect();
-    // A file that can't be read may be the one that defines what others run.
+    let callers: Vec<Caller<'_>> = parsed.iter().filter_map(Parsed::as_caller).collect();
+    // A file that can't be understood may be the one that defines what others run.
     let all_were_read = callers.len() == files.len();
     let mut first_file: BTreeMap<(&str, u32), &str> = BTreeMap::new();
     let mut refused = Vec::new();
     for ((file, source), parsed) in files.iter().zip(&parsed) {
         let file = file.as_ref();
-        let one = match parsed {
-            Ok(one) => one,
-            Err(problems) => {
-                refused.push(problems.clone());
-                continue;
-            }
+        let (Some(one), Some(caller)) = (&parsed.readable, parsed.as_caller()) else {
+            refused.push(parsed.problems.clone());
+            continue;
         };
-        let mut findings = Findings::new(file, source.as_ref());
+        let mut findings = Findings::after(file, source.as_ref(), parsed.problems.clone());
         let (name, version) = (one.definition.name.as_str(), one.definition.version);
         if let Some(other) = first_file.get(&(name, version)) {
             let message = format!(
@@ -84,7 +81,7 @@ where
             first_file.insert((name, version), file);
         }
         if all_were_read {
-            sub_sagas::check(&one.as_caller(), &callers, &mut findings);
+            sub_sagas::check(&caller, &callers, &mut findings);
         }
         if !findings.is_empty() {
             refused.push(findings.finish());
@@ -94,12 +91,44 @@ where
         return Err(refused);
     }
     drop(callers);
-    let definitions = parsed.into_iter().flatten();
-    Ok(definitions.map(|parsed| parsed.definition).collect())
+    let definitions = parsed.into_iter().filter_map(|parsed| parsed.readable);
+    Ok(definitions.map(|readable| readable.definition).collect())
+}
+
+/// What became of a file.
+struct Parsed {
+    /// All that is wrong with it.
+    problems: Problems,
+    /// The definition, unless what is wrong leaves it open what was meant.
+    readable: Option<Readable>,
+}
+
+impl Parsed {
+    fn refused(problems: Problems) -> Self {
+        Self {
+            problems,
+            readable: None,
+        }
+    }
+
+    /// The definition, if nothing at all is wrong.
+    fn sound(self) -> Result<Definition, Problems> {
+        match self.readable {
+            Some(readable) if self.problems.0.is_empty() => Ok(readable.definition),
+            _ => Err(self.problems),
+        }
+    }
+
+    fn as_caller(&self) -> Option<Caller<'_>> {
+        self.readable.as_ref().map(|readable| Caller {
+            definition: &readable.definition,
+            runs: &readable.runs,
+        })
+    }
 }
 
 /// A definition, and what other files make of it.
-struct Parsed {
+struct Readable {
     definition: Definition,
     /// Where the saga's name stands.
     at: Position,
@@ -107,21 +136,12 @@ struct Parsed {
     runs: Vec<(String, Position)>,
 }
 
-impl Parsed {
-    fn as_caller(&self) -> Caller<'_> {
-        Caller {
-            definition: &self.definition,
-            runs: &self.runs,
-        }
-    }
-}
-
 /// Runs [`read`] on a large stack, and turns its failure into a problem.
-fn parse_file(source: &str, file: &str, strictness: Strictness) -> Result<Parsed, Problems> {
+fn parse_file(source: &str, file: &str, strictness: Strictness) -> Parsed {
     let failed = |why: &str| {
         let mut findings = Findings::new(file, source);
         findings.add(Position::START, Rule::Internal, why);
-        Err(findings.finish())
+        Parsed::refused(findings.finish())
     };
     thread::scope(|scope| {
         let reader = thread::Builder::new()
@@ -129,7 +149,7 @@ fn parse_file(source: &str, file: &str, strictness: Strictness) -> Result<Parsed
             .stack_size(STACK_BYTES)
             .spawn_scoped(scope, || read(source, file, strictness));
         match reader.map(thread::ScopedJoinHandle::join) {
-            Ok(Ok(result)) => result,
+            Ok(Ok(parsed)) => parsed,
             Ok(Err(_)) => {
                 failed("reading this file failed; this is a bug in Backstitch, report it")
             }
@@ -141,13 +161,13 @@ fn parse_file(source: &str, file: &str, strictness: Strictness) -> Result<Parsed
 }
 
 /// The whole way: text, tree, blocks, soundness.
-fn read(source: &str, file: &str, strictness: Strictness) -> Result<Parsed, Problems> {
+fn read(source: &str, file: &str, strictness: Strictness) -> Parsed {
     let mut findings = Findings::new(file, source);
     let Some(yaml) = yaml::read(source, &mut findings) else {
-        return Err(findings.finish());
+        return Parsed::refused(findings.finish());
     };
     let Some(fields) = Fields::of(&yaml, "a definition", DEFINITION, &mut findings) else {
-        return Err(findings.finish());
+        return Parsed::refused(findings.finish());
     };
     let mut draft = Draft::new(findings);
     let header = draft.header(&fields);
@@ -160,8 +180,10 @@ fn read(source: &str, file: &str, strictness: Strictness) -> Result<Parsed, Prob
         Strictness::Sound => draft.check_soundness(),
         Strictness::Readable => draft.findings.forgive(),
     }
-    if !draft.findings.is_empty() {
-        return Err(draft.findings.finish());
+    let readable = !draft.findings.obscure();
+    let problems = draft.findings.finish();
+    if !readable {
+        return Parsed::refused(problems);
     }
     let definition = Definition {
         name: draft.saga_name,
@@ -177,11 +199,14 @@ fn read(source: &str, file: &str, strictness: Strictness) -> Result<Parsed, Prob
         output,
         steps: draft.steps,
     };
-    Ok(Parsed {
-        definition,
-        at: header.at,
-        runs: draft.runs,
-    })
+    Parsed {
+        problems,
+        readable: Some(Readable {
+            definition,
+            at: header.at,
+            runs: draft.runs,
+        }),
+    }
 }
 
 /// What stands above the blocks.

@@ -77,6 +77,8 @@ macro_rules! rules {
 }
 
 rules! {
+    /// The file is not there, or may not be read, or is not text.
+    Unreadable = "unreadable", "make it a file that can be read, or remove it";
     /// The file is not YAML that we read.
     Syntax = "syntax", "correct the YAML here";
     /// The file or something in it is larger or deeper than allowed.
@@ -202,6 +204,32 @@ impl fmt::Display for Problems {
     }
 }
 
+impl Problems {
+    /// The one problem of a file that could not even be read.
+    pub fn of_file(file: &str, rule: Rule, message: &str) -> Self {
+        let mut findings = Findings::new(file, "");
+        findings.add(Position::START, rule, message);
+        findings.finish()
+    }
+
+    /// The one problem of a file that is text only in its first `valid` bytes.
+    pub fn not_text(file: &str, bytes: &[u8], valid: usize) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let before = text.get(..valid).unwrap_or_default();
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let at = Position {
+            line: before.matches('\n').count() + 1,
+            column: line.chars().count() + 1,
+            chars: 0,
+        };
+        let byte = bytes.get(valid).copied().unwrap_or_default();
+        let message = format!("the byte 0x{byte:02x} is not text in UTF-8; save the file as UTF-8");
+        let mut findings = Findings::new(file, &text);
+        findings.add(at, Rule::Unreadable, message);
+        findings.finish()
+    }
+}
+
 /// A place in a file; line and column from 1, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::definition) struct Position {
@@ -235,6 +263,14 @@ impl<'a> Findings<'a> {
             lines: source.lines().collect(),
             problems: Vec::new(),
             left_out: 0,
+        }
+    }
+
+    /// With what was found in the same file before.
+    pub fn after(file: &'a str, source: &'a str, before: Problems) -> Self {
+        Self {
+            problems: before.0,
+            ..Self::new(file, source)
         }
     }
 
@@ -274,6 +310,11 @@ impl<'a> Findings<'a> {
     /// Forgets what is a judgement about a definition that was read all the same.
     pub fn forgive(&mut self) {
         self.problems.retain(|problem| !problem.code.is_judgement());
+    }
+
+    /// Whether something is wrong that leaves it open what the file means.
+    pub fn obscure(&self) -> bool {
+        self.left_out > 0 || self.problems.iter().any(|one| !one.code.is_judgement())
     }
 
     /// How many problems there are so far.

@@ -154,15 +154,11 @@ impl World {
 
     /// Starts the node and the participants.
     pub(super) async fn start(&self, plan: &Arc<FaultPlan>) -> Result<Shop, Failure> {
-        let (file, source) = definitions::SHIPPED;
         let engine = Engine::start(EngineParts {
             environment: Arc::new(TokioEnvironment),
             store: self.sagas(),
             broker: self.broker(),
-            definitions: definitions::parse(&[(file.to_owned(), source.to_owned())])?
-                .into_iter()
-                .map(Arc::new)
-                .collect(),
+            definitions: definitions::shipped()?.into_iter().map(Arc::new).collect(),
             options: EngineOptions {
                 workers: if self.server.is_some() {
                     EngineOptions::default().workers

@@ -105,6 +105,15 @@ fn sagas_that_run_sagas_are_there_and_go_in_no_circle() {
         told(&[runs("a", "leav"), leaf.clone()]),
         ["a.yaml:5:21 unknown-saga: no file defines a saga `leav`"]
     );
+    let behind =
+        "  - { step: a, action: p.f, read_only: true, pivot: true }\n  - { saga: s, run: leav }";
+    assert_eq!(
+        told(&[saga("a", behind), leaf.clone()]),
+        [
+            "a.yaml:6:5 after-pivot: another saga may fail, and behind the pivot (line 5) there is no way back",
+            "a.yaml:6:21 unknown-saga: no file defines a saga `leav`"
+        ]
+    );
     assert_eq!(
         told(&[runs("a", "a")]),
         ["a.yaml:5:21 recursive-saga: `a` would run itself, for ever"]

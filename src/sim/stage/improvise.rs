@@ -3,14 +3,15 @@
 //! They keep the one promise that a participant makes: `confirm` and `compensate` succeed in the
 //! end, and before a person would be asked.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::super::scheduler::Scheduler;
 use super::answer::{Call, Does, Response, echoes, fails, rejects, silent};
-use super::outside::{Cue, Entrance};
+use super::outside::{Cue, Entrance, lock};
 use super::{DAY, invent};
 use crate::definition::{Definition, Delay, NodeKind, Step, Wait};
 use crate::id::Phase;
@@ -56,7 +57,7 @@ impl Improviser {
     pub(super) fn embellish(&self, body: &mut Value, definition: &Definition, step: &str) {
         let root = format!("steps.{step}");
         self.scheduler
-            .random(|random| invent::fill_in(body, &root, &definition.source, random));
+            .random(|random| invent::fill_in(body, &root, definition, random));
     }
 
     fn trouble(&self, call: &Call<'_>, step: Option<&Step>, is_final: bool) -> Response {
@@ -76,41 +77,72 @@ impl Improviser {
     }
 }
 
-/// Signals that may come for the sagas that will be started: most of them in time, some late.
-pub(super) fn signals(
-    scheduler: &Scheduler,
-    definitions: &[Arc<Definition>],
-    starts: &[Entrance],
-) -> Vec<Entrance> {
-    let mut signals = Vec::new();
-    for Entrance { at, cue } in starts {
-        let Cue::Start { saga, input } = cue else {
-            continue;
-        };
-        let newest = definitions.iter().filter(|it| it.name == *saga);
-        let Some(definition) = newest.max_by_key(|it| it.version) else {
-            continue;
-        };
-        let Ok(key) = definition.key_of(input) else {
-            continue;
+/// Sends signals to sagas of their own accord.
+pub(super) struct Usher {
+    scheduler: Scheduler,
+    definitions: Vec<Arc<Definition>>,
+    /// Name and key of the sagas that were seen to.
+    seen: Mutex<BTreeSet<(String, String)>>,
+}
+
+impl Usher {
+    pub(super) fn new(scheduler: &Scheduler, definitions: &[Arc<Definition>]) -> Self {
+        Self {
+            scheduler: scheduler.clone(),
+            definitions: definitions.to_vec(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Signals that may come for the sagas that will be started.
+    pub(super) fn before_starts(&self, starts: &[Entrance]) -> Vec<Entrance> {
+        let mut signals = Vec::new();
+        for Entrance { at, cue } in starts {
+            let Cue::Start { saga, input } = cue else {
+                continue;
+            };
+            let key = self.newest(saga).and_then(|it| it.key_of(input).ok());
+            let drawn = key.map(|key| self.signals(saga, &key)).unwrap_or_default();
+            signals.extend(drawn.into_iter().map(|signal| Entrance {
+                at: *at + signal.at,
+                ..signal
+            }));
+        }
+        signals
+    }
+
+    /// Signals that may come for a saga: most of them in time, some late. None if there were some
+    /// before.
+    pub(super) fn signals(&self, saga: &str, key: &str) -> Vec<Entrance> {
+        let is_new = lock(&self.seen).insert((saga.to_owned(), key.to_owned()));
+        let Some(definition) = self.newest(saga).filter(|_| is_new) else {
+            return Vec::new();
         };
         let waits = definition.nodes.iter().filter_map(|node| match &node.kind {
             NodeKind::Wait(wait) => Some(wait),
             _ => None,
         });
-        for wait in waits.filter(|_| scheduler.chance(SIGNAL_CHANCE)) {
-            signals.push(scheduler.random(|random| Entrance {
-                at: *at + drawn(patience(wait), random),
-                cue: Cue::Signal {
-                    saga: saga.clone(),
-                    key: key.clone(),
-                    signal: wait.signal.clone(),
-                    body: payload(wait, definition, random),
-                },
-            }));
-        }
+        let scheduler = &self.scheduler;
+        waits
+            .filter(|_| scheduler.chance(SIGNAL_CHANCE))
+            .map(|wait| {
+                scheduler.random(|random| Entrance {
+                    at: drawn(patience(wait), random),
+                    cue: Cue::Signal {
+                        saga: saga.to_owned(),
+                        key: key.to_owned(),
+                        signal: wait.signal.clone(),
+                        body: payload(wait, definition, random),
+                    },
+                })
+            })
+            .collect()
     }
-    signals
+
+    fn newest(&self, saga: &str) -> Option<&Definition> {
+        let named = self.definitions.iter().filter(|it| it.name == saga);
+        named.max_by_key(|it| it.version).map(|it| &**it)
+    }
 }
 
 fn patience(wait: &Wait) -> Duration {
@@ -128,7 +160,7 @@ fn drawn(most: Duration, random: &mut fastrand::Rng) -> Duration {
 fn payload(wait: &Wait, definition: &Definition, random: &mut fastrand::Rng) -> Value {
     let mut body = json!({});
     for root in ["signal".to_owned(), format!("steps.{}", wait.name)] {
-        invent::fill_in(&mut body, &root, &definition.source, random);
+        invent::fill_in(&mut body, &root, definition, random);
     }
     body
 }

@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 
 use super::super::scheduler::EPOCH;
 use super::DAY;
-use crate::definition::Definition;
+use super::usage::{self, Hint};
+use crate::definition::{Definition, parse_delay};
 
 /// Deepest value that is made up.
 const DEPTH_MAX: usize = 8;
@@ -41,7 +42,8 @@ pub fn input(definition: &Definition, random: &mut fastrand::Rng) -> Result<Valu
         }
         None => json!({}),
     };
-    fill_in(&mut made, "input", &definition.source, random);
+    fill_in(&mut made, "input", definition, random);
+    tell_times(&mut made, definition, random);
     let advice = "give one with --input";
     definition
         .check_input(&made)
@@ -54,14 +56,40 @@ pub fn input(definition: &Definition, random: &mut fastrand::Rng) -> Result<Valu
 
 /// What `root` (such as `steps.payment` or `signal`) must have for the expressions that use it;
 /// added to `made` where it lacks it.
-pub(super) fn fill_in(made: &mut Value, root: &str, source: &str, random: &mut fastrand::Rng) {
+pub(super) fn fill_in(
+    made: &mut Value,
+    root: &str,
+    definition: &Definition,
+    random: &mut fastrand::Rng,
+) {
     let Value::Object(fields) = made else {
         return;
     };
-    for usage in usages(root, source) {
+    for usage in usages(root, &definition.source) {
         if !fields.contains_key(&usage.name) {
-            let value = usage.guess(source, random);
+            let value = match usage::delay(root, &usage.name, definition, random) {
+                Some(delay) => delay,
+                None => usage.guess(definition, random),
+            };
             fields.insert(usage.name, value);
+        }
+    }
+}
+
+/// Gives the fields of an input that tell how long to wait, and of which the schema says no more
+/// than that they are text, what can be waited for.
+fn tell_times(made: &mut Value, definition: &Definition, random: &mut fastrand::Rng) {
+    for usage in usages("input", &definition.source) {
+        let is_time = |value: &Value| parse_delay(value, EPOCH).is_ok();
+        let Some(field) = made.get_mut(&usage.name).filter(|field| !is_time(field)) else {
+            continue;
+        };
+        let Some(delay) = usage::delay("input", &usage.name, definition, random) else {
+            continue;
+        };
+        let before = std::mem::replace(field, delay);
+        if definition.check_input(made).is_err() {
+            made[&usage.name] = before;
         }
     }
 }
@@ -72,18 +100,23 @@ struct Usage {
     name: String,
     is_list: bool,
     is_condition: bool,
+    /// What it is compared or reckoned with.
+    hint: Option<Hint>,
 }
 
 impl Usage {
-    fn guess(&self, source: &str, random: &mut fastrand::Rng) -> Value {
+    fn guess(&self, definition: &Definition, random: &mut fastrand::Rng) -> Value {
         if self.is_list {
             let mut item = json!({});
-            fill_in(&mut item, "item", source, random);
+            fill_in(&mut item, "item", definition, random);
             let item = match &item {
                 Value::Object(fields) if fields.is_empty() => named(&self.name, random),
                 _ => item,
             };
             return Value::Array(vec![item; ITEMS]);
+        }
+        if let Some(hint) = &self.hint {
+            return hint.guess(&self.name, random);
         }
         if self.is_condition {
             return Value::Bool(random.bool());
@@ -105,7 +138,8 @@ fn usages(root: &str, source: &str) -> BTreeSet<Usage> {
                 let before = line[..at].chars().next_back();
                 let is_part = before.is_some_and(|c| c.is_alphanumeric() || "._-".contains(c));
                 if let Some(name) = field(&line[at + root.len()..]).filter(|_| !is_part) {
-                    found.insert(usage(name, line, &line[..at]));
+                    let after = &line[at + root.len()..];
+                    found.insert(usage(name, line, &line[..at], after));
                 }
             }
         }
@@ -116,11 +150,21 @@ fn usages(root: &str, source: &str) -> BTreeSet<Usage> {
         .filter(|usage| usage.is_list)
         .map(|usage| usage.name.clone())
         .collect();
-    found.retain(|usage| usage.is_list || !lists.contains(&usage.name));
+    // So is what it is compared with, and each field is guessed once.
+    let hinted: BTreeSet<String> = found
+        .iter()
+        .filter(|usage| usage.hint.is_some())
+        .map(|usage| usage.name.clone())
+        .collect();
+    found.retain(|usage| {
+        let known = usage.hint.is_some() || !hinted.contains(&usage.name);
+        usage.is_list || (known && !lists.contains(&usage.name))
+    });
     found
 }
 
-fn usage(name: &str, line: &str, before: &str) -> Usage {
+fn usage(name: &str, line: &str, before: &str, after: &str) -> Usage {
+    let hint = Hint::of(before, after);
     let line = line.trim_start().trim_start_matches("- ");
     let asked = ["when:", "until:", "match:"]
         .iter()
@@ -136,6 +180,7 @@ fn usage(name: &str, line: &str, before: &str) -> Usage {
         name: name.to_owned(),
         is_list: repeated && !NUMBERS.iter().any(|word| name.contains(word)),
         is_condition: asked && !compared,
+        hint,
     }
 }
 
@@ -386,6 +431,32 @@ input:
         assert!(made["id"].is_string() && made["wanted"].is_boolean());
         assert!(made["total"].is_i64());
         assert!(made["lines"][1]["quantity"].is_i64() && made["lines"][1]["sku"].is_string());
+    }
+
+    #[test]
+    fn what_is_reckoned_or_waited_with_is_of_the_type_that_it_takes() {
+        let steps = "
+  - step: poll
+    confirm: p.f
+    with: { a: \"${ input.id }\", b: \"${ 2 * input.load + input.rest - 1 }\", c: \"${ input.level >= 3 }\" }
+    when: ${ input.state == 'done' && 7 < input.n }
+  - { sleep: nap, for: \"${ input.nap }\" }
+  - { sleep: night, until: \"${ input.morning }\" }
+  - wait: call
+    timeout: ${ input.patience }
+    on_timeout: continue
+";
+        let schema = "input: { type: object, properties: { nap: { type: string } } }";
+        for made in [made("", steps).unwrap(), made(schema, steps).unwrap()] {
+            for number in ["load", "rest", "level", "n"] {
+                assert!(made[number].is_i64(), "{number}: {made}");
+            }
+            assert!(made["state"].is_string(), "{made}");
+            for delay in ["nap", "morning", "patience"] {
+                assert!(parse_delay(&made[delay], EPOCH).is_ok(), "{delay}: {made}");
+            }
+            assert!(made["morning"].as_str().unwrap().ends_with('Z'), "{made}");
+        }
     }
 
     #[test]

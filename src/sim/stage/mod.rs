@@ -40,6 +40,7 @@ mod ledger;
 mod outside;
 mod play;
 pub mod script;
+mod usage;
 mod world;
 
 use std::collections::BTreeSet;

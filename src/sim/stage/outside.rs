@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::broker::{Broker, Outgoing, Published, Queue, Topology};
+use super::improvise::Usher;
+use crate::broker::{Binding, Broker, Outgoing, Published, Queue, Topology};
 use crate::engine::Engine;
 use crate::environment::Environment;
 use crate::id::SagaId;
 use crate::message::{
-    Destination, HEADER_REASON, HEADER_SAGA, HEADER_SAGA_KEY, Message, Properties, SIGNAL_QUEUE,
-    START_QUEUE,
+    Destination, EVENT_EXCHANGE, HEADER_REASON, HEADER_SAGA, HEADER_SAGA_KEY, Message, Properties,
+    SIGNAL_QUEUE, START_QUEUE,
 };
 use crate::saga::{OperatorAction, OperatorKind};
 use crate::store::memory::MemoryStore;
@@ -20,6 +21,8 @@ use crate::store::{ListFilter, Store};
 
 /// Where starters are answered.
 const STARTER_QUEUE: &str = "stage.starter";
+/// Where the usher hears of sagas that start.
+const USHER_QUEUE: &str = "stage.usher";
 /// Times that a message is published, or a person tries, before they give up.
 const TRIES_MAX: u32 = 1_000;
 /// Wait between two tries.
@@ -74,7 +77,6 @@ impl Outside {
     /// All entrances in their order.
     pub(super) async fn enter_all(self: Arc<Self>, mut entrances: Vec<Entrance>) {
         entrances.sort_by_key(|entrance| entrance.at);
-        *lock(&self.ahead) = entrances.len();
         let mut clock = Duration::ZERO;
         for (number, Entrance { at, cue }) in entrances.into_iter().enumerate() {
             let wait = at.saturating_sub(clock);
@@ -218,6 +220,40 @@ impl Outside {
         }
     }
 
+    /// Sends what signals the usher draws to the sagas that nobody on the stage started: those that
+    /// others run, and those of schedules and domain events.
+    pub(super) async fn usher(self: Arc<Self>, usher: Arc<Usher>) {
+        let Ok(mut consumer) = self.broker.consume(USHER_QUEUE, 1).await else {
+            return;
+        };
+        loop {
+            let batch = consumer.deliveries.next_batch(1).await;
+            if batch.is_empty() {
+                return;
+            }
+            for delivery in batch {
+                self.show_in(&usher, &delivery.message);
+                consumer.acks.ack(&[delivery.tag]);
+            }
+        }
+    }
+
+    fn show_in(self: &Arc<Self>, usher: &Usher, event: &Message) {
+        let body: Value = serde_json::from_slice(&event.body).unwrap_or_default();
+        let text = |field: &str| body.get(field).and_then(Value::as_str).unwrap_or_default();
+        let (saga, key) = (text("saga"), text("key"));
+        for (number, Entrance { at, cue }) in usher.signals(saga, key).into_iter().enumerate() {
+            *lock(&self.ahead) += 1;
+            let (outside, id) = (Arc::clone(self), format!("{saga}/{key}/{number}"));
+            let enter = async move {
+                outside.environment.sleep(at).await;
+                outside.enter(id, cue).await;
+                *lock(&outside.ahead) -= 1;
+            };
+            self.environment.spawn("signal", Box::pin(enter));
+        }
+    }
+
     async fn newest(&self, saga: &str, key: &str) -> Option<SagaId> {
         let filter = ListFilter {
             name: Some(saga.to_owned()),
@@ -234,12 +270,19 @@ impl Outside {
     }
 }
 
-/// The starters' own queue.
+/// The queues of those outside; the usher's hears of every saga that starts.
 pub(super) fn topology() -> Topology {
+    let queues = [STARTER_QUEUE, USHER_QUEUE].map(|name| Queue {
+        name: name.to_owned(),
+        dead_letter_to: None,
+    });
     Topology {
-        queues: vec![Queue {
-            name: STARTER_QUEUE.to_owned(),
-            dead_letter_to: None,
+        queues: queues.into(),
+        topic_exchanges: vec![EVENT_EXCHANGE.to_owned()],
+        bindings: vec![Binding {
+            exchange: EVENT_EXCHANGE.to_owned(),
+            queue: USHER_QUEUE.to_owned(),
+            routing_key: "*.started".to_owned(),
         }],
         ..Topology::default()
     }

@@ -119,6 +119,12 @@ impl Script {
         })
     }
 
+    /// Whether something in it starts sagas, or leaves the time for schedules to do so.
+    pub fn starts_sagas(&self) -> bool {
+        let starts = |event: &EventRule| event.start.is_some() || event.publish.is_some();
+        self.run_for.is_some() || self.events.iter().any(|event| starts(&event.value))
+    }
+
     /// Adds all that it says to a stage with the definitions it is about.
     ///
     /// # Errors

@@ -391,3 +391,32 @@ steps:
         ["buses.reserve", "buses.release"]
     );
 }
+
+#[test]
+fn sagas_that_others_run_are_sent_signals_too() {
+    const PARENT: &str = "
+saga: tour
+version: 1
+key: ${ input.id }
+steps:
+  - { saga: visa, run: visa, with: { id: \"${ input.id }-visa\" }, timeout: 10d }
+";
+    const CHILD: &str = "
+saga: visa
+version: 1
+key: ${ input.id }
+steps:
+  - { wait: stamp, timeout: 5d }
+";
+    let completed = (0..20).filter(|seed| {
+        let play = Stage::of(&[PARENT, CHILD])
+            .unwrap()
+            .seed(*seed)
+            .improvise()
+            .start("tour", json!({ "id": "t" }))
+            .play();
+        play.assert_sound();
+        play.saga("t").status == Status::Completed
+    });
+    assert!(completed.count() > 2);
+}

@@ -10,7 +10,7 @@ use super::super::network::{FaultRates, Faults, SimBroker, SimStore};
 use super::super::now;
 use super::super::scheduler::{EPOCH, Ended, NodeName, Scheduler};
 use super::cast::{self, Cast};
-use super::improvise::{Improviser, signals};
+use super::improvise::{Improviser, Usher};
 use super::outside::{self, Outside, lock};
 use super::play::Play;
 use super::{DAY, Stage};
@@ -50,8 +50,11 @@ const VISITS_UNTIL: (u32, u32) = (20, 40);
 pub(super) fn play(mut stage: Stage) -> Play {
     let scheduler = Scheduler::new(stage.seed);
     let mut entrances = std::mem::take(&mut stage.entrances);
-    if stage.improvise {
-        entrances.extend(signals(&scheduler, &stage.definitions, &entrances));
+    let usher = stage
+        .improvise
+        .then(|| Arc::new(Usher::new(&scheduler, &stage.definitions)));
+    if let Some(usher) = &usher {
+        entrances.extend(usher.before_starts(&entrances));
     }
     let props = std::mem::take(&mut stage.props);
     let world = World::new(&scheduler, stage);
@@ -62,6 +65,9 @@ pub(super) fn play(mut stage: Stage) -> Play {
     let (outside, script) = (Arc::clone(&world.outside), entrances);
     *lock(&outside.ahead) = script.len();
     scheduler.spawn(DRIVER, Box::pin(Arc::clone(&outside).hear_answers()));
+    if let Some(usher) = usher {
+        scheduler.spawn(DRIVER, Box::pin(Arc::clone(&outside).usher(usher)));
+    }
     scheduler.spawn(DRIVER, Box::pin(outside.enter_all(script)));
     let crashes = world.wreak_havoc();
     let ended = world.run();
