@@ -184,7 +184,7 @@ impl<'a> Batch<'a> {
             Input::Supersede(_) => Cause::Restart,
             Input::Reply(_) => Cause::Reply,
             Input::Wake => Cause::Timer,
-            Input::Signal(_) => Cause::Signal,
+            Input::Signal(_) | Input::SignalForSuccessor(_) => Cause::Signal,
             Input::Operator(_) => Cause::Operator,
             Input::Parent(_) => Cause::Parent,
         };

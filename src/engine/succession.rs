@@ -234,3 +234,6 @@ impl Batch<'_> {
         self.done(work, None, Some(Err(error)));
     }
 }
+
+#[cfg(test)]
+mod tests;

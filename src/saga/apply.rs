@@ -27,6 +27,7 @@ pub fn apply(saga: &mut Saga, event: &Event) {
         }
         Event::InLine(line) => saga.line.clone_from(line),
         Event::Superseding(successor) => saga.line.follow(successor),
+        Event::KeptForSuccessor(signal) => saga.line.kept.push(signal.clone()),
         Event::Asked {
             step,
             phase,

@@ -68,6 +68,7 @@ pub fn decide_sabotaged(
         Input::Reply(reply) => turn.reply(reply)?,
         Input::Wake => turn.wake()?,
         Input::Signal(signal) => turn.signal(signal)?,
+        Input::SignalForSuccessor(signal) => turn.keep_for_successor(signal)?,
         Input::Operator(action) => turn.operate(action)?,
         Input::Parent(order) => turn.obey(order)?,
     }

@@ -42,6 +42,8 @@ pub enum Input {
     Wake,
     /// Something from outside that a `wait` may be waiting for.
     Signal(Signal),
+    /// The same, sent to whoever has its key, while its successor waits for that key.
+    SignalForSuccessor(Signal),
     /// A person steps in.
     Operator(OperatorAction),
     /// The saga that runs this one wants something of it.
@@ -171,6 +173,8 @@ pub enum Event {
     InLine(Line),
     /// Another start with its key will replace it once it has ended.
     Superseding(Successor),
+    /// A signal came that its successor will be told once it has started.
+    KeptForSuccessor(Signal),
     /// A command was sent.
     Asked {
         /// The step.

@@ -8,6 +8,9 @@
 //! The same start again changes nothing. It is known by its id if it has one (a message's
 //! `message_id`, a schedule's tick), and the ids are handed down the line, so that a late duplicate
 //! of a replaced saga's start doesn't replace its replacement. Else it is known by its input.
+//!
+//! What is sent to the key while the saga is rolled back is meant for the successor: it is kept, and
+//! handed down the line.
 
 use std::sync::Arc;
 
@@ -15,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::decide::Turn;
-use super::event::{Event, Refusal, Send, Starter};
-use super::state::{Pass, Saga};
+use super::event::{Event, Refusal, Send, Signal, Starter};
+use super::state::{Pass, SIGNALS_KEPT_MAX, Saga};
 use super::status::Status;
 use crate::id::{SagaId, Timestamp};
 use crate::message::Outcome;
@@ -36,6 +39,9 @@ pub struct Line {
     /// What starts once this saga has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub successor: Option<Successor>,
+    /// Signals for the successor, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Signal>,
 }
 
 /// A start that waits for its key.
@@ -68,6 +74,7 @@ impl Line {
             replaces: Some(before),
             starts: self.starts.clone(),
             successor: None,
+            kept: self.kept.clone(),
         }
     }
 
@@ -83,6 +90,14 @@ impl Saga {
     /// Whether it has ended and given up its key.
     pub fn is_superseded(&self) -> bool {
         self.line.successor.is_some() && self.ended_at.is_some()
+    }
+
+    /// The saga that signals to this one's key are for, if not this one: the one that replaces it
+    /// once it is rolled back. Behind the pivot it needs its signals itself.
+    pub fn heir(&self) -> Option<SagaId> {
+        let successor = self.line.successor.as_ref()?;
+        let goes_back = matches!(self.pass, Pass::Forward | Pass::Rollback);
+        (goes_back && self.ended_at.is_none()).then_some(successor.saga)
     }
 
     /// Whether this start is one that the saga knows: its own, or its successor's.
@@ -107,13 +122,36 @@ impl Turn<'_> {
         &mut self,
         input: Arc<Value>,
         starter: Option<Starter>,
-        line: Line,
+        mut line: Line,
     ) -> Result<(), Refusal> {
         if self.saga.pass != Pass::New {
             return Err(Refusal::AlreadyStarted);
         }
+        let kept = std::mem::take(&mut line.kept);
         self.emit(Event::InLine(line));
-        self.start(input, starter)
+        self.start(input, starter)?;
+        for signal in kept {
+            // Refused if no `wait` is about it: another version has started than was expected.
+            let _ = self.signal(signal);
+        }
+        Ok(())
+    }
+
+    /// A signal for the saga that is to replace this one.
+    pub(super) fn keep_for_successor(&mut self, signal: Signal) -> Result<(), Refusal> {
+        let mut kept = self.saga.line.kept.iter();
+        // What this saga had already may have been delivered once more.
+        if self.saga.has_seen(&signal.id) || kept.any(|it| it.id == signal.id) {
+            return Err(Refusal::Settled);
+        }
+        if self.saga.heir().is_none() {
+            return Err(Refusal::NotPossible("nothing is to replace it"));
+        }
+        if self.saga.line.kept.len() >= SIGNALS_KEPT_MAX {
+            return Err(Refusal::TooManySignals);
+        }
+        self.emit(Event::KeptForSuccessor(signal));
+        Ok(())
     }
 
     /// Another start with this saga's key wants to replace it.

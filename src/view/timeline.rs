@@ -138,6 +138,12 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
                 None => format!("{step} {what}"),
             }
         }
+        Event::KeptForSuccessor(signal) => {
+            format!(
+                "signal `{}` came for the saga that is to replace it",
+                signal.name
+            )
+        }
         Event::Signalled(signal) => format!("signal `{}` came", signal.name),
         Event::Received { step, .. } => format!("{step} took its signal"),
         Event::Elapsed { step } => format!("{step} is over"),

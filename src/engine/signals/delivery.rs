@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Addressee, Correlated, SignalAnswer, SignalError, SignalRequest, What};
-use crate::definition::NodeKind;
+use super::{Addressee, Correlated, SignalAnswer, SignalError, SignalRequest, What, code_of};
+use crate::definition::{Definition, NodeKind};
 use crate::engine::batch::{Batch, Decided, Found, Rejection};
-use crate::engine::decode::Undecodable;
+use crate::engine::decode::{Undecodable, startable};
 use crate::engine::encode::start_answer;
 use crate::engine::work::{Origin, Work};
 use crate::error::code;
 use crate::id::SagaId;
-use crate::saga::{Input, Signal, Starter};
+use crate::saga::{Input, Refusal, Saga, Signal, Starter};
 use crate::store::{DeadLetter, OutboxMessage};
 
 /// Why a signal did not get to a saga.
@@ -28,10 +28,9 @@ enum Undelivered {
 impl Batch<'_> {
     pub(in crate::engine) fn decide_signal(&mut self, work: Work, request: &SignalRequest) {
         let (saga, outcome) = match self.deliver(request) {
-            Ok(answer) => {
-                let (SignalAnswer::Accepted(saga) | SignalAnswer::Duplicate(saga)) = answer;
+            Ok((saga, answer)) => {
                 if let (Some(sender), What::Sent(signal)) = (&request.sender, &request.what) {
-                    self.acknowledge_signal(sender, signal, answer);
+                    self.acknowledge_signal(saga, sender, signal, answer);
                 }
                 (Some(saga), Some(Ok(answer)))
             }
@@ -63,15 +62,30 @@ impl Batch<'_> {
         self.done_signal(work, saga, outcome);
     }
 
-    fn deliver(&mut self, request: &SignalRequest) -> Result<SignalAnswer, Undelivered> {
+    /// Tells a saga; says which, and what to answer.
+    fn deliver(&mut self, request: &SignalRequest) -> Result<(SagaId, SignalAnswer), Undelivered> {
         let id = self.addressed(request)?;
+        let heir = match &request.to {
+            Addressee::Key(_) => self.saga(id).and_then(Saga::heir),
+            Addressee::Saga(_) => None,
+        };
         let signal = match &request.what {
             What::Sent(signal) => signal.clone(),
-            What::Event(correlated) => self.signal_of(id, correlated)?,
+            What::Event(correlated) => self.signal_of(id, heir.is_some(), correlated)?,
         };
-        match self.turn(id, Input::Signal(signal)) {
-            Ok(()) => Ok(SignalAnswer::Accepted(id)),
-            Err(Rejection::Nothing) => Ok(SignalAnswer::Duplicate(id)),
+        let input = match heir {
+            None => Input::Signal(signal),
+            Some(_) if !self.heir_waits(id, &signal.name) => {
+                let refusal = Refusal::NoSuchSignal(signal.name);
+                let wrong = Undecodable::new(code_of(&refusal), refusal.to_string());
+                return Err(Undelivered::Refused(wrong));
+            }
+            Some(_) => Input::SignalForSuccessor(signal),
+        };
+        let reached = heir.unwrap_or(id);
+        match self.turn(id, input) {
+            Ok(()) => Ok((id, SignalAnswer::Accepted(reached))),
+            Err(Rejection::Nothing) => Ok((id, SignalAnswer::Duplicate(reached))),
             Err(Rejection::Stale) => Err(Undelivered::Stale),
             // It ended between the look for its key and now.
             Err(Rejection::Wrong(wrong))
@@ -123,9 +137,19 @@ impl Batch<'_> {
 
     /// An event as the signal that a `wait` of this saga is for. The rule counts only for sagas
     /// that keep its version of the definition.
-    fn signal_of(&self, id: SagaId, correlated: &Correlated) -> Result<Signal, Undelivered> {
+    fn signal_of(
+        &self,
+        id: SagaId,
+        for_heir: bool,
+        correlated: &Correlated,
+    ) -> Result<Signal, Undelivered> {
         let definition = &correlated.definition;
-        if let Some(version) = self.version_of(id)
+        let version = if for_heir {
+            self.newest(&definition.name).map(|newest| newest.version)
+        } else {
+            self.version_of(id)
+        };
+        if let Some(version) = version
             && version != definition.version
         {
             return Err(Undelivered::Ignored);
@@ -149,6 +173,23 @@ impl Batch<'_> {
             // One event may be several signals to a saga.
             id: format!("{}@{}", wait.signal, correlated.id),
             body: Arc::new(payload),
+        })
+    }
+
+    /// What a successor will run, if it started now.
+    fn newest(&self, name: &str) -> Option<&Definition> {
+        let newest = startable(&self.node.catalogue, name);
+        newest.ok().map(AsRef::as_ref)
+    }
+
+    /// Whether the saga that is to replace this one may wait for such a signal.
+    fn heir_waits(&self, id: SagaId, signal: &str) -> bool {
+        let newest = self.saga(id).and_then(|saga| self.newest(&saga.name));
+        newest.is_none_or(|newest| {
+            newest
+                .nodes
+                .iter()
+                .any(|node| matches!(&node.kind, NodeKind::Wait(wait) if wait.signal == signal))
         })
     }
 
@@ -191,7 +232,13 @@ impl Batch<'_> {
     }
 
     /// Tells the sender of a signal, together with the saga's own messages.
-    fn acknowledge_signal(&mut self, sender: &Starter, signal: &Signal, answer: SignalAnswer) {
+    fn acknowledge_signal(
+        &mut self,
+        told: SagaId,
+        sender: &Starter,
+        signal: &Signal,
+        answer: SignalAnswer,
+    ) {
         let (saga, duplicate) = match answer {
             SignalAnswer::Accepted(saga) => (saga, false),
             SignalAnswer::Duplicate(saga) => (saga, true),
@@ -202,6 +249,6 @@ impl Batch<'_> {
         let id = self.node.environment.new_id();
         let (to, message) = start_answer(sender, id, "accepted", None, &body, self.now);
         let row = self.node.outbox_row(to, message, self.now);
-        self.send_with(saga, row);
+        self.send_with(told, row);
     }
 }

@@ -174,3 +174,29 @@ fn a_paused_saga_gives_way_when_a_person_resumes_it() {
     assert_eq!(sent, ["order compensate#1"]);
     assert_eq!(story.saga.status(), Status::Compensating);
 }
+
+#[test]
+fn what_is_sent_to_the_key_of_a_saga_that_gives_way_is_handed_down() {
+    let mut story = Story::order(&[]);
+    let signal = |id: &str| {
+        Input::SignalForSuccessor(Signal {
+            name: "said".to_owned(),
+            id: id.to_owned(),
+            body: Arc::new(json!(1)),
+        })
+    };
+    let early = told(&mut story, signal("a"));
+    assert!(matches!(early, Err(Refusal::NotPossible(_))), "{early:?}");
+    told(&mut story, other(2)).unwrap();
+    assert_eq!(story.saga.heir(), Some(SagaId(Uuid::from_u128(2))));
+    told(&mut story, signal("a")).unwrap();
+    assert_eq!(told(&mut story, signal("a")), Err(Refusal::Settled));
+    for number in 1..SIGNALS_KEPT_MAX {
+        told(&mut story, signal(&number.to_string())).unwrap();
+    }
+    let full = told(&mut story, signal("more"));
+    assert_eq!(full, Err(Refusal::TooManySignals));
+    let next = story.saga.line.next(story.saga.id);
+    assert_eq!(next.kept.len(), SIGNALS_KEPT_MAX);
+    assert_eq!(next.kept[0].id, "a");
+}
