@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{DeadLetterError, Desk, change};
+use crate::broker::rabbitmq;
 use crate::message::{Message, Properties};
 use crate::store::dead_letters::{Change, Letter, LetterStatus, PublishedReplays};
 
@@ -242,6 +243,8 @@ impl Desk {
         if message == *letter.message() {
             return Err(refused("nothing would change"));
         }
+        rabbitmq::check_sendable(&message)
+            .map_err(|why| refused(&format!("RabbitMQ would refuse the message: {why}")))?;
         let changes = [change(&letter.head, Change::Edit(Box::new(message)))];
         let nothing = PublishedReplays::default();
         let actor = self.actor(by, why);

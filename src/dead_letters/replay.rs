@@ -67,8 +67,8 @@ pub enum ReplayEvent<'a> {
     Refused(&'a LetterHead, &'a Refusal),
     /// Somebody else changed it first.
     Lost(Uuid),
-    /// No queue takes it: it is open again.
-    Returned(Uuid),
+    /// No queue takes it, or the broker refuses it, and says why: it is open again.
+    Returned(Uuid, &'a str),
     /// The canaries are out.
     Waiting(usize, Duration),
 }
@@ -80,7 +80,7 @@ pub struct Replayed {
     pub replayed: u64,
     /// Letters that may not be.
     pub refused: u64,
-    /// Letters that no queue took: open again.
+    /// Letters that no queue took, or the broker refused: open again.
     pub returned: u64,
     /// Letters that somebody else changed first.
     pub lost: u64,
@@ -191,8 +191,8 @@ impl Desk {
             let went: HashSet<Uuid> = sent.iter().map(|(letter, _)| *letter).collect();
             total.replayed += count as u64;
             let outcome = self.publish(broker, sent).await;
-            for (letter, _) in &outcome.published.returned {
-                tell(ReplayEvent::Returned(*letter));
+            for replay in &outcome.published.returned {
+                tell(ReplayEvent::Returned(replay.letter, &replay.why));
                 total.returned += 1;
                 total.replayed -= 1;
             }
@@ -249,6 +249,10 @@ impl Desk {
             let id = self.environment.new_id();
             match prepare(&letter, saga, options, id, due_at) {
                 Ok(row) => changes.push(change(&letter.head, Change::Replay(Box::new(row)))),
+                Err(refusal @ Refusal::Unsendable(_)) => {
+                    total.refused += 1;
+                    tell(ReplayEvent::Refused(&letter.head, &refusal));
+                }
                 // It changed since its head was read.
                 Err(_) => total.lost += 1,
             }

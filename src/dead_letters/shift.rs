@@ -112,7 +112,9 @@ pub async fn shift(
                     acks.ack(&[tag]);
                     shifted.moved += 1;
                 }
-                Published::Unroutable | Published::Failed(_) => held.push(tag),
+                Published::Unroutable | Published::Refused(_) | Published::Failed(_) => {
+                    held.push(tag)
+                }
             }
         }
         pace(environment, shift.rate, started, shifted.moved, stop).await;
