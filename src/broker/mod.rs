@@ -112,6 +112,9 @@ pub enum Published {
     Confirmed,
     /// No queue takes it; the broker has dropped it.
     Unroutable,
+    /// The broker will never take this message, and says why: nothing is gained by sending it
+    /// again.
+    Refused(String),
     /// Unknown or refused: it may or may not have arrived. Publish again later.
     Failed(String),
 }

@@ -39,6 +39,24 @@ use self::link::{CONNECT_TIME_MAX, Link};
 use self::publisher::{CONNECTION_WAIT_MAX, Publisher};
 use super::pace::Pace;
 use super::{Broker, BrokerError, Consumer, Health, Outgoing, Published, Topology};
+use crate::message::{Message, Properties};
+
+/// Says why RabbitMQ would never take a message, if so: what could be found out by asking it, it
+/// would answer by closing the channel.
+///
+/// # Errors
+/// The reason.
+pub fn check_sendable(message: &Message) -> Result<(), String> {
+    convert::check_sendable(message)
+}
+
+/// Says why properties can't be those of an AMQP message, if so.
+///
+/// # Errors
+/// The reason.
+pub fn check_properties(properties: &Properties) -> Result<(), String> {
+    convert::check_properties(properties)
+}
 
 /// How to connect.
 #[derive(Debug, Clone)]

@@ -332,4 +332,6 @@ fn reason(queue: &str, message: &Message) -> String {
 }
 
 #[cfg(test)]
+mod returned_tests;
+#[cfg(test)]
 mod tests;

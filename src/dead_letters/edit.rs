@@ -10,11 +10,30 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{DeadLetterError, Desk, change};
+use crate::broker::rabbitmq;
 use crate::message::{Message, Properties};
 use crate::store::dead_letters::{Change, Letter, LetterStatus, PublishedReplays};
 
 /// Most operations of one patch.
 pub const PATCH_OPERATIONS_MAX: usize = 1_000;
+/// The properties that a message has. One that is misspelt must not vanish without a word.
+const PROPERTIES: [&str; 15] = [
+    "message_id",
+    "type",
+    "correlation_id",
+    "reply_to",
+    "content_type",
+    "timestamp",
+    "content_encoding",
+    "priority",
+    "expiration",
+    "user_id",
+    "app_id",
+    "cluster_id",
+    "delivery_mode",
+    "headers",
+    "exact",
+];
 /// Lines of unchanged text shown around a change.
 const CONTEXT_LINES: usize = 2;
 
@@ -47,6 +66,14 @@ pub fn from_document(document: &Value, before: &Message) -> Result<Message, Stri
         return Err(format!("`{odd}` is none of {}", known.join(", ")));
     }
     let properties = fields.get("properties").ok_or("`properties` is missing")?;
+    let names = properties.as_object().into_iter().flat_map(Map::keys);
+    if let Some(odd) = names
+        .into_iter()
+        .find(|name| !PROPERTIES.contains(&name.as_str()))
+    {
+        let known = PROPERTIES.join(", ");
+        return Err(format!("`properties/{odd}` is none of {known}"));
+    }
     let properties: Properties = serde_json::from_value(properties.clone())
         .map_err(|error| format!("`properties`: {error}"))?;
     let bodies: Vec<_> = fields
@@ -242,6 +269,8 @@ impl Desk {
         if message == *letter.message() {
             return Err(refused("nothing would change"));
         }
+        rabbitmq::check_sendable(&message)
+            .map_err(|why| refused(&format!("RabbitMQ would refuse the message: {why}")))?;
         let changes = [change(&letter.head, Change::Edit(Box::new(message)))];
         let nothing = PublishedReplays::default();
         let actor = self.actor(by, why);
@@ -310,6 +339,15 @@ mod tests {
         assert_eq!(after.properties.headers["x/y"], 2);
         assert!(!diff(&document(&before), &document(&after)).is_empty());
         assert_eq!(diff(&document(&before), &document(&before)), "");
+    }
+
+    #[test]
+    fn a_property_that_does_not_exist_is_refused() {
+        let before = message(b"{}");
+        let operation = json!([{ "op": "add", "path": "/properties/mesage_id", "value": "1" }]);
+        let after = patch(&document(&before), &operation).unwrap();
+        let refused = from_document(&after, &before).unwrap_err();
+        assert!(refused.starts_with("`properties/mesage_id` is none of message_id"));
     }
 
     #[test]

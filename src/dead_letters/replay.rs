@@ -67,8 +67,8 @@ pub enum ReplayEvent<'a> {
     Refused(&'a LetterHead, &'a Refusal),
     /// Somebody else changed it first.
     Lost(Uuid),
-    /// No queue takes it: it is open again.
-    Returned(Uuid),
+    /// No queue takes it, or the broker refuses it, and says why: it is open again.
+    Returned(Uuid, &'a str),
     /// The canaries are out.
     Waiting(usize, Duration),
 }
@@ -80,7 +80,7 @@ pub struct Replayed {
     pub replayed: u64,
     /// Letters that may not be.
     pub refused: u64,
-    /// Letters that no queue took: open again.
+    /// Letters that no queue took, or the broker refused: open again.
     pub returned: u64,
     /// Letters that somebody else changed first.
     pub lost: u64,
@@ -167,10 +167,10 @@ impl Desk {
         let mut published = PublishedReplays::default();
         let (mut canaries, wait) = options.canary.unwrap_or_default();
         let mut out = Vec::new();
-        let started = self.environment.now();
         let most = options.limit.unwrap_or(u64::MAX);
         // What an earlier run left behind is older than anything sent now.
         self.settle(broker, stop, &mut total).await?;
+        let (mut started, mut paced_from) = (self.environment.now(), 0);
         while total.replayed < most && !stop.is_requested() {
             let room = usize::try_from(most - total.replayed).unwrap_or(usize::MAX);
             let chunk = match canaries {
@@ -191,8 +191,8 @@ impl Desk {
             let went: HashSet<Uuid> = sent.iter().map(|(letter, _)| *letter).collect();
             total.replayed += count as u64;
             let outcome = self.publish(broker, sent).await;
-            for (letter, _) in &outcome.published.returned {
-                tell(ReplayEvent::Returned(*letter));
+            for replay in &outcome.published.returned {
+                tell(ReplayEvent::Returned(replay.letter, &replay.why));
                 total.returned += 1;
                 total.replayed -= 1;
             }
@@ -201,6 +201,7 @@ impl Desk {
                 // Nothing may overtake what the broker did not take.
                 self.note(options, std::mem::take(&mut published)).await?;
                 self.settle(broker, stop, &mut total).await?;
+                (started, paced_from) = (self.environment.now(), total.replayed);
             }
             if canaries > 0 {
                 canaries = canaries.saturating_sub(count);
@@ -209,12 +210,15 @@ impl Desk {
                     self.note(options, std::mem::take(&mut published)).await?;
                     tell(ReplayEvent::Waiting(out.len(), wait));
                     total.came_back = self.watch(broker, &out, wait, stop).await?;
+                    // The time spent waiting is not made up for by a burst.
+                    (started, paced_from) = (self.environment.now(), total.replayed);
                     if !total.came_back.is_empty() {
                         break;
                     }
                 }
             }
-            self.pace(options.rate, started, total.replayed, stop).await;
+            let sent = total.replayed.saturating_sub(paced_from);
+            self.pace(options.rate, started, sent, stop).await;
         }
         self.note(options, published).await?;
         self.settle(broker, stop, &mut total).await?;
@@ -249,6 +253,10 @@ impl Desk {
             let id = self.environment.new_id();
             match prepare(&letter, saga, options, id, due_at) {
                 Ok(row) => changes.push(change(&letter.head, Change::Replay(Box::new(row)))),
+                Err(refusal @ Refusal::Unsendable(_)) => {
+                    total.refused += 1;
+                    tell(ReplayEvent::Refused(&letter.head, &refusal));
+                }
                 // It changed since its head was read.
                 Err(_) => total.lost += 1,
             }

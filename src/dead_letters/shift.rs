@@ -23,6 +23,8 @@ use crate::message::{Destination, Message};
 pub const HEADER_MOVE: &str = "backstitch-move";
 /// Messages moved in one batch.
 const BATCH_MAX: usize = 100;
+/// Batches a second at most, when there is a rate.
+const BATCHES_A_SECOND: u32 = 10;
 /// Messages held at most: those that are not wanted, and one batch.
 const HELD_MAX: u16 = u16::MAX;
 /// How long a queue may be quiet before the rest is taken to be gone.
@@ -52,6 +54,9 @@ pub struct Shifted {
     pub moved: u64,
     /// Messages left where they were.
     pub left: u64,
+    /// Messages of those at the start that did not come: somebody else took them, or the broker
+    /// can't deliver them to us.
+    pub missing: u64,
 }
 
 /// Moves messages.
@@ -86,14 +91,17 @@ pub async fn shift(
     let most = shift.most.unwrap_or(u64::MAX);
     while looked_at < waiting && shifted.moved < most && !stop.is_requested() {
         let room = (waiting - looked_at).min(most - shifted.moved);
-        let room = usize::try_from(room).unwrap_or(BATCH_MAX).min(BATCH_MAX);
+        let room = usize::try_from(room)
+            .unwrap_or(BATCH_MAX)
+            .min(batch_of(shift.rate));
         let batch = tokio::select! {
             biased;
             () = stop.requested() => break,
             batch = deliveries.next_batch(room) => batch,
-            () = environment.sleep(QUIET) => break,
+            () = environment.sleep(QUIET) => Vec::new(),
         };
         if batch.is_empty() {
+            shifted.missing = waiting - looked_at;
             break;
         }
         looked_at += batch.len() as u64;
@@ -112,7 +120,9 @@ pub async fn shift(
                     acks.ack(&[tag]);
                     shifted.moved += 1;
                 }
-                Published::Unroutable | Published::Failed(_) => held.push(tag),
+                Published::Unroutable | Published::Refused(_) | Published::Failed(_) => {
+                    held.push(tag);
+                }
             }
         }
         pace(environment, shift.rate, started, shifted.moved, stop).await;
@@ -121,6 +131,14 @@ pub async fn shift(
     held.sort_unstable();
     acks.requeue(&held);
     Ok(shifted)
+}
+
+/// A slow rate is kept by small steps, not by bursts.
+fn batch_of(rate: Option<u32>) -> usize {
+    let steps = rate.map_or(BATCH_MAX, |rate| {
+        usize::try_from(rate.div_ceil(BATCHES_A_SECOND)).unwrap_or(BATCH_MAX)
+    });
+    steps.clamp(1, BATCH_MAX)
 }
 
 fn is_wanted(shift: &Shift, run: &str, message: &Message) -> bool {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Cursor, DeadLetterError, Desk, Selection};
+use crate::broker::rabbitmq;
 use crate::error::Code;
 use crate::id::Timestamp;
 use crate::message::{Message, Properties};
@@ -61,6 +62,8 @@ impl LetterLine {
 
     fn letter(self) -> Result<DeadLetter, String> {
         let at: Timestamp = self.at.parse().map_err(|error| format!("`at`: {error}"))?;
+        rabbitmq::check_properties(&self.properties)
+            .map_err(|why| format!("`properties`: {why}"))?;
         let body = STANDARD
             .decode(self.body)
             .map_err(|error| format!("`body`: {error}"))?;

@@ -8,13 +8,15 @@ use crate::definition::{self, Definition, Problems};
 use crate::id::Timestamp;
 use crate::store::{DefinitionRow, Store, StoreError};
 
+type Versions = BTreeMap<(String, u32), Arc<Definition>>;
+
 /// Definitions by name and version.
 #[derive(Debug, Default)]
 pub struct Catalogue {
-    versions: BTreeMap<(String, u32), Arc<Definition>>,
+    versions: Versions,
     newest: BTreeMap<String, Arc<Definition>>,
-    /// Versions that other nodes have stored since this one started; `None` if one can't be read.
-    learned: RwLock<BTreeMap<(String, u32), Option<Arc<Definition>>>>,
+    /// Versions that other nodes have stored since this one started.
+    learned: RwLock<Versions>,
 }
 
 /// Why the definitions can't be used together with what the database holds.
@@ -155,7 +157,7 @@ impl Catalogue {
             return Ok(Some(Arc::clone(known)));
         }
         if let Some(known) = self.learned(&key) {
-            return Ok(known);
+            return Ok(Some(known));
         }
         let rows = store.definitions().await?;
         let row = rows
@@ -168,12 +170,14 @@ impl Catalogue {
                 tracing::error!(saga.name = %name, version, %problems, "a stored definition can't be read");
             })
             .ok();
-        let mut learned = self.learned.write().unwrap_or_else(PoisonError::into_inner);
-        learned.insert(key, read.clone());
+        if let Some(read) = &read {
+            let mut learned = self.learned.write().unwrap_or_else(PoisonError::into_inner);
+            learned.insert(key, Arc::clone(read));
+        }
         Ok(read)
     }
 
-    fn learned(&self, key: &(String, u32)) -> Option<Option<Arc<Definition>>> {
+    fn learned(&self, key: &(String, u32)) -> Option<Arc<Definition>> {
         let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
         learned.get(key).cloned()
     }

@@ -16,9 +16,9 @@ use uuid::Uuid;
 
 use crate::broker::{Broker, Outgoing, Published};
 use crate::environment::{Environment, Shutdown, Task};
-use crate::message::{DEAD_LETTER_QUEUE, Destination, EVENT_EXCHANGE, HEADER_REASON};
+use crate::message::EVENT_EXCHANGE;
 use crate::metric;
-use crate::store::dead_letters::HEADER_LETTER;
+use crate::store::dead_letters::{HEADER_LETTER, ReturnedReplay};
 use crate::store::{Outbox, OutboxMessage};
 
 /// Batches that may wait for a publisher; when they are full, whoever commits waits.
@@ -199,14 +199,15 @@ impl Shared {
             .collect();
         let published = self.broker.publish(outgoing).await;
         let mut sent = Vec::with_capacity(batch.len());
+        let mut returned = Vec::new();
         for (row, published) in batch.into_iter().zip(published) {
             match published {
                 Published::Confirmed => sent.push(row.id),
                 // A replay has no saga that waits for it: its letter must come back.
-                Published::Unroutable if row.message.header(HEADER_LETTER).is_some() => {
-                    sent.extend(self.bury(row).await);
+                Published::Unroutable | Published::Refused(_) if letter_of(&row).is_some() => {
+                    returned.extend(returned_replay(&row, published));
                 }
-                Published::Unroutable => match &self.unroutable {
+                Published::Unroutable | Published::Refused(_) => match &self.unroutable {
                     // Never waits: the owner waits for workers, and they for us. A row that it has
                     // no room for, or that comes while it stops, stays and is swept.
                     Some(owner) => drop(owner.try_send(row)),
@@ -224,22 +225,22 @@ impl Shared {
         }
         metric::published(sent.len());
         self.mark_sent(sent);
+        self.give_back_replays(returned).await;
     }
 
-    /// Gives a replay that no queue takes to the dead letters again; its row is done with then.
-    async fn bury(&self, row: OutboxMessage) -> Option<Uuid> {
-        let mut message = row.message;
-        let reason = format!("no queue takes it: {}", row.destination);
-        tracing::warn!(%reason, "a replay comes back");
-        let headers = &mut message.properties.headers;
-        headers.insert(HEADER_REASON.to_owned(), reason.into());
-        let outgoing = Outgoing {
-            destination: Destination::queue(DEAD_LETTER_QUEUE),
-            message,
-            mandatory: true,
-        };
-        let published = self.broker.publish(vec![outgoing]).await;
-        (published == [Published::Confirmed]).then_some(row.id)
+    /// Opens the letters of replays that were not taken; their rows are done with then.
+    async fn give_back_replays(&self, returned: Vec<ReturnedReplay>) {
+        if returned.is_empty() {
+            return;
+        }
+        for replay in &returned {
+            tracing::warn!(letter = %replay.letter, why = replay.why, "a replay comes back");
+        }
+        let now = self.environment.now();
+        if let Err(error) = self.outbox.return_replays(now, returned).await {
+            // The rows stay and become due after the grace time.
+            tracing::warn!(%error, "can't give replays back to the dead letters; will be swept");
+        }
     }
 
     fn mark_sent(&self, ids: Vec<Uuid>) {
@@ -308,6 +309,20 @@ impl Shared {
             lock(&self.sent).extend(sent);
         }
     }
+}
+
+/// The letter whose replay this is.
+fn letter_of(row: &OutboxMessage) -> Option<Uuid> {
+    row.message.header(HEADER_LETTER)?.parse().ok()
+}
+
+fn returned_replay(row: &OutboxMessage, word: Published) -> Option<ReturnedReplay> {
+    let why = match word {
+        Published::Refused(why) => why,
+        _ => format!("no queue takes it: {}", row.destination),
+    };
+    let (letter, row) = (letter_of(row)?, row.id);
+    Some(ReturnedReplay { letter, row, why })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

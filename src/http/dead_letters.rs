@@ -254,7 +254,7 @@ pub(super) async fn replay(
         ReplayEvent::Lost(id) => told
             .refused
             .push(json!({ "id": id, "reason": "it changed" })),
-        ReplayEvent::Returned(_) | ReplayEvent::Waiting(..) => {}
+        ReplayEvent::Returned(..) | ReplayEvent::Waiting(..) => {}
     };
     let desk = context.desk();
     let total = if order.dry_run {

@@ -145,7 +145,7 @@ impl Turn<'_> {
             return Err(Refusal::Settled);
         }
         if self.saga.heir().is_none() {
-            return Err(Refusal::NotPossible("nothing is to replace it"));
+            return Err(Refusal::NotPossible("nothing is to replace it".into()));
         }
         if self.saga.line.kept.len() >= SIGNALS_KEPT_MAX {
             return Err(Refusal::TooManySignals);

@@ -17,6 +17,7 @@ use crate::environment::Environment;
 use crate::id::{SagaId, Timestamp};
 use crate::message::START_QUEUE;
 use crate::message::child::ChildCommand;
+use crate::store::dead_letters::ReturnedReplay;
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, Loaded, ParticipantStore,
     ParticipantTransaction, ParticipantWrites,
@@ -223,6 +224,14 @@ impl<S: Outbox> Outbox for SimStore<S> {
 
     async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {
         self.call(self.inner.remove_sent(sent)).await
+    }
+
+    async fn return_replays(
+        &self,
+        at: Timestamp,
+        returned: Vec<ReturnedReplay>,
+    ) -> Result<(), StoreError> {
+        self.call(self.inner.return_replays(at, returned)).await
     }
 
     async fn outbox_len(&self) -> Result<u64, StoreError> {

@@ -363,8 +363,19 @@ pub enum Change {
 pub struct PublishedReplays {
     /// It has them.
     pub confirmed: Vec<(Uuid, Uuid)>,
-    /// No queue takes them: the letters are open again.
-    pub returned: Vec<(Uuid, Uuid)>,
+    /// They were not taken: the letters are open again.
+    pub returned: Vec<ReturnedReplay>,
+}
+
+/// A replay that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReturnedReplay {
+    /// The letter.
+    pub letter: Uuid,
+    /// The outbox row.
+    pub row: Uuid,
+    /// Why, in the broker's words if it had some.
+    pub why: String,
 }
 
 impl PublishedReplays {
@@ -372,4 +383,23 @@ impl PublishedReplays {
     pub fn is_empty(&self) -> bool {
         self.confirmed.is_empty() && self.returned.is_empty()
     }
+}
+
+/// What every store that keeps letters does about replays that its relay could not publish.
+pub(super) async fn note_returned(
+    letters: &impl DeadLetterStore,
+    at: Timestamp,
+    returned: Vec<ReturnedReplay>,
+) -> Result<(), StoreError> {
+    let actor = Actor {
+        by: "backstitch".to_owned(),
+        why: "published by a node".to_owned(),
+        at,
+    };
+    let published = PublishedReplays {
+        returned,
+        ..PublishedReplays::default()
+    };
+    letters.change_letters(&actor, &[], &published).await?;
+    Ok(())
 }

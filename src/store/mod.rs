@@ -25,6 +25,7 @@ pub mod schedules;
 mod shape;
 pub mod sqlite;
 
+use self::dead_letters::ReturnedReplay;
 use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
@@ -120,6 +121,14 @@ pub trait Outbox: Send + Sync + 'static {
 
     /// Removes rows whose messages were confirmed; ids that are gone are ignored.
     async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError>;
+
+    /// Takes note of replays of dead letters that the broker did not take: the letters are open
+    /// again, the audit log says why, and the rows are gone.
+    async fn return_replays(
+        &self,
+        at: Timestamp,
+        returned: Vec<ReturnedReplay>,
+    ) -> Result<(), StoreError>;
 
     /// Number of messages in the outbox.
     async fn outbox_len(&self) -> Result<u64, StoreError>;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::spoken;
 use crate::definition::{Definition, NodeKind};
-use crate::id::Timestamp;
+use crate::id::{StepPath, Timestamp};
 use crate::saga::journal::{Cause, JournalEntry};
 use crate::saga::{BlockPath, Event};
 
@@ -127,17 +127,7 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
             step,
             until,
             signal,
-        } => {
-            let what = if *signal {
-                "waits for a signal"
-            } else {
-                "sleeps"
-            };
-            match until {
-                Some(until) => format!("{step} {what} until {until}"),
-                None => format!("{step} {what}"),
-            }
-        }
+        } => pause(step, *until, *signal),
         Event::KeptForSuccessor(signal) => {
             format!(
                 "signal `{}` came for the saga that is to replace it",
@@ -165,6 +155,18 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
         Event::Compensated { .. } => "compensated".to_owned(),
     };
     Some(text)
+}
+
+fn pause(step: &StepPath, until: Option<Timestamp>, signal: bool) -> String {
+    let what = if signal {
+        "waits for a signal"
+    } else {
+        "sleeps"
+    };
+    match until {
+        Some(until) => format!("{step} {what} until {until}"),
+        None => format!("{step} {what}"),
+    }
 }
 
 /// A block's name for people, and what one and several of its children are called.

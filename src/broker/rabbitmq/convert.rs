@@ -34,6 +34,10 @@ pub const HEADER_DEPTH_MAX: usize = 16;
 
 /// AMQP's mark of a message that shall survive the broker's restart.
 const PERSISTENT: u8 = 2;
+/// And of one that need not.
+const TRANSIENT: u8 = 1;
+/// Longest time that RabbitMQ lets a message expire after.
+const EXPIRATION_MILLIS_MAX: u64 = u32::MAX as u64;
 const MICROS_A_SECOND: i64 = 1_000_000;
 
 /// Headers by which RabbitMQ routes copies or keeps its own books. Republished, they would send a
@@ -63,9 +67,25 @@ pub(super) fn outgoing(outgoing: Outgoing) -> Result<Prepared, String> {
         exchange: short(outgoing.destination.exchange, "exchange name")?,
         routing_key: short(outgoing.destination.routing_key, "routing key")?,
         mandatory: outgoing.mandatory,
-        properties: to_amqp(properties)?,
+        properties: to_amqp(properties, PROPERTIES_BYTES_MAX)?,
         body,
     })
+}
+
+/// Says why the server would never take a message, if so.
+pub(super) fn check_sendable(message: &Message) -> Result<(), String> {
+    let message = message.clone();
+    outgoing(Outgoing {
+        destination: crate::message::Destination::queue("any"),
+        message,
+        mandatory: true,
+    })
+    .map(drop)
+}
+
+/// Says why properties can't be those of an AMQP message, if so; however many bytes they have.
+pub(super) fn check_properties(properties: &Properties) -> Result<(), String> {
+    to_amqp(properties.clone(), usize::MAX).map(drop)
 }
 
 /// A message as it was delivered.
@@ -76,7 +96,7 @@ pub(super) fn incoming(properties: &BasicProperties, body: Vec<u8>) -> Message {
     }
 }
 
-fn to_amqp(properties: Properties) -> Result<BasicProperties, String> {
+fn to_amqp(properties: Properties, header_bytes_max: usize) -> Result<BasicProperties, String> {
     let mut amqp = BasicProperties::default().with_delivery_mode(PERSISTENT);
     if let Some(text) = properties.message_id {
         amqp = amqp.with_message_id(short(text, "message id")?);
@@ -103,7 +123,7 @@ fn to_amqp(properties: Properties) -> Result<BasicProperties, String> {
         amqp = amqp.with_content_encoding(short(text, "content encoding")?);
     }
     if let Some(text) = properties.expiration {
-        amqp = amqp.with_expiration(short(text, "expiration")?);
+        amqp = amqp.with_expiration(short(milliseconds(text)?, "expiration")?);
     }
     if let Some(text) = properties.app_id {
         amqp = amqp.with_app_id(short(text, "app id")?);
@@ -115,16 +135,21 @@ fn to_amqp(properties: Properties) -> Result<BasicProperties, String> {
         amqp = amqp.with_priority(priority);
     }
     if let Some(mode) = properties.delivery_mode {
+        if ![TRANSIENT, PERSISTENT].contains(&mode) {
+            return Err(format!(
+                "its delivery mode is {mode}, {TRANSIENT} and {PERSISTENT} are possible"
+            ));
+        }
         amqp = amqp.with_delivery_mode(mode);
     }
-    let headers = table(properties.headers, &properties.exact)?;
+    let headers = table(properties.headers, &properties.exact, header_bytes_max)?;
     if !headers.inner().is_empty() {
         amqp = amqp.with_headers(headers);
     }
     Ok(amqp)
 }
 
-fn table(headers: Headers, exact: &Headers) -> Result<FieldTable, String> {
+fn table(headers: Headers, exact: &Headers, bytes_max: usize) -> Result<FieldTable, String> {
     let mut table = FieldTable::default();
     let mut bytes = 0;
     for (name, value) in headers {
@@ -132,9 +157,9 @@ fn table(headers: Headers, exact: &Headers) -> Result<FieldTable, String> {
             continue;
         }
         bytes += name.len() + encoded_bytes(&value, HEADER_DEPTH_MAX);
-        if bytes > PROPERTIES_BYTES_MAX {
+        if bytes > bytes_max {
             return Err(format!(
-                "its headers have more than the {PROPERTIES_BYTES_MAX} bytes that are possible"
+                "its headers have more than the {bytes_max} bytes that are possible"
             ));
         }
         let field = match exact::restored(&value, exact.get(&name)) {
@@ -292,6 +317,18 @@ fn exact(value: u32, scale: u8) -> String {
     }
 }
 
+/// RabbitMQ closes the channel over anything but a number in its range.
+fn milliseconds(text: String) -> Result<String, String> {
+    let number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let millis: Option<u64> = text.parse().ok().filter(|_| number);
+    if millis.is_some_and(|millis| millis <= EXPIRATION_MILLIS_MAX) {
+        return Ok(text);
+    }
+    Err(format!(
+        "its expiration `{text}` is not a number of milliseconds from 0 to {EXPIRATION_MILLIS_MAX}"
+    ))
+}
+
 fn short(text: String, what: &str) -> Result<ShortString, String> {
     let bytes = text.len();
     ShortString::try_new(text)
@@ -385,7 +422,16 @@ mod tests {
         long_id.message.properties.message_id = Some(long.clone());
         let mut long_body = with_headers(json!({}));
         long_body.message.body = vec![0; BODY_BYTES_MAX + 1].into();
+        let mut odd_expiration = with_headers(json!({}));
+        odd_expiration.message.properties.expiration = Some("5m".into());
+        let mut late = with_headers(json!({}));
+        late.message.properties.expiration = Some("4294967296".into());
+        let mut odd_mode = with_headers(json!({}));
+        odd_mode.message.properties.delivery_mode = Some(3);
         for (message, word) in [
+            (odd_expiration, "expiration"),
+            (late, "expiration"),
+            (odd_mode, "delivery mode"),
             (long_key, "routing key"),
             (long_id, "message id"),
             (long_body, "body"),

@@ -10,7 +10,9 @@
 //!
 //! Invariants: a channel is used by one task only; a set's messages are published in order; each
 //! gets exactly one answer within a bounded time, whatever happens to the connection.
-//! Deliberately absent: publishing again. The outbox does that.
+//! Deliberately absent: publishing again. The outbox does that. With one exception: when the server
+//! closes the channel over one message of a set, those it had not confirmed are published one by
+//! one, to find the one.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,14 +22,14 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, MaybeDone, join_all, maybe_done};
 use futures_util::{FutureExt, poll};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{Channel, Confirmation};
+use lapin::{Channel, Confirmation, ErrorKind};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::convert::{self, Prepared};
 use super::link::{Failure, Link, Live, REQUEST_TIME_MAX, within};
-use super::topology;
+use super::topology::{self, PRECONDITION_FAILED};
 use super::verdict::{self, Answer};
 use crate::broker::{Outgoing, Published};
 
@@ -216,33 +218,67 @@ impl Lane {
 
     async fn publish_set(&mut self, set: Vec<Outgoing>, published: &mut Vec<Published>) {
         let missing = self.missing_exchanges(&set).await;
-        let set: Vec<Option<Prepared>> = set
+        let set: Vec<Result<Prepared, Published>> = set
             .into_iter()
             .map(|outgoing| prepare(outgoing, &missing))
             .collect();
         let sendable: Vec<&Prepared> = set.iter().flatten().collect();
+        let (mut words, refused) = self.send_set(&sendable).await;
+        if refused && sendable.len() > 1 {
+            self.send_one_by_one(&sendable, &mut words).await;
+        }
+        let mut words = words.into_iter();
+        published.extend(set.iter().map(|prepared| {
+            match prepared {
+                Ok(_) => words
+                    .next()
+                    .unwrap_or_else(|| Published::Failed("the channel is lost".to_owned())),
+                Err(word) => word.clone(),
+            }
+        }));
+    }
+
+    /// The broker's words on a set, and whether it closed the channel over one of the messages.
+    async fn send_set(&mut self, sendable: &[&Prepared]) -> (Vec<Published>, bool) {
         let answers = match &self.open {
-            Some((_, channel)) => exchange(channel, &sendable).await,
+            Some((_, channel)) => exchange(channel, sendable).await,
             None => Vec::new(),
         };
         let broken = answers.len() < sendable.len()
             || answers
                 .iter()
-                .any(|answer| matches!(answer, Answer::Lost(_) | Answer::None));
+                .any(|answer| !matches!(answer, Answer::Ack(_) | Answer::Nack(_)));
         if broken {
             // Whatever is still on its way belongs to a channel that is no longer used.
             self.open = None;
             self.exchanges.forget();
         }
-        let mut verdicts = verdict::judge(&sendable, &answers).into_iter();
-        published.extend(set.iter().map(|prepared| {
-            match prepared {
-                Some(_) => verdicts
-                    .next()
-                    .unwrap_or_else(|| Published::Failed("the channel is lost".to_owned())),
-                None => Published::Unroutable,
+        let refused = answers
+            .iter()
+            .any(|answer| matches!(answer, Answer::Refused(_)));
+        (verdict::judge(sendable, &answers), refused)
+    }
+
+    /// Publishes alone, and in their order, those of a set that the broker has not confirmed; up
+    /// to the first that fails for another reason than itself.
+    async fn send_one_by_one(&mut self, sendable: &[&Prepared], words: &mut [Published]) {
+        for (prepared, word) in sendable.iter().zip(words) {
+            if !matches!(word, Published::Failed(_)) {
+                continue;
             }
-        }));
+            let deadline = Instant::now() + REQUEST_TIME_MAX;
+            if self.ensure_channel(deadline).await.is_err() {
+                return;
+            }
+            if let (mut alone, _) = self.send_set(&[*prepared]).await
+                && let Some(said) = alone.pop()
+            {
+                *word = said;
+            }
+            if matches!(word, Published::Failed(_)) {
+                return;
+            }
+        }
     }
 
     /// The exchanges of a set that don't exist. Publishing to one would close the channel, and
@@ -276,18 +312,18 @@ async fn open_channel(link: &Link, live: &Live) -> Result<Channel, Failure> {
     Ok(channel)
 }
 
-/// `None` for a message that can't be published at all.
-fn prepare(outgoing: Outgoing, missing: &HashSet<String>) -> Option<Prepared> {
+/// The word on a message that can't be published at all, if it can't.
+fn prepare(outgoing: Outgoing, missing: &HashSet<String>) -> Result<Prepared, Published> {
     let destination = outgoing.destination.clone();
     if missing.contains(&destination.exchange) {
         tracing::warn!(%destination, "unroutable: there is no such exchange");
-        return None;
+        return Err(Published::Unroutable);
     }
     match convert::outgoing(outgoing) {
-        Ok(prepared) => Some(prepared),
+        Ok(prepared) => Ok(prepared),
         Err(why) => {
-            tracing::error!(%destination, why, "unroutable: AMQP can't carry the message");
-            None
+            tracing::error!(%destination, why, "AMQP can't carry the message");
+            Err(Published::Refused(why))
         }
     }
 }
@@ -336,7 +372,12 @@ async fn send(channel: &Channel, prepared: &Prepared) -> Answer {
         Ok(Confirmation::NotRequested) => {
             Answer::Lost("the channel is not in confirm mode".to_owned())
         }
-        Err(error) => Answer::Lost(error.to_string()),
+        Err(error) => match error.kind() {
+            ErrorKind::ProtocolError(said) if said.get_id() == PRECONDITION_FAILED => {
+                Answer::Refused(said.get_message().to_string())
+            }
+            _ => Answer::Lost(error.to_string()),
+        },
     }
 }
 

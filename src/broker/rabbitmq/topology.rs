@@ -17,7 +17,7 @@ pub const DELIVERY_LIMIT_NONE: u32 = 1_000_000_000;
 const ACCESS_REFUSED: u16 = 403;
 const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
-const PRECONDITION_FAILED: u16 = 406;
+pub(super) const PRECONDITION_FAILED: u16 = 406;
 
 /// Creates what is missing.
 pub(super) async fn declare(

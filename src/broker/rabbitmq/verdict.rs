@@ -20,6 +20,8 @@ pub(super) enum Answer {
     Ack(Option<Box<BasicReturnMessage>>),
     /// It refused the message; with a message that came back.
     Nack(Option<Box<BasicReturnMessage>>),
+    /// It closed the channel over a message of the set, and said this.
+    Refused(String),
     /// Channel or connection broke before it answered.
     Lost(String),
     /// It did not answer in time.
@@ -44,7 +46,9 @@ pub(super) fn judge(set: &[&Prepared], answers: &[Answer]) -> Vec<Published> {
     set.iter()
         .zip(answers)
         .map(|(prepared, answer)| match answer {
-            Answer::Lost(why) => Published::Failed(why.clone()),
+            // Of several, nobody knows which one it was.
+            Answer::Refused(why) if set.len() == 1 => Published::Refused(why.clone()),
+            Answer::Lost(why) | Answer::Refused(why) => Published::Failed(why.clone()),
             Answer::None => Published::Failed("the broker did not confirm in time".to_owned()),
             Answer::Nack(_) => Published::Failed(
                 "the broker refused the message: the queue is full, or failing".to_owned(),
@@ -143,6 +147,7 @@ mod tests {
             Published::Confirmed => 'C',
             Published::Unroutable => 'U',
             Published::Failed(_) => 'F',
+            Published::Refused(_) => 'R',
         };
         judge(set, &answers).into_iter().map(letter).collect()
     }
@@ -192,6 +197,18 @@ mod tests {
     fn a_message_that_need_not_arrive_is_confirmed() {
         let event = message("nobody", None, false);
         assert_eq!(verdicts(&[&event], vec![Answer::Ack(None)]), "C");
+    }
+
+    #[test]
+    fn a_refusal_is_for_good_only_if_it_can_be_but_one_message() {
+        let (a, b) = (message("q", Some("a"), true), message("q", Some("b"), true));
+        let refused = || Answer::Refused("406".to_owned());
+        assert_eq!(verdicts(&[&a], vec![refused()]), "R");
+        assert_eq!(verdicts(&[&a, &b], vec![refused(), refused()]), "FF");
+        assert_eq!(
+            verdicts(&[&a, &b], vec![Answer::Ack(None), refused()]),
+            "CF"
+        );
     }
 
     #[test]

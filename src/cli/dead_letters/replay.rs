@@ -127,7 +127,12 @@ fn tell(event: &ReplayEvent<'_>) {
         ReplayEvent::Sent(..) => {}
         ReplayEvent::Refused(head, refusal) => eprintln!("{}: {refusal}", head.id),
         ReplayEvent::Lost(id) => eprintln!("{id}: somebody else changed it first"),
-        ReplayEvent::Returned(id) => eprintln!("{id}: no queue takes it; it is open again"),
+        ReplayEvent::Returned(id, why) => {
+            eprintln!(
+                "{}",
+                output::printable(&format!("{id}: {why}; it is open again"))
+            );
+        }
         ReplayEvent::Waiting(count, wait) => {
             eprintln!("{count} sent; waiting {wait:?} whether they come back");
         }

@@ -42,6 +42,12 @@ pub(super) async fn run(
     let condition = condition
         .transpose()
         .map_err(|why| Failure::problems(format!("--where: {why}")))?;
+    if arguments.from == arguments.to {
+        return Err(Failure::problems(format!(
+            "`{}` is where the messages are already; --to another queue",
+            arguments.to
+        )));
+    }
     let wanted = Shift {
         from: arguments.from,
         to: arguments.to,
@@ -60,6 +66,12 @@ pub(super) async fn run(
             "{} moved, {} left, of {} at the start\n",
             done.moved, done.left, done.seen_at_start
         ))?;
+    }
+    if done.missing > 0 {
+        return Err(Failure::new(format!(
+            "{} of the messages did not come: somebody else took them, or they can't be delivered to us (a property that is not UTF-8; see docs/dead-letters.md)",
+            done.missing
+        )));
     }
     Ok(Exit::Done)
 }

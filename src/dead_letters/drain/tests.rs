@@ -15,15 +15,16 @@ use crate::message::{DOMAIN_EVENT_QUEUE, Destination, Properties};
 use crate::store::dead_letters::{LetterFilter, LetterHead, LetterPage, LetterStatus};
 use crate::store::memory::MemoryStore;
 
-struct Bundle {
-    broker: MemoryBroker,
+pub(super) struct Bundle {
+    pub(super) broker: MemoryBroker,
+    pub(super) store: MemoryStore,
     handle: Arc<dyn Broker>,
-    desk: Desk,
+    pub(super) desk: Desk,
     drain: Drain,
 }
 
 impl Bundle {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let broker = MemoryBroker::new();
         let queue = |name: &str| Queue {
             name: name.to_owned(),
@@ -47,14 +48,15 @@ impl Bundle {
             desk: Desk {
                 environment,
                 letters: Arc::new(store.clone()),
-                sagas: Arc::new(store),
+                sagas: Arc::new(store.clone()),
             },
             broker,
+            store,
             handle,
         }
     }
 
-    async fn publish(&self, queue: &str, messages: Vec<Message>) {
+    pub(super) async fn publish(&self, queue: &str, messages: Vec<Message>) {
         let outgoing = messages.into_iter().map(|message| Outgoing {
             destination: Destination::queue(queue),
             message,
@@ -64,7 +66,7 @@ impl Bundle {
         assert!(words.iter().all(|word| *word == Published::Confirmed));
     }
 
-    async fn drain(&self) -> Drained {
+    pub(super) async fn drain(&self) -> Drained {
         let stop = Shutdown::default();
         self.drain
             .run("dlq", Until::Empty, &stop, |_| {})
@@ -100,7 +102,7 @@ impl Bundle {
             .unwrap()
     }
 
-    async fn heads(&self) -> Vec<LetterHead> {
+    pub(super) async fn heads(&self) -> Vec<LetterHead> {
         let page = LetterPage {
             after: None,
             oldest_first: true,
@@ -128,7 +130,7 @@ impl Bundle {
     }
 }
 
-fn dead(id: Option<&str>, body: &'static [u8]) -> Message {
+pub(super) fn dead(id: Option<&str>, body: &'static [u8]) -> Message {
     Message {
         properties: Properties {
             message_id: id.map(str::to_owned),

@@ -4,6 +4,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::ReplayOptions;
+use crate::broker::rabbitmq;
 use crate::error::code;
 use crate::id::{SagaId, Timestamp};
 use crate::message::{
@@ -34,6 +35,9 @@ pub enum Refusal {
     /// Nobody knows where it belongs.
     #[error("the broker does not say which queue it died in; name one with `--to`")]
     NoQueue,
+    /// RabbitMQ would not take it.
+    #[error("RabbitMQ would refuse its message: {0}; `edit` mends it")]
+    Unsendable(String),
 }
 
 /// What a replay of this letter sends, if it may be sent.
@@ -68,6 +72,7 @@ pub fn prepare(
     if let Some(queue) = origin {
         headers.insert(HEADER_ORIGIN.to_owned(), Value::from(queue));
     }
+    rabbitmq::check_sendable(&message).map_err(Refusal::Unsendable)?;
     Ok(OutboxMessage {
         id,
         destination,

@@ -12,9 +12,9 @@ use crate::dead_letters::drain::{Drain, Until};
 use crate::dead_letters::{DeadLetterError, Desk};
 use crate::environment::Shutdown;
 use crate::error::code;
-use crate::message::DEAD_LETTER_QUEUE;
+use crate::message::{DEAD_LETTER_QUEUE, Destination};
 use crate::store::OutboxMessage;
-use crate::store::dead_letters::{HEADER_LETTER, LetterHead, PublishedReplays};
+use crate::store::dead_letters::{HEADER_LETTER, LetterHead, PublishedReplays, ReturnedReplay};
 
 /// Rows swept up at once.
 const SWEEP_ROWS_MAX: usize = 500;
@@ -31,15 +31,26 @@ impl Desk {
         broker: &Arc<dyn Broker>,
         rows: Vec<(Uuid, OutboxMessage)>,
     ) -> Outcome {
-        let names: Vec<(Uuid, Uuid)> = rows.iter().map(|(letter, row)| (*letter, row.id)).collect();
+        let names = rows
+            .iter()
+            .map(|(letter, row)| (*letter, row.id, row.destination.clone()));
+        let names: Vec<_> = names.collect();
         let outgoing = rows.into_iter().map(|(_, row)| outgoing(row)).collect();
         let mut outcome = Outcome::default();
-        for (name, word) in names.into_iter().zip(broker.publish(outgoing).await) {
+        for ((letter, row, to), word) in names.into_iter().zip(broker.publish(outgoing).await) {
             match word {
-                Published::Confirmed => outcome.published.confirmed.push(name),
-                Published::Unroutable => outcome.published.returned.push(name),
+                Published::Confirmed => outcome.published.confirmed.push((letter, row)),
+                Published::Unroutable => {
+                    let why = no_queue(&to);
+                    let replay = ReturnedReplay { letter, row, why };
+                    outcome.published.returned.push(replay);
+                }
+                Published::Refused(why) => {
+                    let replay = ReturnedReplay { letter, row, why };
+                    outcome.published.returned.push(replay);
+                }
                 Published::Failed(why) => {
-                    tracing::warn!(letter = %name.0, %why, "not published; it stays in the outbox");
+                    tracing::warn!(%letter, %why, "not published; it stays in the outbox");
                     outcome.failed += 1;
                 }
             }
@@ -94,20 +105,30 @@ impl Desk {
             return Ok(false);
         }
         let letter = |row: &OutboxMessage| row.message.header(HEADER_LETTER)?.parse().ok();
-        let names: Vec<(Option<Uuid>, Uuid)> =
-            rows.iter().map(|row| (letter(row), row.id)).collect();
+        let names = rows
+            .iter()
+            .map(|row| (letter(row), row.id, row.destination.clone()));
+        let names: Vec<_> = names.collect();
         let words = broker
             .publish(rows.into_iter().map(outgoing).collect())
             .await;
         let mut sent = Vec::new();
         let mut published = PublishedReplays::default();
-        for ((letter, row), word) in names.into_iter().zip(words) {
+        for ((letter, row, to), word) in names.into_iter().zip(words) {
             match (word, letter) {
                 (Published::Confirmed, Some(letter)) => published.confirmed.push((letter, row)),
                 (Published::Confirmed, None) => sent.push(row),
-                (Published::Unroutable, Some(letter)) => published.returned.push((letter, row)),
+                (Published::Unroutable, Some(letter)) => {
+                    let why = no_queue(&to);
+                    let replay = ReturnedReplay { letter, row, why };
+                    published.returned.push(replay);
+                }
+                (Published::Refused(why), Some(letter)) => {
+                    let replay = ReturnedReplay { letter, row, why };
+                    published.returned.push(replay);
+                }
                 // A saga's: its node must hear of it, and will sweep it.
-                (Published::Unroutable | Published::Failed(_), _) => {}
+                (Published::Unroutable | Published::Refused(_) | Published::Failed(_), _) => {}
             }
         }
         total.returned += published.returned.len() as u64;
@@ -179,6 +200,10 @@ async fn watch_queue(drain: &Drain, queue: &str, enough: &Shutdown) {
 pub(super) struct Outcome {
     pub(super) published: PublishedReplays,
     pub(super) failed: usize,
+}
+
+fn no_queue(to: &Destination) -> String {
+    format!("no queue takes it: {to}")
 }
 
 fn outgoing(row: OutboxMessage) -> Outgoing {

@@ -4,7 +4,7 @@ use super::*;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Queue, Topology};
 use crate::environment::TokioEnvironment;
-use crate::message::{Message, Properties};
+use crate::message::{Destination, Message, Properties};
 use crate::store::memory::MemoryStore;
 use crate::store::{Commit, Store};
 
@@ -53,8 +53,8 @@ async fn unroutable_messages_that_nobody_takes_back_hold_up_no_other() {
         relay.send(vec![row]).await;
     }
     let mut consumer = broker.consume("there", 1).await.unwrap();
-    let arrives = consumer.deliveries.next_batch(1);
-    let arrived = tokio::time::timeout(Duration::from_secs(10), arrives).await;
+    let next = consumer.deliveries.next_batch(1);
+    let arrived = tokio::time::timeout(Duration::from_secs(10), next).await;
     assert_eq!(arrived.expect("it is held up").len(), 1);
     relay.stop().await;
     assert!(unroutable.try_recv().is_ok());

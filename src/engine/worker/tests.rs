@@ -16,6 +16,7 @@ use crate::environment::TokioEnvironment;
 use crate::id::Timestamp;
 use crate::saga::Starter;
 use crate::saga::journal::JournalEntry;
+use crate::store::dead_letters::ReturnedReplay;
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Commit, CommitOutcome, DefinitionRow, ListFilter, LiveCount, Outbox, OutboxMessage, SagaCount,
@@ -53,6 +54,14 @@ impl Outbox for Picky {
 
     async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {
         self.inner.remove_sent(sent).await
+    }
+
+    async fn return_replays(
+        &self,
+        at: Timestamp,
+        returned: Vec<ReturnedReplay>,
+    ) -> Result<(), StoreError> {
+        self.inner.return_replays(at, returned).await
     }
 
     async fn outbox_len(&self) -> Result<u64, StoreError> {
@@ -305,7 +314,10 @@ async fn an_event_reaches_the_saga_of_an_older_version_though_it_also_starts_one
         let mut works = vec![again];
         for version in [1, 2] {
             let definition = node.catalogue().version(&store, "job", version).await;
-            works.push(event(&definition.unwrap().unwrap(), json!({ "id": "k", "by": "ann" })));
+            works.push(event(
+                &definition.unwrap().unwrap(),
+                json!({ "id": "k", "by": "ann" }),
+            ));
         }
         node.node.settle(works).await;
         let loaded = store.load(&[LoadRequest { id, after: 0 }]).await.unwrap();

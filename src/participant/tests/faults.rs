@@ -90,6 +90,13 @@ impl Outbox for LyingStore {
     async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {
         self.inner.remove_sent(sent).await
     }
+    async fn return_replays(
+        &self,
+        at: Timestamp,
+        returned: Vec<crate::store::dead_letters::ReturnedReplay>,
+    ) -> Result<(), StoreError> {
+        self.inner.return_replays(at, returned).await
+    }
     async fn outbox_len(&self) -> Result<u64, StoreError> {
         self.inner.outbox_len().await
     }

@@ -12,7 +12,7 @@ use crate::message::Message;
 use crate::store::dead_letters::audit::{AuditHead, verify};
 use crate::store::dead_letters::{
     Actor, Change, DrainedLetter, HEADER_LETTER, HEADER_REPLAYS, LetterChange, LetterFilter,
-    LetterHead, LetterPage, LetterStatus, PublishedReplays,
+    LetterHead, LetterPage, LetterStatus, PublishedReplays, ReturnedReplay,
 };
 use crate::store::{Commit, DeadLetter};
 
@@ -297,7 +297,11 @@ pub async fn a_replay_is_committed_whole_and_once(store: &dyn Complete) {
     // No queue took this one.
     change(store, 2, 0, Change::Replay(Box::new(outbox(51)))).await;
     let returned = PublishedReplays {
-        returned: vec![(uuid(2), uuid(51))],
+        returned: vec![ReturnedReplay {
+            letter: uuid(2),
+            row: uuid(51),
+            why: "no queue takes it".to_owned(),
+        }],
         ..PublishedReplays::default()
     };
     store
@@ -305,6 +309,10 @@ pub async fn a_replay_is_committed_whole_and_once(store: &dyn Complete) {
         .await
         .unwrap();
     assert_eq!(head(store, 2).await.status, LetterStatus::Open);
+    let audit = store.letter_audit(Some(uuid(2)), 0, 9).await.unwrap();
+    let last = audit.last().unwrap();
+    assert_eq!(last.action, "return");
+    assert!(last.body.contains("no queue takes it"), "{}", last.body);
 
     // A relay published this one.
     change(store, 2, 2, Change::Replay(Box::new(outbox(52)))).await;

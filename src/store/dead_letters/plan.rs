@@ -46,8 +46,8 @@ pub(in crate::store) fn touched(
     changes: &[LetterChange],
     published: &PublishedReplays,
 ) -> Vec<Uuid> {
-    let replays = published.confirmed.iter().chain(&published.returned);
-    let ids = replays.map(|(letter, _)| *letter);
+    let confirmed = published.confirmed.iter().map(|(letter, _)| *letter);
+    let ids = confirmed.chain(published.returned.iter().map(|replay| replay.letter));
     let mut ids: Vec<Uuid> = ids.chain(changes.iter().map(|of| of.letter)).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -62,30 +62,11 @@ pub(in crate::store) fn plan<'a>(
     published: &PublishedReplays,
 ) -> Plan<'a> {
     let mut plan = Plan::default();
-    let outcomes = [
-        (&published.confirmed, LetterStatus::Replayed),
-        (&published.returned, LetterStatus::Open),
-    ];
-    for (replays, status) in outcomes {
-        for (letter, outbox) in replays {
-            plan.remove.push(*outbox);
-            let Some(current) = letters.get_mut(letter) else {
-                continue;
-            };
-            if current.outbox != Some(*outbox) {
-                continue;
-            }
-            current.version += 1;
-            current.status = status;
-            current.outbox = None;
-            plan.updates.insert(*letter, *current);
-            if status == LetterStatus::Open {
-                current.handled_at = None;
-                plan.updates.insert(*letter, *current);
-                let detail = json!({ "reason": "no queue takes it" });
-                plan.entries.push(entry("return", *letter, detail));
-            }
-        }
+    for (letter, outbox) in &published.confirmed {
+        plan.settle(&mut letters, *letter, *outbox, None);
+    }
+    for replay in &published.returned {
+        plan.settle(&mut letters, replay.letter, replay.row, Some(&replay.why));
     }
     for change in changes {
         let current = letters.get_mut(&change.letter);
@@ -99,6 +80,31 @@ pub(in crate::store) fn plan<'a>(
 }
 
 impl<'a> Plan<'a> {
+    /// Notes what became of a replay; `returned` says why it was not taken.
+    fn settle(
+        &mut self,
+        letters: &mut BTreeMap<Uuid, Current>,
+        letter: Uuid,
+        outbox: Uuid,
+        returned: Option<&str>,
+    ) {
+        self.remove.push(outbox);
+        let current = letters.get_mut(&letter);
+        let Some(current) = current.filter(|current| current.outbox == Some(outbox)) else {
+            return;
+        };
+        current.version += 1;
+        current.outbox = None;
+        current.status = LetterStatus::Replayed;
+        if let Some(why) = returned {
+            current.status = LetterStatus::Open;
+            current.handled_at = None;
+            let detail = json!({ "reason": why });
+            self.entries.push(entry("return", letter, detail));
+        }
+        self.updates.insert(letter, *current);
+    }
+
     fn add(&mut self, current: &mut Current, change: &'a LetterChange, at: Timestamp) {
         let letter = change.letter;
         let before = current.status;

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use self::letters::{Audit, LetterRecord};
+use super::dead_letters::{ReturnedReplay, note_returned};
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
 use super::{
     Commit, CommitOutcome, Conflict, DeadLetter, DefinitionRow, JournalEntry, KeyMatch,
@@ -253,6 +254,14 @@ impl Outbox for MemoryStore {
     async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {
         self.state().remove_sent(sent);
         Ok(())
+    }
+
+    async fn return_replays(
+        &self,
+        at: Timestamp,
+        returned: Vec<ReturnedReplay>,
+    ) -> Result<(), StoreError> {
+        note_returned(self, at, returned).await
     }
 
     async fn outbox_len(&self) -> Result<u64, StoreError> {

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{PostgresStore, column};
 use crate::id::Timestamp;
+use crate::store::dead_letters::{ReturnedReplay, note_returned};
 use crate::store::{Outbox, OutboxMessage, StoreError, rows};
 
 /// A batch that is stored again after a lost answer brings the same rows, hence DO NOTHING.
@@ -87,6 +88,14 @@ impl Outbox for PostgresStore {
         let query = sqlx::query(DELETE_OUTBOX).bind(sent);
         let removed = query.execute(&self.pool).await;
         removed.map(drop).map_err(|error| self.failed(error))
+    }
+
+    async fn return_replays(
+        &self,
+        at: Timestamp,
+        returned: Vec<ReturnedReplay>,
+    ) -> Result<(), StoreError> {
+        note_returned(self, at, returned).await
     }
 
     async fn outbox_len(&self) -> Result<u64, StoreError> {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::bulk::{self, Bulk};
 use super::{SqliteStore, failed};
 use crate::id::Timestamp;
+use crate::store::dead_letters::{ReturnedReplay, note_returned};
 use crate::store::rows::OutboxRow;
 use crate::store::{Outbox, OutboxMessage, StoreError, rows};
 
@@ -95,6 +96,14 @@ impl Outbox for SqliteStore {
         let removed = delete_outbox(&mut transaction, sent).await;
         removed.map_err(failed)?;
         transaction.commit().await.map_err(failed)
+    }
+
+    async fn return_replays(
+        &self,
+        at: Timestamp,
+        returned: Vec<ReturnedReplay>,
+    ) -> Result<(), StoreError> {
+        note_returned(self, at, returned).await
     }
 
     async fn outbox_len(&self) -> Result<u64, StoreError> {

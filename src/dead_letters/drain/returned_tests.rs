@@ -1,0 +1,188 @@
+//! Replays that are not taken, and letters that could not be sent.
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use super::tests::{Bundle, dead};
+use super::*;
+use crate::broker::memory::MemoryBroker;
+use crate::broker::{BrokerError, Health, Outgoing, Published, Topology};
+use crate::dead_letters::edit::{document, from_document};
+use crate::dead_letters::replay::{REPLAYS_MAX, ReplayOptions, Replayed};
+use crate::dead_letters::transfer::LetterLine;
+use crate::dead_letters::{Desk, Selection};
+use crate::engine::relay::{Relay, RelayOptions};
+use crate::message::Destination;
+use crate::store::dead_letters::{LetterFilter, LetterStatus};
+use crate::store::memory::MemoryStore;
+
+const WORDS: &str = "PRECONDITION_FAILED - no such thing";
+
+/// Refuses, for good, every message of this type.
+struct Choosy(MemoryBroker);
+
+#[async_trait]
+impl Broker for Choosy {
+    async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
+        self.0.declare(topology).await
+    }
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
+        self.0.consume(queue, prefetch).await
+    }
+    async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Published> {
+        let mut words = Vec::new();
+        for message in messages {
+            words.extend(match message.message.properties.kind.as_deref() {
+                Some("bad") => vec![Published::Refused(WORDS.to_owned())],
+                _ => self.0.publish(vec![message]).await,
+            });
+        }
+        words
+    }
+    async fn queue_len(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
+        Broker::queue_len(&self.0, queue).await
+    }
+    fn health(&self) -> Health {
+        self.0.health()
+    }
+}
+
+fn options(to: Option<&str>) -> ReplayOptions {
+    ReplayOptions {
+        to: to.map(Destination::queue),
+        again: false,
+        force: false,
+        replays_max: REPLAYS_MAX,
+        by: "ann".to_owned(),
+        why: "mended".to_owned(),
+        rate: None,
+        canary: None,
+        limit: None,
+    }
+}
+
+fn open_letters() -> Selection {
+    Selection::Filter(Box::new(LetterFilter {
+        status: Some(LetterStatus::Open),
+        ..LetterFilter::default()
+    }))
+}
+
+/// A letter of each type, drained.
+async fn with_letters(kinds: &[&str]) -> Bundle {
+    let bundle = Bundle::new().await;
+    let of_kind = |kind: &&str| {
+        let mut message = dead(None, b"{}");
+        message.properties.kind = Some((*kind).to_owned());
+        message
+    };
+    bundle
+        .publish("dlq", kinds.iter().map(of_kind).collect())
+        .await;
+    bundle.drain().await;
+    bundle
+}
+
+async fn replay_by(desk: &Desk, broker: Arc<dyn Broker>) -> Replayed {
+    let stop = Shutdown::default();
+    desk.replay(&broker, open_letters(), &options(None), &stop, |_| {})
+        .await
+        .unwrap()
+}
+
+async fn history(bundle: &Bundle, letter: Uuid) -> Vec<(String, String)> {
+    let letters = &bundle.desk.letters;
+    let entries = letters.letter_audit(Some(letter), 0, 99).await.unwrap();
+    entries
+        .into_iter()
+        .map(|entry| (entry.action.clone(), entry.body))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_replay_that_the_broker_refuses_opens_its_letter_and_holds_up_no_other() {
+    let bundle = with_letters(&["bad", "good"]).await;
+    let choosy: Arc<dyn Broker> = Arc::new(Choosy(bundle.broker.clone()));
+    let total = replay_by(&bundle.desk, choosy).await;
+    assert_eq!(
+        (total.replayed, total.returned, total.on_their_way),
+        (1, 1, 0)
+    );
+    let heads = bundle.heads().await;
+    let bad = heads.iter().find(|one| one.kind.as_deref() == Some("bad"));
+    let bad = bad.unwrap();
+    assert_eq!(bad.status, LetterStatus::Open);
+    let (action, body) = history(&bundle, bad.id).await.pop().unwrap();
+    assert_eq!(action, "return");
+    assert!(body.contains(WORDS), "{body}");
+}
+
+#[tokio::test]
+async fn a_node_opens_letters_again_whose_replays_are_not_taken() {
+    let bundle = with_letters(&["bad", "good"]).await;
+    let desk = &bundle.desk;
+    let nowhere = options(Some("nowhere"));
+    desk.replay_by_nodes(open_letters(), &nowhere, |_| {})
+        .await
+        .unwrap();
+    let relay = Relay::start(
+        Arc::clone(&desk.environment),
+        Arc::new(Choosy(bundle.broker.clone())),
+        Arc::new(bundle.store.clone()) as Arc<MemoryStore>,
+        RelayOptions {
+            sweep_every: Duration::from_millis(1),
+            ..RelayOptions::default()
+        },
+        None,
+    );
+    loop {
+        let heads = bundle.heads().await;
+        assert_eq!(heads.len(), 2, "the same letters, and no new ones");
+        if heads.iter().all(|head| head.status == LetterStatus::Open) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    relay.stop().await;
+    assert_eq!(desk.letters.outbox_len().await.unwrap(), 0);
+    for head in bundle.heads().await {
+        let (action, body) = history(&bundle, head.id).await.pop().unwrap();
+        assert_eq!(action, "return");
+        let expected = match head.kind.as_deref() {
+            Some("bad") => WORDS,
+            _ => "no queue takes it",
+        };
+        assert!(body.contains(expected), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn what_rabbitmq_would_refuse_is_neither_edited_in_nor_imported() {
+    let bundle = with_letters(&["good"]).await;
+    let id = bundle.heads().await[0].id;
+    let letter = bundle.desk.letter(id).await.unwrap();
+    for (pointer, value) in [
+        ("expiration", json!("5m")),
+        ("delivery_mode", json!(9)),
+        ("message_id", json!("x".repeat(256))),
+    ] {
+        let mut wanted = document(letter.message());
+        wanted["properties"][pointer] = value.clone();
+        let edited = from_document(&wanted, letter.message()).unwrap();
+        let refused = bundle.desk.edit(&letter, edited, "ann", "why").await;
+        assert!(refused.is_err(), "{pointer}");
+        let mut line = json!(LetterLine::new(&letter));
+        line["id"] = json!(bundle.desk.environment.new_id());
+        line["properties"][pointer] = value;
+        assert!(
+            bundle.desk.import(&line.to_string()).await.is_err(),
+            "{pointer}"
+        );
+    }
+    let mut wanted = document(letter.message());
+    wanted["properties"]["headers"]["large"] = json!("x".repeat(70_000));
+    let edited = from_document(&wanted, letter.message()).unwrap();
+    let refused = bundle.desk.edit(&letter, edited, "ann", "why").await;
+    assert!(refused.is_err_and(|error| error.to_string().contains("headers")));
+    assert_eq!(bundle.heads().await.len(), 1);
+}
