@@ -215,8 +215,8 @@ impl OpenStore {
 
 /// An open broker.
 pub(super) enum OpenBroker {
-    /// A server.
-    RabbitMq(Arc<RabbitMqBroker>),
+    /// A server, and its URL.
+    RabbitMq(Arc<RabbitMqBroker>, String),
     /// Inside this process.
     Memory(MemoryBroker),
 }
@@ -239,20 +239,28 @@ impl OpenBroker {
                     redacted(url)
                 ))
             })?;
-        Ok(Self::RabbitMq(Arc::new(broker)))
+        Ok(Self::RabbitMq(Arc::new(broker), url.to_owned()))
     }
 
     /// To use.
     pub(super) fn handle(&self) -> Arc<dyn Broker> {
         match self {
-            Self::RabbitMq(broker) => Arc::<RabbitMqBroker>::clone(broker),
+            Self::RabbitMq(broker, _) => Arc::<RabbitMqBroker>::clone(broker),
             Self::Memory(broker) => Arc::new(broker.clone()),
+        }
+    }
+
+    /// The same broker over connections of their own: what breaks these leaves the others alone.
+    pub(super) async fn another(&self, name: &str) -> Result<Self, Failure> {
+        match self {
+            Self::RabbitMq(_, url) => Self::open(Some(url), name).await,
+            Self::Memory(broker) => Ok(Self::Memory(broker.clone())),
         }
     }
 
     /// Tells the server the last acknowledgements and leaves.
     pub(super) async fn close(&self) {
-        if let Self::RabbitMq(broker) = self {
+        if let Self::RabbitMq(broker, _) = self {
             broker.close().await;
         }
     }

@@ -1,5 +1,8 @@
 //! A node's drains: dead-letter queues → database, for as long as the node runs.
 //!
+//! The queues that a team names have connections of their own: a message in them that our AMQP
+//! library can't read breaks its connection, and must not break the node's.
+//!
 //! A queue that is not there yet is looked for again and again: a team may name it before its own
 //! services have declared it.
 
@@ -9,6 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::backends::{OpenBroker, OpenStore};
+use super::exit::Failure;
 use crate::dead_letters::drain::{Drain, Until};
 use crate::environment::{Environment, Shutdown, Task};
 use crate::message::DEAD_LETTER_QUEUE;
@@ -24,16 +28,23 @@ const SETTLE_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Drains {
     stop: Shutdown,
     tasks: Vec<Task>,
+    /// For the named queues, if there are some.
+    own_broker: Option<OpenBroker>,
 }
 
 impl Drains {
     /// Drains our own queue and those named.
-    pub(super) fn start(
+    pub(super) async fn start(
         named: &[String],
         store: &OpenStore,
         broker: &OpenBroker,
         environment: &Arc<dyn Environment>,
-    ) -> Self {
+    ) -> Result<Self, Failure> {
+        let own_broker = if named.is_empty() {
+            None
+        } else {
+            Some(broker.another("backstitch drains").await?)
+        };
         let stop = Shutdown::default();
         let drain = Drain {
             environment: Arc::clone(environment),
@@ -48,19 +59,30 @@ impl Drains {
         let mut tasks: Vec<Task> = queues
             .into_iter()
             .map(|queue| {
-                let work = keep_draining(drain.clone(), queue, stop.clone());
+                let mut drain = drain.clone();
+                if let Some(own) = own_broker.as_ref().filter(|_| queue != DEAD_LETTER_QUEUE) {
+                    drain.broker = own.handle();
+                }
+                let work = keep_draining(drain, queue, stop.clone());
                 Task::start(environment, "drain", work)
             })
             .collect();
         let work = keep_settling(drain, stop.clone());
         tasks.push(Task::start(environment, "settle", work));
-        Self { stop, tasks }
+        Ok(Self {
+            stop,
+            tasks,
+            own_broker,
+        })
     }
 
     /// Finishes the batches at hand.
     pub(super) async fn stop(self) {
         self.stop.request();
         join_all(self.tasks.into_iter().map(Task::ended)).await;
+        if let Some(broker) = self.own_broker {
+            broker.close().await;
+        }
     }
 }
 

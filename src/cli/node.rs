@@ -163,7 +163,8 @@ impl Node {
             EngineError::Catalogue(wrong) if wrong.is_about_files() => Failure::problems(error),
             _ => Failure::new(error),
         })?;
-        let drains = Drains::start(&arguments.dead_letter_queue, store, broker, environment);
+        let named = &arguments.dead_letter_queue;
+        let drains = Drains::start(named, store, broker, environment).await?;
         let router = http::router(Api {
             engine: Arc::clone(&engine),
             letters: store.letters(),

@@ -50,8 +50,14 @@ pub(super) async fn run(
     let done = join_all(drains).await;
     broker.close().await;
     let mut total = Drained::default();
-    for drained in done {
-        let drained = drained.map_err(super::failed)?;
+    for (queue, drained) in arguments.queue.iter().zip(done) {
+        let drained = drained.map_err(|error| {
+            let Failure { message, exit } = super::failed(error);
+            let message = format!(
+                "queue `{queue}`: {message}. If the connection breaks again and again, a message in it is not valid AMQP text; see \"Draining\" in docs/dead-letters.md"
+            );
+            Failure { message, exit }
+        })?;
         total.taken += drained.taken;
         total.new += drained.new;
         total.refused += drained.refused;

@@ -123,7 +123,7 @@ impl World {
 
     /// Whether the database and the broker run in processes of their own.
     pub(super) fn has_servers(&self) -> bool {
-        matches!(self.broker, OpenBroker::RabbitMq(_))
+        matches!(self.broker, OpenBroker::RabbitMq(..))
     }
 
     /// Fills the shelves and the accounts.
