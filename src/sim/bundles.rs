@@ -98,7 +98,8 @@ pub(super) async fn compare(
             _ => ends.compensated += 1,
         }
         for (number, order) in bundle.orders.iter().enumerate() {
-            for (what, run) in sagas.run_for(&head, number).await? {
+            let runs = sagas.run_for(&head, number).await?;
+            for (what, run) in &runs {
                 let status = run.as_ref().map(|run| run.status);
                 let alike = status == Some(head.status)
                     || status.is_none() && head.status == Status::Compensated;
@@ -110,8 +111,9 @@ pub(super) async fn compare(
                     ));
                 }
             }
-            // One that was rolled back before it began has no business key.
-            if sagas.by_key(order_saga, &order.order_id).await?.is_none() {
+            // The innermost comes last. One that was rolled back before it began has no business key.
+            let run = runs.last().and_then(|(_, run)| run.as_ref());
+            if run.is_none_or(|run| run.key != order.order_id) {
                 ends.never_begun.push(order.order_id.clone());
             }
         }
