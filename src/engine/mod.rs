@@ -1,8 +1,15 @@
 //! One message end to end: receive → decode → load → decide → commit → acknowledge → relay.
 //!
-//! The files stand in that order: [`intake`] takes messages from the queues (and wake-ups from
-//! the clock), [`decode`] says what they mean, [`worker`] loads, has the batch decided ([`batch`]),
-//! commits and acknowledges, [`relay`] publishes what was committed.
+//! Read the files in that order: [`intake`] takes messages from the queues (and wake-ups from the
+//! clock), [`decode`] says what they mean and makes [`work`] of them, [`worker`] loads, has the
+//! batch decided ([`batch`]), commits and acknowledges, [`encode`] turns decisions into messages,
+//! [`relay`] publishes what was committed. [`cache`] spares the loading.
+//!
+//! What a work is about has a file of its own, which the batch asks: [`starts`], and
+//! [`succession`] if a start replaces a saga; [`signals`]; [`children`] for what one saga wants of
+//! another. [`events`] makes starts and signals of domain events ([`shared_ack`] acknowledges one
+//! when all of them are stored), [`schedule`] makes starts of ticks. [`catalogue`] has the
+//! definitions, and [`plan`] says beforehand what it would make of new ones.
 //!
 //! Invariants:
 //! * a message is acknowledged only after what follows from it is committed;
