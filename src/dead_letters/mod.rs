@@ -16,6 +16,7 @@
 pub mod audit;
 pub mod drain;
 pub mod edit;
+mod rate;
 pub mod replay;
 pub mod shift;
 pub mod transfer;

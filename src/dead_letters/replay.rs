@@ -20,7 +20,7 @@ use uuid::Uuid;
 use self::prepare::check;
 pub use self::prepare::{Refusal, prepare};
 use self::waiting::Waiting;
-use super::{CHUNK_LETTERS_MAX, Cursor, DeadLetterError, Desk, Selection, change};
+use super::{CHUNK_LETTERS_MAX, Cursor, DeadLetterError, Desk, Selection, change, rate};
 use crate::broker::Broker;
 use crate::environment::Shutdown;
 use crate::id::{SagaId, Timestamp};
@@ -32,8 +32,6 @@ use crate::store::{LoadRequest, OutboxMessage, Status};
 pub const REPLAYS_MAX: u32 = 3;
 /// How long whoever committed a replay has to publish it before others do.
 const GRACE: Duration = Duration::from_secs(15);
-/// With a rate, chunks a second.
-const CHUNKS_A_SECOND: u32 = 5;
 
 /// How to replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,7 +172,7 @@ impl Desk {
         while total.replayed < most && !stop.is_requested() {
             let room = usize::try_from(most - total.replayed).unwrap_or(usize::MAX);
             let chunk = match canaries {
-                0 => chunk_of(options.rate),
+                0 => rate::step(options.rate, CHUNK_LETTERS_MAX),
                 left => left,
             };
             let chunk = chunk.clamp(1, CHUNK_LETTERS_MAX);
@@ -218,7 +216,7 @@ impl Desk {
                 }
             }
             let sent = total.replayed.saturating_sub(paced_from);
-            self.pace(options.rate, started, sent, stop).await;
+            rate::pace(&self.environment, options.rate, started, sent, stop).await;
         }
         self.note(options, published).await?;
         self.settle(broker, stop, &mut total).await?;
@@ -286,22 +284,6 @@ impl Desk {
         Ok(sent)
     }
 
-    /// Waits until `sent` letters are no more than the rate allows.
-    async fn pace(&self, rate: Option<u32>, started: Timestamp, sent: u64, stop: &Shutdown) {
-        let Some(rate) = rate else {
-            return;
-        };
-        let micros = sent.saturating_mul(1_000_000) / u64::from(rate.max(1));
-        let due = started.after(Duration::from_micros(micros));
-        let wait = due.since(self.environment.now());
-        if !wait.is_zero() {
-            tokio::select! {
-                () = self.environment.sleep(wait) => {}
-                () = stop.requested() => {}
-            }
-        }
-    }
-
     async fn saga_statuses(
         &self,
         heads: &[LetterHead],
@@ -317,10 +299,4 @@ impl Desk {
         let heads = loaded.into_iter().flatten().map(|saga| saga.head);
         Ok(heads.map(|head| (head.id, head.status)).collect())
     }
-}
-
-fn chunk_of(rate: Option<u32>) -> usize {
-    rate.map_or(CHUNK_LETTERS_MAX, |rate| {
-        usize::try_from(rate.div_ceil(CHUNKS_A_SECOND)).unwrap_or(CHUNK_LETTERS_MAX)
-    })
 }

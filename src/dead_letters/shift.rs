@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::DeadLetterError;
+use super::{DeadLetterError, rate};
 use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryTag, Outgoing, Published};
 use crate::definition::expression::{Expression, Scope};
 use crate::environment::{Environment, Shutdown};
@@ -23,8 +23,6 @@ use crate::message::{Destination, Message};
 pub const HEADER_MOVE: &str = "backstitch-move";
 /// Messages moved in one batch.
 const BATCH_MAX: usize = 100;
-/// Batches a second at most, when there is a rate.
-const BATCHES_A_SECOND: u32 = 10;
 /// Messages held at most: those that are not wanted, and one batch.
 const HELD_MAX: u16 = u16::MAX;
 /// How long a queue may be quiet before the rest is taken to be gone.
@@ -93,7 +91,7 @@ pub async fn shift(
         let room = (waiting - looked_at).min(most - shifted.moved);
         let room = usize::try_from(room)
             .unwrap_or(BATCH_MAX)
-            .min(batch_of(shift.rate));
+            .min(rate::step(shift.rate, BATCH_MAX));
         let batch = tokio::select! {
             biased;
             () = stop.requested() => break,
@@ -125,20 +123,12 @@ pub async fn shift(
                 }
             }
         }
-        pace(environment, shift.rate, started, shifted.moved, stop).await;
+        rate::pace(environment, shift.rate, started, shifted.moved, stop).await;
     }
     shifted.left = held.len() as u64;
     held.sort_unstable();
     acks.requeue(&held);
     Ok(shifted)
-}
-
-/// A slow rate is kept by small steps, not by bursts.
-fn batch_of(rate: Option<u32>) -> usize {
-    let steps = rate.map_or(BATCH_MAX, |rate| {
-        usize::try_from(rate.div_ceil(BATCHES_A_SECOND)).unwrap_or(BATCH_MAX)
-    });
-    steps.clamp(1, BATCH_MAX)
 }
 
 fn is_wanted(shift: &Shift, run: &str, message: &Message) -> bool {
@@ -183,27 +173,5 @@ fn moved(shift: &Shift, run: &str, mut message: Message) -> Outgoing {
         destination: Destination::queue(&shift.to),
         message,
         mandatory: true,
-    }
-}
-
-async fn pace(
-    environment: &Arc<dyn Environment>,
-    rate: Option<u32>,
-    started: crate::id::Timestamp,
-    done: u64,
-    stop: &Shutdown,
-) {
-    let Some(rate) = rate else {
-        return;
-    };
-    let micros = done.saturating_mul(1_000_000) / u64::from(rate.max(1));
-    let wait = started
-        .after(Duration::from_micros(micros))
-        .since(environment.now());
-    if !wait.is_zero() {
-        tokio::select! {
-            () = environment.sleep(wait) => {}
-            () = stop.requested() => {}
-        }
     }
 }

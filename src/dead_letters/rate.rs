@@ -1,0 +1,40 @@
+//! Keeping to a rate: small steps, and a wait after each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::environment::{Environment, Shutdown};
+use crate::id::Timestamp;
+
+/// Steps a second at most, when there is a rate: a slow one is kept by small steps, not by bursts.
+const STEPS_A_SECOND: u32 = 5;
+
+/// How many messages to send at once, at most `most`.
+pub(super) fn step(rate: Option<u32>, most: usize) -> usize {
+    let step = rate.map_or(most, |rate| {
+        usize::try_from(rate.div_ceil(STEPS_A_SECOND)).unwrap_or(most)
+    });
+    step.clamp(1, most)
+}
+
+/// Waits until `sent` messages since `started` are no more than the rate allows.
+pub(super) async fn pace(
+    environment: &Arc<dyn Environment>,
+    rate: Option<u32>,
+    started: Timestamp,
+    sent: u64,
+    stop: &Shutdown,
+) {
+    let Some(rate) = rate else {
+        return;
+    };
+    let micros = sent.saturating_mul(1_000_000) / u64::from(rate.max(1));
+    let due = started.after(Duration::from_micros(micros));
+    let wait = due.since(environment.now());
+    if !wait.is_zero() {
+        tokio::select! {
+            () = environment.sleep(wait) => {}
+            () = stop.requested() => {}
+        }
+    }
+}
