@@ -25,7 +25,7 @@ use crate::error::{Class, code};
 use crate::id::SagaId;
 use crate::message::correlation::Secret;
 use crate::metric;
-use crate::saga::{Saga, journal};
+use crate::saga::{Flaw, Saga, journal};
 use crate::store::{
     Conflict, DeadLetter, KeyMatch, LoadRequest, LoadedSaga, SagaKey, Store, StoreError,
 };
@@ -164,7 +164,7 @@ impl Node {
             decided,
             mut again,
         } = batch.into_parts();
-        if self.options.sabotage.ack_before_commit {
+        if self.options.sabotage.has(Flaw::AckBeforeCommit) {
             acknowledge(&decided);
         }
         commit.sent.extend(self.relay.take_sent());
@@ -198,7 +198,7 @@ impl Node {
             .into_iter()
             .partition(|decided| decided.saga.is_some_and(|id| conflicts.contains_key(&id)));
         again.extend(lost.into_iter().map(|lost| undecided(lost, &conflicts)));
-        if !self.options.sabotage.ack_before_commit {
+        if !self.options.sabotage.has(Flaw::AckBeforeCommit) {
             acknowledge(&stored);
         }
         answer(stored);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::decide::Turn;
+use super::decide::{Flaw, Turn};
 use super::event::{Event, Refusal, Send};
 use super::state::{Pass, Saga, StepStatus, present};
 use crate::definition::Definition;
@@ -260,7 +260,7 @@ impl Turn<'_> {
     pub(super) fn must_wait_for_parent(&self) -> bool {
         let family = self.saga.family.as_ref();
         family.is_some_and(|family| family.asked != Some(Phase::Confirm))
-            && !self.sabotage.rush_children
+            && !self.sabotage.has(Flaw::RushChildren)
     }
 
     /// Everything before the pivot is done: tells the parent, and waits for it.

@@ -26,16 +26,33 @@ pub fn decide(
     decide_sabotaged(definition, saga, input, now, Sabotage::default())
 }
 
+/// A known bug of the core or the engine, for [`Sabotage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Flaw {
+    /// Roll-back leaves out steps whose outcome nobody knows.
+    ForgetUnknown,
+    /// The engine acknowledges before it commits.
+    AckBeforeCommit,
+    /// A saga that another one runs does not wait for that one at its pivot.
+    RushChildren,
+}
+
 /// Known bugs, switched on to prove that the simulator catches them; all off otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[doc(hidden)]
-pub struct Sabotage {
-    /// Roll-back leaves out steps whose outcome nobody knows.
-    pub forget_unknown: bool,
-    /// The engine acknowledges before it commits.
-    pub ack_before_commit: bool,
-    /// A saga that another one runs does not wait for that one at its pivot.
-    pub rush_children: bool,
+pub struct Sabotage(Option<Flaw>);
+
+impl Sabotage {
+    /// With this bug.
+    pub const fn with(flaw: Flaw) -> Self {
+        Self(Some(flaw))
+    }
+
+    /// Whether the code should be wrong in this way.
+    pub fn has(self, flaw: Flaw) -> bool {
+        self.0 == Some(flaw)
+    }
 }
 
 /// [`decide`] with known bugs.

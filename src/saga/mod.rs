@@ -40,7 +40,7 @@ mod walk;
 
 pub use apply::apply;
 pub use child::{ChildAnswer, Family, Parent, ParentOrder, answer_to_parent};
-pub use decide::{Sabotage, decide, decide_sabotaged};
+pub use decide::{Flaw, Sabotage, decide, decide_sabotaged};
 pub use event::{
     BlockPath, Decision, Event, Input, OperatorAction, OperatorKind, Refusal, Reply, Send, Signal,
     Starter,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::decide::Turn;
+use super::decide::{Flaw, Turn};
 use super::event::{BlockPath, Event};
 use super::state::{Pass, StepStatus, Waiting};
 use crate::definition::{
@@ -310,7 +310,9 @@ impl Turn<'_> {
             .get(path)
             .map(|state| (state.status, state.waiting));
         match known {
-            Some((StepStatus::Unknown, _)) if self.sabotage.forget_unknown => self.step_done(path),
+            Some((StepStatus::Unknown, _)) if self.sabotage.has(Flaw::ForgetUnknown) => {
+                self.step_done(path);
+            }
             Some((StepStatus::Reserved | StepStatus::Unknown, _)) => self.undo(path),
             // It may be at work right now: hear it out.
             Some((StepStatus::Reserving, Waiting::Reply(_))) => {}

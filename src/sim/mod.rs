@@ -26,7 +26,7 @@ use futures_util::FutureExt;
 use crate::broker::memory::MemoryBroker;
 use crate::environment::{Environment, Shutdown};
 use crate::participant::{ParticipantOptions, run_all};
-use crate::saga::Sabotage;
+use crate::saga::{Flaw, Sabotage};
 use crate::store::memory::MemoryStore;
 use crate::store::{Outbox, Store};
 use crate::{aggregates, definition, engine};
@@ -104,6 +104,18 @@ pub enum Bug {
     UnknownNotCompensated,
     /// A saga that another one runs does not wait for that one at its pivot.
     ChildrenRush,
+}
+
+impl Bug {
+    /// What it is to the engine; nothing, if it is the participants'.
+    fn sabotage(self) -> Sabotage {
+        match self {
+            Self::AckBeforeCommit => Sabotage::with(Flaw::AckBeforeCommit),
+            Self::UnknownNotCompensated => Sabotage::with(Flaw::ForgetUnknown),
+            Self::ChildrenRush => Sabotage::with(Flaw::RushChildren),
+            Self::NoDedupe => Sabotage::default(),
+        }
+    }
 }
 
 /// How a good run went.
@@ -247,11 +259,7 @@ impl World {
             definitions: self.definitions(),
             options: engine::EngineOptions {
                 look_every: Duration::from_millis(500),
-                sabotage: Sabotage {
-                    forget_unknown: self.bug == Some(Bug::UnknownNotCompensated),
-                    ack_before_commit: self.bug == Some(Bug::AckBeforeCommit),
-                    rush_children: self.bug == Some(Bug::ChildrenRush),
-                },
+                sabotage: self.bug.map(Bug::sabotage).unwrap_or_default(),
                 ..engine::EngineOptions::default()
             },
         };

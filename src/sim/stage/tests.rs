@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::aggregates::{Inventory, Payments, inventory, payments};
 use crate::id::Phase;
-use crate::saga::Status;
+use crate::saga::{Flaw, Status};
 
 const TRIP: &str = "
 saga: trip
@@ -258,10 +258,7 @@ fn the_same_seed_is_the_same_play() {
 
 #[test]
 fn an_unknown_outcome_that_is_not_undone_is_noticed() {
-    let forgetful = Sabotage {
-        forget_unknown: true,
-        ..Sabotage::default()
-    };
+    let forgetful = Sabotage::with(Flaw::ForgetUnknown);
     let stage = || trip().answer("hotel.reserve", echoes().lost());
     stage().play().assert_sound();
     let wrong = stage().sabotage(forgetful).play().wrong().join("; ");
