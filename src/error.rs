@@ -140,6 +140,14 @@ pub const CODES: &[(Code, &str)] = &[
         "the signal's saga keeps as many signals as it may",
     ),
     (
+        code::SIGNAL_ROLLING_BACK,
+        "the signal's saga is being rolled back",
+    ),
+    (
+        code::EXPIRY_UNREADABLE,
+        "the reply does not say in a readable way when the reservation lapses",
+    ),
+    (
         code::EVENT_UNUSABLE,
         "nothing can be made of the domain event",
     ),
@@ -221,6 +229,10 @@ pub mod code {
     pub const SIGNAL_UNKNOWN: Code = Code(63);
     /// The signal's saga keeps as many signals as it may.
     pub const SIGNALS_FULL: Code = Code(64);
+    /// The signal's saga is being rolled back.
+    pub const SIGNAL_ROLLING_BACK: Code = Code(66);
+    /// The reply does not say in a readable way when the reservation lapses.
+    pub const EXPIRY_UNREADABLE: Code = Code(87);
     /// Nothing can be made of the domain event.
     pub const EVENT_UNUSABLE: Code = Code(65);
 }

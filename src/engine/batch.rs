@@ -208,6 +208,7 @@ impl<'a> Batch<'a> {
             // Nor may a signal be refused for what is not stored yet.
             Err(
                 Refusal::Ended
+                | Refusal::RollingBack(_)
                 | Refusal::TooManySignals
                 | Refusal::NoSuchSignal(_)
                 | Refusal::NotPossible(_),
@@ -220,6 +221,7 @@ impl<'a> Batch<'a> {
             )),
             Err(
                 refusal @ (Refusal::Ended
+                | Refusal::RollingBack(_)
                 | Refusal::TooManySignals
                 | Refusal::NoSuchSignal(_)
                 | Refusal::NotPossible(_)),

@@ -108,6 +108,7 @@ pub(super) fn check_signal(
         name: name.to_owned(),
         id,
         body: Arc::new(payload),
+        at: None,
     })
 }
 
@@ -175,6 +176,7 @@ pub(super) fn by_key(name: &str, key: String) -> Result<SagaKey, Undecodable> {
 pub(super) fn code_of(refusal: &Refusal) -> Code {
     match refusal {
         Refusal::Ended => code::SIGNAL_TOO_LATE,
+        Refusal::RollingBack(_) => code::SIGNAL_ROLLING_BACK,
         Refusal::NoSuchSignal(_) => code::SIGNAL_UNKNOWN,
         Refusal::TooManySignals => code::SIGNALS_FULL,
         _ => code::NOT_POSSIBLE,

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::child::apply_child;
 use super::event::{Event, OperatorAction, OperatorKind};
 use super::state::{BlockState, Forced, Pass, Saga, StepState, StepStatus, Waiting};
+use super::too_late::expiry_of;
 use crate::id::{Phase, StepPath, Timestamp};
 
 /// Changes the saga as the event says. Folding a journal with it rebuilds the saga.
@@ -240,8 +241,7 @@ fn apply_succeeded(saga: &mut Saga, step: &StepPath, phase: Phase, reply: &Arc<V
         saga.unconfirmed = saga.unconfirmed.saturating_sub(1);
     }
     if matches!(phase, Phase::Reserve)
-        && let Some(at) = reply.get("expires_at").and_then(Value::as_str)
-        && let Ok(at) = at.parse()
+        && let Ok(Some(at)) = expiry_of(reply)
     {
         saga.leases.insert((at, step.clone()));
     }

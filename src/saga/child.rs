@@ -23,12 +23,10 @@ use serde_json::{Map, Value};
 use super::decide::{Flaw, Turn};
 use super::event::{Event, Refusal, Send};
 use super::state::{Pass, Saga, StepStatus, present};
+use super::too_late::{EXPIRES_AT, expiry_of};
 use crate::definition::Definition;
 use crate::id::{Phase, SagaId, StepPath};
 use crate::message::{BODY_BYTES_MAX, Outcome};
-
-/// The field of a reservation that says until when it holds.
-const EXPIRES_AT: &str = "expires_at";
 
 /// The saga that runs this one, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -288,6 +286,8 @@ impl Turn<'_> {
                 .render(&self.scope(None))
                 .map_err(|error| format!("its output can't be computed at its pivot: {error}"))?,
         };
+        let own = expiry_of(&output)
+            .map_err(|why| format!("its output says when it lapses, but {why}"))?;
         if let Some(lapses) = self.saga.lapses_at() {
             if output.is_null() {
                 output = Value::Object(Map::new());
@@ -295,8 +295,6 @@ impl Turn<'_> {
             let fields = output.as_object_mut().ok_or(
                 "its output must have fields, so that it can say when its reservations lapse",
             )?;
-            let own = fields.get(EXPIRES_AT).and_then(Value::as_str);
-            let own = own.and_then(|text| text.parse().ok());
             let earliest = own.map_or(lapses, |own| lapses.min(own));
             fields.insert(EXPIRES_AT.to_owned(), earliest.to_string().into());
         }

@@ -36,6 +36,8 @@ pub enum Flaw {
     AckBeforeCommit,
     /// A saga that another one runs does not wait for that one at its pivot.
     RushChildren,
+    /// The pivot is passed although a reservation has lapsed, or the deadline has passed.
+    ConfirmLapsed,
 }
 
 /// Known bugs, switched on to prove that the simulator catches them; all off otherwise.
@@ -150,17 +152,24 @@ impl Turn<'_> {
         let Reply {
             step,
             phase,
-            outcome,
+            mut outcome,
             body,
-            reason,
+            mut reason,
         } = reply;
         let waiting = self.expects(&step, phase)?;
+        if let Some(why) = self.unusable(phase, outcome, &body) {
+            (outcome, reason) = (Outcome::Failed, Some(why));
+        }
         // A second "try again" while a retry is planned, or a person is asked, says nothing new.
         let in_flight = matches!(waiting, Waiting::Reply(_));
         if outcome == Outcome::Failed && !in_flight
             || outcome == Outcome::Rejected && waiting == Waiting::Person
         {
             return Err(Refusal::Settled);
+        }
+        if self.heed_time() && self.expects(&step, phase).is_err() {
+            // The roll-back has given it up already.
+            return Ok(());
         }
         let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
         match outcome {
@@ -295,32 +304,7 @@ impl Turn<'_> {
         if self.saga.paused.is_some() {
             return Err(Refusal::Settled);
         }
-        let mut anything = false;
-        if self.saga.pass == Pass::Forward
-            && self
-                .saga
-                .lapses_at()
-                .is_some_and(|lapses| lapses <= self.now)
-        {
-            anything = true;
-            let lapsed = self.saga.leases.first().map(|(_, path)| path.to_string());
-            self.roll_back(format!(
-                "the reservation of {} lapses",
-                lapsed.unwrap_or_default()
-            ));
-            self.walk();
-        }
-        if self.saga.pass == Pass::Forward
-            && self
-                .saga
-                .deadline
-                .is_some_and(|deadline| deadline <= self.now)
-        {
-            anything = true;
-            let timeout = self.definition.timeout.unwrap_or_default();
-            self.roll_back(format!("timed out: not past the pivot within {timeout:?}"));
-            self.walk();
-        }
+        let mut anything = self.turn_round_if_late();
         while let Some((at, path)) = self.saga.timers.first().cloned()
             && at <= self.now
         {
@@ -391,6 +375,12 @@ impl Turn<'_> {
     /// The forward pass is at its end: nothing can be refused any more.
     pub(super) fn pass_pivot(&mut self) {
         self.moves.clear();
+        if !self.sabotage.has(Flaw::ConfirmLapsed)
+            && let Some(reason) = self.too_late()
+        {
+            self.roll_back(reason);
+            return;
+        }
         if self.must_wait_for_parent() {
             self.prepare();
             return;

@@ -59,6 +59,9 @@ pub struct Signal {
     pub id: String,
     /// Its payload.
     pub body: Arc<Value>,
+    /// When a saga first had it; the saga's business, not the sender's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }
 
 /// A person's decision about one saga.
@@ -420,6 +423,9 @@ pub enum Refusal {
     /// A signal or a person's action for a saga that has ended.
     #[error("this saga has ended")]
     Ended,
+    /// A signal for a saga that is rolled back: no `wait` of it will come.
+    #[error("this saga is being rolled back: {0}")]
+    RollingBack(String),
     /// A signal that no `wait` of the saga's definition is about.
     #[error("no `wait` of this saga is for a signal called `{0}`")]
     NoSuchSignal(String),

@@ -35,6 +35,7 @@ mod status;
 mod succession;
 #[cfg(test)]
 mod tests;
+mod too_late;
 mod waits;
 mod walk;
 

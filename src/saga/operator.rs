@@ -104,7 +104,9 @@ impl Turn<'_> {
             ));
         }
         self.emit(Event::Operated(action.clone()));
-        self.try_again(waiting, &action);
+        if !self.heed_time() {
+            self.try_again(waiting, &action);
+        }
         Ok(())
     }
 
@@ -144,6 +146,7 @@ impl Turn<'_> {
         }
         self.emit(Event::Operated(action.clone()));
         self.give_way();
+        self.heed_time();
         for reply in held.into_iter().flatten() {
             // What it answers may have been settled by the answer before it.
             let _ = self.reply(reply);

@@ -138,7 +138,7 @@ impl Turn<'_> {
     }
 
     /// A signal for the saga that is to replace this one.
-    pub(super) fn keep_for_successor(&mut self, signal: Signal) -> Result<(), Refusal> {
+    pub(super) fn keep_for_successor(&mut self, mut signal: Signal) -> Result<(), Refusal> {
         let mut kept = self.saga.line.kept.iter();
         // What this saga had already may have been delivered once more.
         if self.saga.has_seen(&signal.id) || kept.any(|it| it.id == signal.id) {
@@ -150,6 +150,7 @@ impl Turn<'_> {
         if self.saga.line.kept.len() >= SIGNALS_KEPT_MAX {
             return Err(Refusal::TooManySignals);
         }
+        signal.at = Some(self.now);
         self.emit(Event::KeptForSuccessor(signal));
         Ok(())
     }

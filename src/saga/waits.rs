@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::decide::Turn;
 use super::event::{BlockPath, Event, Refusal, Signal};
 use super::state::{Pass, SIGNALS_KEPT_MAX, StepStatus, Waiting};
+use super::too_late::no_signal_in_time;
 use super::walk::block_named;
 use crate::definition::{
     Delay, EvaluationError, Node, NodeKind, OnTimeout, Scope, Sleep, Wait, parse_delay,
@@ -66,7 +67,7 @@ impl<'d> Turn<'d> {
     }
 
     /// Keeps a signal, and lets the waits that are under way have it.
-    pub(super) fn signal(&mut self, signal: Signal) -> Result<(), Refusal> {
+    pub(super) fn signal(&mut self, mut signal: Signal) -> Result<(), Refusal> {
         if self.saga.has_seen(&signal.id) {
             return Err(Refusal::Settled);
         }
@@ -80,6 +81,10 @@ impl<'d> Turn<'d> {
         if !waits {
             return Err(Refusal::NoSuchSignal(signal.name));
         }
+        if let Some(why) = self.goes_back() {
+            return Err(Refusal::RollingBack(why));
+        }
+        signal.at = signal.at.or(Some(self.now));
         if self.saga.signals.len() >= SIGNALS_KEPT_MAX && !self.is_waited_for(&signal) {
             return Err(Refusal::TooManySignals);
         }
@@ -102,6 +107,12 @@ impl<'d> Turn<'d> {
     fn offer_signals(&mut self, name: &str) {
         for (path, wait) in self.waits_for(name) {
             self.take_signal(&path, wait);
+            let state = self.saga.steps.get(&path).map(|state| state.waiting);
+            if matches!(state, Some(Waiting::Signal(Some(until))) if until <= self.now) {
+                // The clock has not been looked at yet; what comes now comes too late.
+                self.waited(&path);
+                self.walk();
+            }
         }
     }
 
@@ -111,7 +122,7 @@ impl<'d> Turn<'d> {
         self.saga.paused.is_none()
             && waits.any(|(path, wait)| {
                 let item = self.look_from(&path);
-                self.matches(wait, &signal.body, item.as_deref())
+                self.is_in_time(&path, signal) && self.matches(wait, &signal.body, item.as_deref())
             })
     }
 
@@ -141,11 +152,22 @@ impl<'d> Turn<'d> {
         self.item_at(block, &path.indices)
     }
 
+    /// Whether the saga had the signal before the wait's time was over, even if it is over now.
+    fn is_in_time(&self, path: &StepPath, signal: &Signal) -> bool {
+        let waiting = self.saga.steps.get(path).map(|state| state.waiting);
+        match (waiting, signal.at) {
+            (Some(Waiting::Signal(Some(until))), Some(at)) => at <= until,
+            _ => true,
+        }
+    }
+
     /// Ends the wait with the oldest kept signal that it accepts.
     fn take_signal(&mut self, path: &StepPath, wait: &Wait) {
         let item = self.look_from(path);
         let taken = self.saga.signals.iter().find(|signal| {
-            signal.name == wait.signal && self.matches(wait, &signal.body, item.as_deref())
+            signal.name == wait.signal
+                && self.is_in_time(path, signal)
+                && self.matches(wait, &signal.body, item.as_deref())
         });
         if let Some(id) = taken.map(|signal| signal.id.clone()) {
             self.emit(Event::Received {
@@ -177,8 +199,7 @@ impl<'d> Turn<'d> {
             && wait.on_timeout == OnTimeout::Fail
             && self.saga.pass == Pass::Forward
         {
-            let signal = &wait.signal;
-            self.roll_back(format!("{path}: no signal `{signal}` came in time"));
+            self.roll_back(no_signal_in_time(path, &wait.signal));
             return;
         }
         self.emit(Event::Elapsed { step: path.clone() });

@@ -16,6 +16,7 @@ mod shop;
 pub mod stage;
 #[cfg(test)]
 mod starts_tests;
+mod times;
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,6 +45,8 @@ const DRIVER: NodeName = "driver";
 
 /// How long faults and crashes go on, in virtual time.
 const CHAOS: Duration = Duration::from_secs(40);
+/// How likely an outage follows a crash, in scenarios that have them.
+const OUTAGE: f64 = 0.2;
 /// How long a healed world may take to bring everything to its end, in virtual time.
 const PATIENCE: Duration = Duration::from_hours(2);
 
@@ -58,6 +61,8 @@ pub struct Scenario {
     pub workload: Workload,
     /// How bad the network is.
     pub rates: FaultRates,
+    /// Longest time, now and then, in which no node runs.
+    pub outage_max: Duration,
     /// A known bug to switch on.
     pub bug: Option<Bug>,
 }
@@ -70,7 +75,21 @@ impl Scenario {
             orders: 10,
             workload: Workload::Orders,
             rates: FaultRates::default(),
+            outage_max: Duration::ZERO,
             bug: None,
+        }
+    }
+
+    /// Ten orders whose reservations lapse, with outages that outlast some of them.
+    pub fn lapses(seed: u64) -> Self {
+        let rates = FaultRates {
+            lease: 0.5,
+            ..FaultRates::default()
+        };
+        Self {
+            rates,
+            outage_max: Duration::from_secs(30),
+            ..Self::new(seed)
         }
     }
 
@@ -104,6 +123,8 @@ pub enum Bug {
     UnknownNotCompensated,
     /// A saga that another one runs does not wait for that one at its pivot.
     ChildrenRush,
+    /// The pivot is passed although a reservation has lapsed, or the deadline has passed.
+    LapsedConfirmed,
 }
 
 impl Bug {
@@ -113,6 +134,7 @@ impl Bug {
             Self::AckBeforeCommit => Sabotage::with(Flaw::AckBeforeCommit),
             Self::UnknownNotCompensated => Sabotage::with(Flaw::ForgetUnknown),
             Self::ChildrenRush => Sabotage::with(Flaw::RushChildren),
+            Self::LapsedConfirmed => Sabotage::with(Flaw::ConfirmLapsed),
             Self::NoDedupe => Sabotage::default(),
         }
     }
@@ -185,7 +207,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
         shop.clone()
             .open(world.driver(), world.shop_store.clone(), world.broker()),
     );
-    let crashes = world.wreak_havoc();
+    let crashes = world.wreak_havoc(scenario.outage_max);
     world.faults.heal();
     let ended = scheduler.run_until(PATIENCE, || world.is_quiet(saga, sagas));
     if ended != Ended::Met {
@@ -193,6 +215,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
     }
     let mut wrong = shop.wrong(&world.store, &world.shop_store);
     wrong.extend(world.unexpected_letters());
+    wrong.extend(times::wrong(&world.store, &world.faults.stored));
     if !wrong.is_empty() {
         return fail(wrong);
     }
@@ -303,7 +326,7 @@ impl World {
     }
 
     /// Lets processes crash and come back until the chaos is over. Returns how many did.
-    fn wreak_havoc(&self) -> u64 {
+    fn wreak_havoc(&self, outage_max: Duration) -> u64 {
         let end = self.scheduler.now().after(CHAOS);
         let mut crashes = 0;
         while self.scheduler.now() < end {
@@ -321,8 +344,22 @@ impl World {
             self.scheduler
                 .run_until(Duration::from_millis(away), || false);
             self.start(victim);
+            if !outage_max.is_zero() && self.scheduler.chance(OUTAGE) {
+                self.suffer_outage(outage_max);
+                crashes += NODES.len() as u64;
+            }
         }
         crashes
+    }
+
+    /// No node runs for a while; participants do, so answers wait in the queue.
+    fn suffer_outage(&self, outage_max: Duration) {
+        NODES.iter().for_each(|node| self.scheduler.crash(node));
+        let most = u64::try_from(outage_max.as_millis()).unwrap_or(u64::MAX);
+        let away = self.scheduler.random(|random| random.u64(..=most));
+        self.scheduler
+            .run_until(Duration::from_millis(away), || false);
+        NODES.iter().for_each(|node| self.start(node));
     }
 
     /// All sagas have ended, those that were asked for are among them, and nothing is left to be

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::scheduler::Scheduler;
+use super::times::{Stored, add_lease};
 use crate::broker::{Broker, BrokerError, Consumer, Health, Outgoing, Published, Topology};
 use crate::environment::Environment;
 use crate::id::{SagaId, Timestamp};
@@ -41,6 +42,8 @@ pub struct FaultRates {
     pub lost_commit: f64,
     /// A call to the store fails without effect.
     pub unavailable: f64,
+    /// A reply to a reserve says when the reservation lapses.
+    pub lease: f64,
     /// Longest time that a call or message takes; drawn for each.
     pub latency_max: Duration,
 }
@@ -54,6 +57,7 @@ impl FaultRates {
             lost_confirm: 0.0,
             lost_commit: 0.0,
             unavailable: 0.0,
+            lease: 0.0,
             latency_max: Duration::ZERO,
         }
     }
@@ -67,6 +71,7 @@ impl Default for FaultRates {
             lost_confirm: 0.05,
             lost_commit: 0.02,
             unavailable: 0.02,
+            lease: 0.0,
             latency_max: Duration::from_millis(40),
         }
     }
@@ -79,6 +84,8 @@ pub struct Faults {
     network: Arc<dyn Environment>,
     rates: FaultRates,
     healed: AtomicBool,
+    /// When what was committed was stored.
+    pub(super) stored: Stored,
 }
 
 impl Faults {
@@ -90,6 +97,7 @@ impl Faults {
             network,
             rates,
             healed: AtomicBool::new(false),
+            stored: Stored::default(),
         })
     }
 
@@ -142,13 +150,17 @@ impl<B: Broker + Clone> Broker for SimBroker<B> {
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Published> {
         let mut published = Vec::with_capacity(messages.len());
         self.faults.delay().await;
-        for message in messages {
+        for mut message in messages {
             // A start that is lost was never asked for; everything else must be made up for.
             let may_vanish = message.destination.routing_key != START_QUEUE
                 || ChildCommand::is_meant(&message.message);
             if may_vanish && self.faults.strikes(self.faults.rates.loss) {
                 published.push(Published::Confirmed);
                 continue;
+            }
+            if self.faults.rates.lease > 0.0 && self.faults.strikes(self.faults.rates.lease) {
+                let to = &message.destination.routing_key;
+                add_lease(&self.faults.scheduler, &mut message.message, to);
             }
             if self.faults.strikes(self.faults.rates.duplicate) {
                 self.publish_later(message.clone());
@@ -266,7 +278,14 @@ impl<S: Store> Store for SimStore<S> {
     }
 
     async fn commit(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
-        let outcome = self.call(self.inner.commit(commit)).await?;
+        let entries = Stored::entries(&commit);
+        let commit = async {
+            let outcome = self.inner.commit(commit).await?;
+            let at = self.faults.scheduler.now();
+            self.faults.stored.note(entries, &outcome, at);
+            Ok(outcome)
+        };
+        let outcome = self.call(commit).await?;
         if self.faults.strikes(self.faults.rates.lost_commit) {
             return Err(broken("the connection broke during the commit"));
         }

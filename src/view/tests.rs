@@ -114,6 +114,7 @@ impl Bundle {
             name: "parcel".to_owned(),
             id: "s-1".to_owned(),
             body: Arc::new(json!({ "at": "door" })),
+            at: None,
         };
         bundle.tell(Cause::Signal, Input::Signal(signal));
         bundle

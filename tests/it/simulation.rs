@@ -10,6 +10,8 @@ use backstitch::sim::{Bug, Failure, Report, Scenario, run};
 const SEEDS: u64 = 1_000;
 /// Runs with sub-sagas; each takes three times as long.
 const BUNDLE_SEEDS: u64 = 200;
+/// Runs with reservations that lapse.
+const LAPSE_SEEDS: u64 = 200;
 /// A known bug must show up within this many runs.
 const SEEDS_TO_NOTICE: u64 = 200;
 
@@ -109,6 +111,27 @@ fn participants_that_do_not_dedupe_are_noticed() {
 #[test]
 fn an_unknown_outcome_that_is_not_compensated_is_noticed() {
     notices(Bug::UnknownNotCompensated);
+}
+
+#[test]
+fn nothing_is_confirmed_that_has_lapsed_however_long_no_node_runs() {
+    if repeated(Scenario::lapses) {
+        return;
+    }
+    let (reports, failure) = search(0..LAPSE_SEEDS, Scenario::lapses);
+    if let Some(failure) = failure {
+        panic!("lapses: {failure}");
+    }
+    let completed: u64 = reports.iter().map(|report| report.completed).sum();
+    let compensated: u64 = reports.iter().map(|report| report.compensated).sum();
+    println!("{LAPSE_SEEDS} seeds: {completed} completed, {compensated} compensated");
+    assert_eq!(reports.len() as u64, LAPSE_SEEDS);
+    assert!(completed > LAPSE_SEEDS && compensated > LAPSE_SEEDS);
+}
+
+#[test]
+fn a_lapsed_reservation_that_is_confirmed_is_noticed() {
+    notices_in(Scenario::lapses, Bug::LapsedConfirmed);
 }
 
 fn notices(bug: Bug) {

@@ -87,10 +87,12 @@ impl Batch<'_> {
             Ok(()) => Ok((id, SignalAnswer::Accepted(reached))),
             Err(Rejection::Nothing) => Ok((id, SignalAnswer::Duplicate(reached))),
             Err(Rejection::Stale) => Err(Undelivered::Stale),
-            // It ended between the look for its key and now.
+            // It ended between the look for its key and now, or is on its way back.
             Err(Rejection::Wrong(wrong))
-                if wrong.code == code::SIGNAL_TOO_LATE
-                    && matches!(request.what, What::Event(_)) =>
+                if matches!(
+                    wrong.code,
+                    code::SIGNAL_TOO_LATE | code::SIGNAL_ROLLING_BACK
+                ) && matches!(request.what, What::Event(_)) =>
             {
                 Err(Undelivered::Ignored)
             }
@@ -173,6 +175,7 @@ impl Batch<'_> {
             // One event may be several signals to a saga.
             id: format!("{}@{}", wait.signal, correlated.id),
             body: Arc::new(payload),
+            at: None,
         })
     }
 

@@ -69,7 +69,7 @@ impl Child {
     }
 
     /// What the parent was told since the last time.
-    fn told(&mut self) -> Vec<String> {
+    pub(super) fn told(&mut self) -> Vec<String> {
         self.0.told.drain(..).map(in_words).collect()
     }
 

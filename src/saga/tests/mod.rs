@@ -3,6 +3,7 @@
 mod blocks;
 mod children;
 mod forced;
+mod late;
 mod loops;
 mod operators;
 mod parents;

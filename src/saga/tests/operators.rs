@@ -92,7 +92,7 @@ fn a_paused_saga_keeps_answers_and_goes_on_where_it_was() {
         "a duplicate is kept too, and settled later"
     );
     assert_eq!(story.saga.wake_at(), None, "its clock stands still");
-    story.now = story.now.after(Duration::from_hours(1));
+    story.now = story.now.after(Duration::from_mins(9));
     assert_eq!(story.tell(Input::Wake), Err(Refusal::Settled));
     assert_eq!(
         story.tell(operator("b", OperatorKind::Resume)).unwrap(),
@@ -131,7 +131,8 @@ fn a_lapsing_reservation_rolls_back_before_the_pivot_only() {
         .unwrap();
     assert_eq!(story.saga.wake_at(), Some(lapses.before(LEASE_MARGIN)));
     assert!(story.wake().is_empty(), "the payment is heard out");
-    assert_eq!(story.reason(), "the reservation of order lapses");
+    let expected = format!("the reservation of order lapses at {lapses}");
+    assert_eq!(story.reason(), expected);
 
     let mut story = Story::order(&[]);
     story

@@ -221,7 +221,8 @@ fn the_lease_of_a_sub_saga_is_its_parents() {
         .answer_with("flight reserve", Outcome::Succeeded, reply)
         .unwrap();
     assert!(story.wake().is_empty(), "the insurance is heard out");
-    assert_eq!(story.reason(), "the reservation of flight lapses");
+    let expected = format!("the reservation of flight lapses at {lapses}");
+    assert_eq!(story.reason(), expected);
     assert_eq!(story.yes("insurance reserve"), ["insurance compensate#1"]);
     assert_eq!(story.yes("insurance compensate"), ["flight compensate#1"]);
 }

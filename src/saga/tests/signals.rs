@@ -29,6 +29,7 @@ fn signal(id: &str, amount: u64) -> Input {
         name: "paid".into(),
         id: id.into(),
         body: Arc::new(json!({ "amount": amount })),
+        at: None,
     })
 }
 
@@ -82,6 +83,7 @@ fn a_signal_that_nothing_ever_waits_for_is_refused() {
         name: "piad".into(),
         id: "s1".into(),
         body: Arc::new(json!({ "amount": 12 })),
+        at: None,
     });
     let refused = story.tell(other);
     assert_eq!(refused, Err(Refusal::NoSuchSignal("piad".into())));

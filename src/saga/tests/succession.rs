@@ -183,6 +183,7 @@ fn what_is_sent_to_the_key_of_a_saga_that_gives_way_is_handed_down() {
             name: "said".to_owned(),
             id: id.to_owned(),
             body: Arc::new(json!(1)),
+            at: None,
         })
     };
     let early = told(&mut story, signal("a"));
