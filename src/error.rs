@@ -151,6 +151,14 @@ pub const CODES: &[(Code, &str)] = &[
         code::EVENT_UNUSABLE,
         "nothing can be made of the domain event",
     ),
+    (
+        code::SCHEMA_BEHIND,
+        "the database has no tables, or an older version's",
+    ),
+    (
+        code::SCHEMA_TOO_NEW,
+        "the database's tables need a newer version",
+    ),
 ];
 
 /// The codes by name.
@@ -235,4 +243,8 @@ pub mod code {
     pub const EXPIRY_UNREADABLE: Code = Code(87);
     /// Nothing can be made of the domain event.
     pub const EVENT_UNUSABLE: Code = Code(65);
+    /// The database has no tables, or those of an older version.
+    pub const SCHEMA_BEHIND: Code = Code(84);
+    /// A newer version has changed the tables in a way that this one can't work with.
+    pub const SCHEMA_TOO_NEW: Code = Code(85);
 }

@@ -5,6 +5,16 @@
 -- There are no foreign keys: all rows of a saga are written in one transaction by one program,
 -- and a look-up and lock a row would be the dearest part of it.
 
+-- Which migration a program must know to use these tables; one row. A migration that only adds (a
+-- table, a column with a default) leaves it alone, and programs of before go on. One after which
+-- they would do harm ends with UPDATE compatibility SET oldest = its own number.
+CREATE TABLE compatibility (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    oldest bigint NOT NULL
+);
+
+INSERT INTO compatibility (oldest) VALUES (1);
+
 CREATE TABLE definitions (
     name text COLLATE "C" NOT NULL,
     version bigint NOT NULL,

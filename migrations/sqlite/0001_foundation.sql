@@ -3,6 +3,16 @@
 -- byte. There are no foreign keys: all rows of a saga are written in one transaction by one
 -- program. Tables have row ids: without them (WITHOUT ROWID) a batch of 200 took a third more CPU.
 
+-- Which migration a program must know to use these tables; one row. A migration that only adds (a
+-- table, a column with a default) leaves it alone, and programs of before go on. One after which
+-- they would do harm ends with UPDATE compatibility SET oldest = its own number.
+CREATE TABLE compatibility (
+    only_row INTEGER NOT NULL PRIMARY KEY DEFAULT 1 CHECK (only_row = 1),
+    oldest INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO compatibility (oldest) VALUES (1);
+
 CREATE TABLE definitions (
     name TEXT NOT NULL,
     version INTEGER NOT NULL,

@@ -13,7 +13,7 @@ use crate::store::dead_letters::DeadLetterStore;
 use crate::store::participant::ParticipantStore;
 use crate::store::postgres::{self, PostgresOptions, PostgresStore};
 use crate::store::sqlite::{self, SqliteStore};
-use crate::store::{Store, StoreError};
+use crate::store::{Access, Store, StoreError};
 
 /// The database file when nothing else is said.
 pub(super) const FILE_DEFAULT: &str = "backstitch.db";
@@ -116,11 +116,20 @@ impl Database {
 
     /// Opens it and brings its tables up to date.
     pub(super) async fn open(&self) -> Result<OpenStore, Failure> {
+        self.open_for(Access::Migrate).await
+    }
+
+    async fn open_for(&self, access: Access) -> Result<OpenStore, Failure> {
         let opened = match self {
-            Self::Postgres(url) => PostgresStore::open(url, PostgresOptions::default())
-                .await
-                .map(OpenStore::Postgres),
-            Self::Sqlite(path) => open_file(path).await.map(OpenStore::Sqlite),
+            Self::Postgres(url) => {
+                let options = PostgresOptions {
+                    access,
+                    ..PostgresOptions::default()
+                };
+                let opened = PostgresStore::open(url, options).await;
+                opened.map(OpenStore::Postgres)
+            }
+            Self::Sqlite(path) => open_file(path, access).await.map(OpenStore::Sqlite),
         };
         opened.map_err(|error| self.failed(&error))
     }
@@ -138,18 +147,29 @@ impl Database {
     }
 
     fn failed(&self, error: &StoreError) -> Failure {
-        let check = match self {
-            Self::Postgres(_) => "that the server runs and lets this user in",
-            Self::Sqlite(_) => "that the file is a Backstitch database that may be written",
-        };
         let shown = self.shown();
-        Failure::new(format!(
-            "{error} ({shown}). Check DATABASE_URL, and {check}"
-        ))
+        Failure::new(match error {
+            StoreError::Unavailable(_) => {
+                format!(
+                    "{error} ({shown}). Check that the server runs and that DATABASE_URL names it"
+                )
+            }
+            // The others say what to do.
+            _ => format!("{error} ({shown})"),
+        })
     }
 
-    /// Opens it to look at, which must not create it.
-    pub(super) async fn open_existing(&self) -> Result<OpenStore, Failure> {
+    /// Opens it to look at: nothing is made or changed, and rights to read are enough.
+    pub(super) async fn open_to_read(&self) -> Result<OpenStore, Failure> {
+        self.open_existing(Access::Read).await
+    }
+
+    /// Opens it to change rows, but no tables.
+    pub(super) async fn open_to_write(&self) -> Result<OpenStore, Failure> {
+        self.open_existing(Access::Write).await
+    }
+
+    async fn open_existing(&self, access: Access) -> Result<OpenStore, Failure> {
         if let Self::Sqlite(path) = self
             && !path.exists()
         {
@@ -158,7 +178,7 @@ impl Database {
                 path.display()
             )));
         }
-        self.open().await
+        self.open_for(access).await
     }
 }
 
@@ -167,8 +187,8 @@ fn file_name(path: &Path) -> Result<&str, StoreError> {
         .ok_or_else(|| StoreError::Open("the file's name is not UTF-8".to_owned()))
 }
 
-async fn open_file(path: &Path) -> Result<SqliteStore, StoreError> {
-    SqliteStore::open(file_name(path)?).await
+async fn open_file(path: &Path, access: Access) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open_for(file_name(path)?, access).await
 }
 
 /// An open database.

@@ -47,7 +47,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         before: arguments.before,
         limit,
     };
-    let store = arguments.database.database()?.open_existing().await?;
+    let store = arguments.database.database()?.open_to_read().await?;
     let heads = store.sagas().list(&filter).await.map_err(Failure::new)?;
     store.close().await;
     let page = ListView::new(&heads, limit);

@@ -35,7 +35,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Ok(definitions) => (definitions, Vec::new()),
         Err(refused) => (sources.sound(), refused),
     };
-    let store = arguments.database.database()?.open_existing().await?;
+    let store = arguments.database.database()?.open_to_read().await?;
     let sagas = store.sagas();
     let stored = sagas.definitions().await.map_err(Failure::new)?;
     let live = sagas.live().await.map_err(Failure::new)?;

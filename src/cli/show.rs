@@ -37,7 +37,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    let store = arguments.database.database()?.open_existing().await?;
+    let store = arguments.database.database()?.open_to_read().await?;
     let sagas = store.sagas();
     let history = find(&*sagas, &arguments.saga, arguments.key).await?;
     let definition = definition_of(&*sagas, &history).await?;

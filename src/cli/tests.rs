@@ -155,7 +155,7 @@ async fn looking_at_a_database_does_not_create_it() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("none.db");
     let database = Database::Sqlite(file.clone());
-    let error = database.open_existing().await.err().unwrap();
+    let error = database.open_to_read().await.err().unwrap();
     assert!(error.message.contains("there is no database at"));
     assert!(!file.exists());
 }

@@ -40,7 +40,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let against = arguments.against.as_deref().map(open).transpose()?;
-    let store = arguments.database.database()?.open_existing().await?;
+    let store = arguments.database.database()?.open_to_read().await?;
     let draft = arguments.checkpoint.as_deref().map(Draft::create);
     let draft = draft.transpose()?;
     let mut findings = Vec::new();

@@ -22,6 +22,7 @@ pub mod participant;
 pub mod postgres;
 mod rows;
 pub mod schedules;
+pub mod schema;
 mod shape;
 pub mod sqlite;
 
@@ -36,6 +37,7 @@ use crate::message::{Destination, Message};
 pub use crate::saga::Status;
 pub use crate::saga::journal::{Hash, JournalEntry};
 pub use schedules::{ScheduleRow, Schedules};
+pub use schema::Access;
 
 /// A saga's position in its journal: the `seq` of its newest entry; 0 before the first.
 pub type Revision = u64;
@@ -374,9 +376,12 @@ pub enum StoreError {
     /// The database refused for another reason: a bug, or someone changed the schema.
     #[error("the database refused: {0}")]
     Refused(#[source] BoxedError),
-    /// Bad URL, missing file, wrong rights, failed migration.
+    /// Bad URL, missing file, wrong rights; says what to do.
     #[error("can't open the database: {0}")]
     Open(String),
+    /// The tables are not those that this program works with.
+    #[error(transparent)]
+    Schema(#[from] schema::SchemaError),
 }
 
 /// The library's own error, kept as the source.
@@ -387,7 +392,7 @@ impl StoreError {
     pub fn class(&self) -> Class {
         match self {
             Self::Unavailable(_) | Self::Conflict => Class::Retry,
-            Self::Corrupt { .. } | Self::Refused(_) | Self::Open(_) => Class::Bug,
+            Self::Corrupt { .. } | Self::Refused(_) | Self::Open(_) | Self::Schema(_) => Class::Bug,
         }
     }
 }

@@ -5,7 +5,6 @@
 //! so each is checked on its way back.
 
 use bytes::Bytes;
-use sqlx::migrate::{AppliedMigration, Migrator};
 use uuid::Uuid;
 
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
@@ -221,16 +220,6 @@ pub(super) fn event(key: &AggregateKey, row: EventTuple) -> Result<AggregateEven
         at: Timestamp::from_micros(at),
         body: Bytes::from(body),
     })
-}
-
-/// Names of the migrations that were missing before.
-pub(super) fn newly_applied(migrator: &Migrator, before: &[AppliedMigration]) -> Vec<String> {
-    let is_new = |version| before.iter().all(|applied| applied.version != version);
-    migrator
-        .iter()
-        .filter(|migration| is_new(migration.version))
-        .map(|migration| format!("{:04} {}", migration.version, migration.description))
-        .collect()
 }
 
 /// Reads all rows of an answer.

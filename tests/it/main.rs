@@ -20,5 +20,6 @@ mod simulate;
 mod simulation;
 mod starts;
 mod store_postgres;
+mod tables;
 mod tidy;
 mod verify;

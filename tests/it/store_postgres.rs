@@ -282,6 +282,7 @@ async fn a_pool_without_a_free_connection_is_unavailable() {
     let options = PostgresOptions {
         connections_max: 1,
         acquire_timeout: std::time::Duration::from_millis(50),
+        ..PostgresOptions::default()
     };
     let store = PostgresStore::open(&database.url, options).await.unwrap();
     let held = store.begin().await.unwrap();

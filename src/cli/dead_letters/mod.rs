@@ -20,6 +20,7 @@ use super::backends::{BrokerArguments, DatabaseArguments, OpenBroker, OpenStore}
 use super::exit::{Exit, Failure};
 use crate::dead_letters::{DeadLetterError, Desk};
 use crate::environment::{Shutdown, TokioEnvironment};
+use crate::store::Access;
 
 /// What to do with them.
 #[derive(Debug, Args)]
@@ -67,6 +68,24 @@ enum Action {
     Move(shift::Arguments),
 }
 
+impl Action {
+    /// What it does to the database. What takes letters in makes one if there is none.
+    fn access(&self) -> Access {
+        match self {
+            Self::List(_)
+            | Self::Show(_)
+            | Self::Groups(_)
+            | Self::Stats
+            | Self::Export(_)
+            | Self::Audit(_)
+            | Self::Move(_) => Access::Read,
+            Self::Replay(replay) if replay.is_dry() => Access::Read,
+            Self::Replay(_) | Self::Edit(_) | Self::Discard(_) | Self::Purge(_) => Access::Write,
+            Self::Drain(_) | Self::Import(_) => Access::Migrate,
+        }
+    }
+}
+
 /// Who does it, and why; both go into the audit log.
 #[derive(Debug, Args)]
 struct By {
@@ -85,12 +104,12 @@ struct Office {
 }
 
 impl Office {
-    async fn open(database: &DatabaseArguments, create: bool) -> Result<Self, Failure> {
+    async fn open(database: &DatabaseArguments, access: Access) -> Result<Self, Failure> {
         let database = database.database()?;
-        let store = if create {
-            database.open().await?
-        } else {
-            database.open_existing().await?
+        let store = match access {
+            Access::Read => database.open_to_read().await?,
+            Access::Write => database.open_to_write().await?,
+            Access::Migrate => database.open().await?,
         };
         let desk = Desk {
             environment: Arc::new(TokioEnvironment),
@@ -125,8 +144,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         broker.close().await;
         return done;
     }
-    let creates = matches!(action, Action::Drain(_) | Action::Import(_));
-    let office = Office::open(&database, creates).await?;
+    let office = Office::open(&database, action.access()).await?;
     let desk = &office.desk;
     let done = match action {
         Action::List(arguments) => look::list(desk, &arguments, json).await,

@@ -53,6 +53,13 @@ pub(super) struct Arguments {
     by: By,
 }
 
+impl Arguments {
+    /// Whether nothing is done.
+    pub(super) fn is_dry(&self) -> bool {
+        self.dry_run
+    }
+}
+
 /// A number a second.
 pub(super) fn rate(text: &str) -> Result<u32, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).parse();

@@ -53,7 +53,24 @@ pub(super) fn open_failed(error: sqlx::Error) -> StoreError {
             StoreError::Unavailable(error.into())
         }
         _ if is_connection(&error) => StoreError::Unavailable(error.into()),
-        _ => StoreError::Open(error.to_string()),
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default();
+            StoreError::Open(format!("{error}. {}", advice(&code)))
+        }
+        _ => StoreError::Open(format!("{error}. Check DATABASE_URL")),
+    }
+}
+
+/// What to do about an error of opening, by its SQLSTATE.
+fn advice(code: &str) -> &'static str {
+    match code {
+        "28000" | "28P01" => "Check the user and the password in DATABASE_URL",
+        "3D000" => "Check the database's name in DATABASE_URL, or create it",
+        // A schema that a role may not enter is to it as if it were not there.
+        "42501" | "42P01" | "3F000" => {
+            "This role lacks a right; docs/operating.md lists under \"Tables and rights\" which ones it needs"
+        }
+        _ => "The database's own words say what to mend",
     }
 }
 

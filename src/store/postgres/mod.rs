@@ -7,8 +7,10 @@
 //!
 //! Invariants: statements name their columns, and reach rows by index only (the session forbids
 //! other plans, because a plan made while a table was small would be kept while it grows).
-//! Deliberately absent: `NOTIFY`, advisory locks, reads from a replica. A pooler in front must
-//! pool sessions, not transactions.
+//! Everything lives in a schema of its own, so the database may be another program's too: the
+//! session looks for tables there and nowhere else.
+//! Deliberately absent: `NOTIFY`, advisory locks, reads from a replica by nodes. A pooler in front
+//! must pool sessions, not transactions.
 
 mod commit;
 mod errors;
@@ -21,24 +23,35 @@ mod schedules;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgTransaction};
 use sqlx::{Connection, PgConnection, PgPool, SqlSafeStr};
 
 use self::errors::{StalePlans, open_failed};
-use super::{StoreError, rows};
+use super::StoreError;
+use super::schema::{self, Access, SchemaError, Tables};
 
 /// Connections that were idle for longer are tried before they are used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
+/// The schema that everything lives in.
+const SCHEMA: &str = "backstitch";
+
+/// Where statements find their tables.
+const SEARCH_PATH: &str = "SET search_path = backstitch";
+
 /// How each session is set up. The time-outs end what a frozen node would hold for ever.
 const SESSION: &str = "
     SET application_name = 'backstitch';
+    SET search_path = backstitch;
     SET idle_in_transaction_session_timeout = '60s';
     SET lock_timeout = '30s';
     SET enable_seqscan = off;
     SET enable_hashjoin = off;
     SET enable_mergejoin = off";
+
+/// What keeps a session that is opened to read from writing, whatever its role may do.
+const READ_ONLY: &str = "SET default_transaction_read_only = on";
 
 /// Settings whose `off` means that a committed saga may be lost with the machine's power.
 const DURABILITY: &str = "
@@ -53,6 +66,8 @@ pub struct PostgresOptions {
     pub connections_max: u32,
     /// How long a call waits for a connection before it fails as unavailable.
     pub acquire_timeout: Duration,
+    /// What may be done to the database.
+    pub access: Access,
 }
 
 impl Default for PostgresOptions {
@@ -60,6 +75,7 @@ impl Default for PostgresOptions {
         Self {
             connections_max: 10,
             acquire_timeout: Duration::from_secs(10),
+            access: Access::Migrate,
         }
     }
 }
@@ -72,9 +88,10 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Connects and applies the migrations that are missing.
+    /// Connects, and sees to it that the tables are those that this program knows.
     pub async fn open(url: &str, options: PostgresOptions) -> Result<Self, StoreError> {
         let connect: PgConnectOptions = url.parse().map_err(open_failed)?;
+        let access = options.access;
         let stale = Arc::new(StalePlans::default());
         let seen = Arc::clone(&stale);
         let pool = PgPoolOptions::new()
@@ -90,9 +107,12 @@ impl PostgresStore {
                     Ok(usable)
                 })
             })
-            .after_connect(|connection, _| {
+            .after_connect(move |connection, _| {
                 Box::pin(async move {
-                    sqlx::raw_sql(SESSION).execute(connection).await?;
+                    sqlx::raw_sql(SESSION).execute(&mut *connection).await?;
+                    if access == Access::Read {
+                        sqlx::raw_sql(READ_ONLY).execute(connection).await?;
+                    }
                     Ok(())
                 })
             })
@@ -100,8 +120,10 @@ impl PostgresStore {
             .await
             .map_err(open_failed)?;
         let mut connection = pool.acquire().await.map_err(open_failed)?;
-        apply_migrations(&mut connection).await?;
-        warn_if_not_durable(&mut connection).await?;
+        prepare_tables(&mut connection, access).await?;
+        if access == Access::Migrate {
+            warn_if_not_durable(&mut connection).await?;
+        }
         drop(connection);
         Ok(Self { pool, stale })
     }
@@ -148,24 +170,83 @@ fn migration((number, name, sql): (i64, &'static str, &'static str)) -> Migratio
 /// returns their names.
 pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
     let mut connection = PgConnection::connect(url).await.map_err(open_failed)?;
-    let applied = apply_migrations(&mut connection).await?;
+    sqlx::raw_sql(SEARCH_PATH)
+        .execute(&mut connection)
+        .await
+        .map_err(open_failed)?;
+    let applied = prepare_tables(&mut connection, Access::Migrate).await?;
     connection.close().await.map_err(open_failed)?;
     Ok(applied)
 }
 
-async fn apply_migrations(connection: &mut PgConnection) -> Result<Vec<String>, StoreError> {
-    let migrator = Migrator::with_migrations(MIGRATIONS.map(migration).to_vec());
-    // Fails on a new database, where the table of migrations is missing like all others.
-    let before = connection
-        .list_applied_migrations(&migrator.table_name)
-        .await
-        .unwrap_or_default();
+/// Sees to it that the tables are there; returns the names of the migrations that were applied.
+/// Writes nothing if none is missing, so that who works with the tables need not own them.
+async fn prepare_tables(
+    connection: &mut PgConnection,
+    access: Access,
+) -> Result<Vec<String>, StoreError> {
+    let mut migrator = Migrator::with_migrations(MIGRATIONS.map(migration).to_vec());
+    migrator.set_ignore_missing(true);
+    let found = look(connection, &migrator).await?;
+    let missing = schema::missing(found.as_ref(), &migrator)?;
+    if missing.is_empty() {
+        return Ok(missing);
+    }
+    if access != Access::Migrate {
+        return Err(schema::behind(found.as_ref(), missing).into());
+    }
+    if !exists(connection, SCHEMA_EXISTS).await? {
+        // Not asked for when it is there: even then it takes the right to create schemas.
+        migrator.create_schema(SCHEMA);
+    }
     // `run` takes an advisory lock, so nodes that start together do it once.
     migrator
         .run(connection)
         .await
-        .map_err(|error| StoreError::Open(error.to_string()))?;
-    Ok(rows::newly_applied(&migrator, &before))
+        .map_err(SchemaError::Refused)?;
+    Ok(missing)
+}
+
+const SCHEMA_EXISTS: &str =
+    "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'backstitch')";
+
+const BOOKKEEPING_EXISTS: &str = "
+    SELECT EXISTS (
+        SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = pg_class.relnamespace
+        WHERE nspname = 'backstitch' AND relname = '_sqlx_migrations'
+    )";
+
+/// The tables as they are; `None` if there are none.
+async fn look(
+    connection: &mut PgConnection,
+    migrator: &Migrator,
+) -> Result<Option<Tables>, StoreError> {
+    if !exists(connection, BOOKKEEPING_EXISTS).await? {
+        return Ok(None);
+    }
+    let applied = connection
+        .list_applied_migrations(&migrator.table_name)
+        .await;
+    let applied = applied.map_err(|error| match error {
+        MigrateError::Execute(error) => open_failed(error),
+        error => SchemaError::Refused(error).into(),
+    })?;
+    if applied.is_empty() {
+        return Ok(None);
+    }
+    let oldest = sqlx::query_scalar("SELECT oldest FROM compatibility")
+        .fetch_optional(connection)
+        .await
+        .map_err(open_failed)?;
+    Ok(Some(Tables {
+        applied,
+        oldest: oldest.unwrap_or(0),
+    }))
+}
+
+async fn exists(connection: &mut PgConnection, query: &'static str) -> Result<bool, StoreError> {
+    let there = sqlx::query_scalar(query).fetch_one(connection).await;
+    there.map_err(open_failed)
 }
 
 async fn warn_if_not_durable(connection: &mut PgConnection) -> Result<(), StoreError> {

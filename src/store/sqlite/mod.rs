@@ -24,9 +24,10 @@ use std::time::Duration;
 
 use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{SqlSafeStr, SqlitePool, SqliteTransaction};
+use sqlx::{SqlSafeStr, SqliteConnection, SqlitePool, SqliteTransaction};
 
-use super::{BoxedError, StoreError, rows};
+use super::schema::{self, Access, SchemaError, Tables};
+use super::{BoxedError, StoreError};
 
 /// How long a statement waits for another program that uses the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,10 +56,19 @@ impl SqliteStore {
     /// Opens a file (a path, or a `sqlite:` URL), creating it if need be, and applies the
     /// migrations that are missing. `:memory:` and `sqlite::memory:` are [`Self::open_in_memory`].
     pub async fn open(path_or_url: &str) -> Result<Self, StoreError> {
+        Self::open_for(path_or_url, Access::Migrate).await
+    }
+
+    /// The same, for what is to be done with it.
+    pub async fn open_for(path_or_url: &str, access: Access) -> Result<Self, StoreError> {
         let Some(options) = options(path_or_url)? else {
             return Self::open_in_memory().await;
         };
-        let (writer, _) = open_writer(options.clone()).await?;
+        if access == Access::Read {
+            return Self::open_to_read(options).await;
+        }
+        let options = options.create_if_missing(access == Access::Migrate);
+        let (writer, _) = open_writer(options.clone(), access).await?;
         let readers = pool(READERS_MAX)
             .connect_with(options.read_only(true))
             .await
@@ -66,10 +76,31 @@ impl SqliteStore {
         Ok(Self { writer, readers })
     }
 
+    async fn open_to_read(options: SqliteConnectOptions) -> Result<Self, StoreError> {
+        let options = options.create_if_missing(false).read_only(true);
+        let opened = pool(READERS_MAX).connect_with(options.clone()).await;
+        let readers = match opened {
+            Ok(readers) => readers,
+            // Where the directory may not be written, the file can only be read as one that nobody
+            // changes; with a log beside it, somebody may.
+            Err(_) if !has_log(&options) => pool(READERS_MAX)
+                .connect_with(options.immutable(true))
+                .await
+                .map_err(open_failed)?,
+            Err(error) => return Err(open_failed(error)),
+        };
+        let mut connection = readers.acquire().await.map_err(open_failed)?;
+        prepare_tables(&mut connection, Access::Read).await?;
+        drop(connection);
+        // Whoever writes all the same is told by the file that it can't be.
+        let writer = readers.clone();
+        Ok(Self { writer, readers })
+    }
+
     /// A database that is gone with its last handle.
     pub async fn open_in_memory() -> Result<Self, StoreError> {
         let options = tuned(SqliteConnectOptions::new()).in_memory(true);
-        let (writer, _) = open_writer(options).await?;
+        let (writer, _) = open_writer(options, Access::Migrate).await?;
         // A second connection would be another database.
         let readers = writer.clone();
         Ok(Self { writer, readers })
@@ -121,7 +152,7 @@ pub async fn migrate(path_or_url: &str) -> Result<Vec<String>, StoreError> {
     let Some(options) = options(path_or_url)? else {
         return Ok(Vec::new());
     };
-    let (writer, applied) = open_writer(options).await?;
+    let (writer, applied) = open_writer(options, Access::Migrate).await?;
     writer.close().await;
     Ok(applied)
 }
@@ -158,28 +189,91 @@ fn pool(connections_max: u32) -> SqlitePoolOptions {
         .max_lifetime(None)
 }
 
-/// Opens the file for writing, and returns the names of the migrations that were missing.
+/// Opens the file for writing, and returns the names of the migrations that were applied.
 async fn open_writer(
     options: SqliteConnectOptions,
+    access: Access,
 ) -> Result<(SqlitePool, Vec<String>), StoreError> {
     let writer = pool(1).connect_with(options).await.map_err(open_failed)?;
-    let migrator = Migrator::with_migrations(MIGRATIONS.map(migration).to_vec());
     let mut connection = writer.acquire().await.map_err(open_failed)?;
-    // Fails on a new database, where the table of migrations is missing like all others.
-    let before = connection
-        .list_applied_migrations(&migrator.table_name)
-        .await
-        .unwrap_or_default();
-    migrator
-        .run(&mut *connection)
-        .await
-        .map_err(|error| StoreError::Open(error.to_string()))?;
+    let applied = prepare_tables(&mut connection, access).await?;
     drop(connection);
-    Ok((writer, rows::newly_applied(&migrator, &before)))
+    Ok((writer, applied))
 }
 
+/// Sees to it that the tables are there; returns the names of the migrations that were applied.
+async fn prepare_tables(
+    connection: &mut SqliteConnection,
+    access: Access,
+) -> Result<Vec<String>, StoreError> {
+    let mut migrator = Migrator::with_migrations(MIGRATIONS.map(migration).to_vec());
+    migrator.set_ignore_missing(true);
+    let found = look(connection, &migrator).await?;
+    let missing = schema::missing(found.as_ref(), &migrator)?;
+    if missing.is_empty() {
+        return Ok(missing);
+    }
+    if access != Access::Migrate {
+        return Err(schema::behind(found.as_ref(), missing).into());
+    }
+    migrator
+        .run(connection)
+        .await
+        .map_err(SchemaError::Refused)?;
+    Ok(missing)
+}
+
+const BOOKKEEPING_EXISTS: &str = "
+    SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations')";
+
+/// The tables as they are; `None` if there are none.
+async fn look(
+    connection: &mut SqliteConnection,
+    migrator: &Migrator,
+) -> Result<Option<Tables>, StoreError> {
+    let there: bool = sqlx::query_scalar(BOOKKEEPING_EXISTS)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(open_failed)?;
+    if !there {
+        return Ok(None);
+    }
+    let applied = connection
+        .list_applied_migrations(&migrator.table_name)
+        .await
+        .map_err(SchemaError::Refused)?;
+    if applied.is_empty() {
+        return Ok(None);
+    }
+    let oldest = sqlx::query_scalar("SELECT oldest FROM compatibility")
+        .fetch_optional(connection)
+        .await
+        .map_err(open_failed)?;
+    Ok(Some(Tables {
+        applied,
+        oldest: oldest.unwrap_or(0),
+    }))
+}
+
+/// Whether the file's write-ahead log has anything in it.
+fn has_log(options: &SqliteConnectOptions) -> bool {
+    let mut log = options.get_filename().as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).is_ok_and(|log| log.len() > 0)
+}
+
+/// An error of opening, and what to do about it.
 fn open_failed(error: sqlx::Error) -> StoreError {
-    StoreError::Open(error.to_string())
+    let code = error.as_database_error().and_then(|it| it.code());
+    let advice = match primary(code.as_deref()) {
+        Some(14) => "Check that DATABASE_URL names a file in a directory that this user may enter",
+        Some(26) => "It is no SQLite database: check DATABASE_URL",
+        Some(8) => "It may not be written by this user, or its directory may not",
+        Some(5 | 6) => "Another program holds it; try again",
+        Some(_) => "The database's own words say what to mend",
+        None => "Check DATABASE_URL",
+    };
+    StoreError::Open(format!("{error}. {advice}"))
 }
 
 /// Sorts an error of a statement.
@@ -203,8 +297,13 @@ fn failed(error: sqlx::Error) -> StoreError {
 /// Whether the same batch may succeed later: busy (5), locked (6), no memory (7), I/O (10) and
 /// disk full (13), in any of their extended forms.
 fn is_passing(code: Option<&str>) -> bool {
-    let code = code.and_then(|code| code.parse::<u32>().ok());
-    code.is_some_and(|code| matches!(code & 0xFF, 5 | 6 | 7 | 10 | 13))
+    matches!(primary(code), Some(5 | 6 | 7 | 10 | 13))
+}
+
+/// A result code without what extends it.
+fn primary(code: Option<&str>) -> Option<u32> {
+    let code = code?.parse::<u32>().ok()?;
+    Some(code & 0xFF)
 }
 
 #[cfg(test)]

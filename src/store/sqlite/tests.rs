@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::conformance::{Complete, Fixture, sample};
-use crate::store::{Commit, Outbox, Store};
+use crate::store::{Commit, ListFilter, Outbox, Store, rows};
 
 struct InFile {
     store: SqliteStore,
@@ -115,6 +115,43 @@ async fn a_file_that_is_no_database_is_told_at_opening() {
     for path in [path.as_path(), directory.path()] {
         let result = SqliteStore::open(path.to_str().unwrap()).await;
         assert!(matches!(result, Err(StoreError::Open(_))), "{result:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_may_only_be_read_is_read_and_one_without_tables_is_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kept.db");
+    let path = path.to_str().unwrap();
+    let store = SqliteStore::open(path).await.unwrap();
+    let batch = sample::batch(vec![sample::new_saga(1, "a", 2)]);
+    store.commit(batch).await.unwrap();
+    store.close().await;
+    let read = SqliteStore::open_for(path, Access::Read).await.unwrap();
+    assert_eq!(
+        read.list(&ListFilter {
+            limit: 9,
+            ..ListFilter::default()
+        })
+        .await
+        .unwrap()
+        .len(),
+        1
+    );
+    let written = read
+        .commit(sample::batch(vec![sample::new_saga(2, "b", 1)]))
+        .await;
+    assert!(written.is_err(), "it was opened to read");
+    read.close().await;
+
+    let empty = directory.path().join("empty.db");
+    std::fs::write(&empty, "").unwrap();
+    for access in [Access::Read, Access::Write] {
+        let refused = SqliteStore::open_for(empty.to_str().unwrap(), access).await;
+        let missing = matches!(refused, Err(StoreError::Schema(SchemaError::Missing)));
+        assert!(missing, "{access:?}: {refused:?}");
+        let made = std::fs::metadata(&empty).unwrap().len();
+        assert!(made == 0 || access != Access::Read, "nothing is made");
     }
 }
 
