@@ -113,6 +113,10 @@ pub const CODES: &[(Code, &str)] = &[
         code::NOT_POSSIBLE,
         "that can't be done to the saga where it stands",
     ),
+    (
+        code::HOST_REFUSED,
+        "the HTTP request is for another host than this machine",
+    ),
     (code::DEAD_LETTERED, "the broker dead-lettered the message"),
     (
         code::LETTER_NOT_FOUND,
@@ -221,6 +225,8 @@ pub mod code {
     pub const REQUEST_TIMEOUT: Code = Code(44);
     /// That can't be done to the saga where it stands.
     pub const NOT_POSSIBLE: Code = Code(45);
+    /// The HTTP request is for another host than this machine.
+    pub const HOST_REFUSED: Code = Code(46);
     /// The broker dead-lettered the message.
     pub const DEAD_LETTERED: Code = Code(50);
     /// There is no dead letter with this id.

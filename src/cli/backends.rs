@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::exit::Failure;
+use crate::address;
 use crate::broker::Broker;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
@@ -77,7 +78,12 @@ impl DatabaseArguments {
         };
         let scheme = text.split_once(':').map(|(scheme, _)| scheme);
         match scheme {
-            Some("postgres" | "postgresql") => Ok(Database::Postgres(text.to_owned())),
+            Some("postgres" | "postgresql") => match address::trouble(text) {
+                None => Ok(Database::Postgres(text.to_owned())),
+                Some(why) => Err(Failure::problems(format!(
+                    "DATABASE_URL is not like postgres://user:password@host:5432/database ({why})"
+                ))),
+            },
             Some("sqlite" | "file") => {
                 let path = text.split_once(':').map_or("", |(_, path)| path);
                 let path = path.strip_prefix("//").unwrap_or(path);
@@ -92,6 +98,10 @@ impl DatabaseArguments {
             Some(scheme) if text.contains("://") => Err(Failure::problems(format!(
                 "DATABASE_URL begins with `{scheme}:`; Backstitch keeps sagas in PostgreSQL (postgres://user@host/database) or SQLite (sqlite:FILE)"
             ))),
+            // A name or password would become the name of a file.
+            _ if text.contains(['=', '@']) || text.starts_with("//") => Err(Failure::problems(
+                "DATABASE_URL is neither a URL nor the plain name of a file; write postgres://user:password@host:5432/database instead of `host=… password=…`, or sqlite:FILE for a file with such a name",
+            )),
             _ => Ok(Database::Sqlite(text.into())),
         }
     }
@@ -109,7 +119,7 @@ impl Database {
     /// For messages: without a password.
     pub(super) fn shown(&self) -> String {
         match self {
-            Self::Postgres(url) => redacted(url),
+            Self::Postgres(url) => address::shown(url),
             Self::Sqlite(path) => format!("sqlite:{}", path.display()),
         }
     }
@@ -247,6 +257,11 @@ impl OpenBroker {
         let Some(url) = url else {
             return Ok(Self::Memory(MemoryBroker::new()));
         };
+        if let Some(why) = address::trouble(url) {
+            return Err(Failure::problems(format!(
+                "AMQP_URL is not like amqp://user:password@host:5672/vhost ({why})"
+            )));
+        }
         let options = RabbitMqOptions {
             name: name.to_owned(),
             ..RabbitMqOptions::default()
@@ -256,7 +271,7 @@ impl OpenBroker {
             .map_err(|error| {
                 Failure::new(format!(
                     "{error} ({}). Check AMQP_URL, and that the server runs and lets this user in",
-                    redacted(url)
+                    address::shown(url)
                 ))
             })?;
         Ok(Self::RabbitMq(Arc::new(broker), url.to_owned()))
@@ -283,21 +298,5 @@ impl OpenBroker {
         if let Self::RabbitMq(broker, _) = self {
             broker.close().await;
         }
-    }
-}
-
-/// A URL without what must not be printed: the password, and the query, which may hold one.
-pub(super) fn redacted(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return "(unreadable URL)".to_owned();
-    };
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    // The last `@`: a password may hold one that nobody escaped, and even a `/`.
-    match rest.rsplit_once('@') {
-        Some((user, host)) => {
-            let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:***@{host}")
-        }
-        None => format!("{scheme}://{rest}"),
     }
 }

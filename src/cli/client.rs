@@ -8,8 +8,8 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::Response;
 
-use super::backends::redacted;
 use super::exit::Failure;
+use crate::address;
 
 /// How long to wait for one answer; longer than a node takes for any.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
@@ -43,7 +43,7 @@ impl NodeUrl {
         if !self.url.starts_with("http://") {
             return Err(Failure::problems(format!(
                 "`{}` is not the URL of a node; it begins with http:// (for https, go through a proxy on this machine)",
-                redacted(&self.url)
+                address::shown(&self.url)
             )));
         }
         let config = Agent::config_builder()
@@ -84,7 +84,7 @@ impl Client {
     }
 
     fn read(&self, response: Result<Response<ureq::Body>, ureq::Error>) -> Result<Answer, Failure> {
-        let base = redacted(&self.base);
+        let base = address::shown(&self.base);
         let mut response = response.map_err(|error| {
             Failure::new(format!(
                 "no answer from a node at {base}: {error}. Start one with `backstitch dev` or `backstitch serve`, or name another with --url"

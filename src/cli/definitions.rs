@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::exit::Failure;
+use super::output;
 use crate::definition::{Definition, Problems, Rule, SOURCE_BYTES_MAX, parse, parse_all};
 
 /// The definition that the program brings along, for those who have none yet.
@@ -76,7 +77,7 @@ impl Sources {
     /// All of them, or a failure after their problems were printed as `check` does.
     pub(super) fn parse(&self) -> Result<Vec<Definition>, Failure> {
         self.check().map_err(|refused| {
-            eprintln!("{}", report(&refused));
+            output::remark(format_args!("{}", report(&refused)));
             let (wrong, all) = (refused.len(), self.len());
             Failure::problems(format!("{wrong} of {all} definitions have problems"))
         })

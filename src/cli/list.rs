@@ -56,12 +56,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     if page.sagas.is_empty() {
-        eprintln!("no sagas");
+        output::remark(format_args!("no sagas"));
         return Ok(Exit::Done);
     }
     output::print(&table(&page.sagas))?;
     if let Some(next) = page.next {
-        eprintln!("there may be more: --before {next}");
+        output::remark(format_args!("there may be more: --before {next}"));
     }
     Ok(Exit::Done)
 }

@@ -2,6 +2,11 @@
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format;
+
+use super::output;
+use super::visible::{self, JsonLines};
 
 /// How to log.
 #[derive(Debug, Args)]
@@ -52,16 +57,37 @@ pub(super) fn start(arguments: &Arguments, volume: Volume) {
     };
     let wanted = arguments.log.as_deref().filter(|text| !text.is_empty());
     let filter = EnvFilter::try_new(wanted.unwrap_or(default)).unwrap_or_else(|error| {
-        eprintln!("warning: the log filter can't be read ({error}); logging `{default}`");
+        output::remark(format_args!(
+            "warning: the log filter can't be read ({error}); logging `{default}`"
+        ));
         EnvFilter::new(default)
     });
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     // Fails only if logging was started before, which is as good.
     let _ = match arguments.log_format {
-        Format::Text => subscriber.try_init(),
-        Format::Json => subscriber.json().flatten_event(true).try_init(),
+        Format::Text => subscriber
+            .with_writer(std::io::stderr)
+            .fmt_fields(format::debug_fn(write_field).delimited(" "))
+            .try_init(),
+        Format::Json => subscriber
+            .with_writer(|| JsonLines(std::io::stderr()))
+            .json()
+            .flatten_event(true)
+            .try_init(),
     };
+}
+
+/// One field of a log line, which nothing in it can end or recolour.
+fn write_field(
+    writer: &mut format::Writer<'_>,
+    field: &tracing::field::Field,
+    value: &dyn std::fmt::Debug,
+) -> std::fmt::Result {
+    let value = visible::line(&format!("{value:?}"));
+    match field.name() {
+        "message" => write!(writer, "{value}"),
+        name => write!(writer, "{name}={value}"),
+    }
 }

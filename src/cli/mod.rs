@@ -32,6 +32,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod visible;
 
 use std::process::ExitCode;
 
@@ -120,7 +121,7 @@ pub fn main() -> ExitCode {
     let result = run(cli);
     let exit = result.unwrap_or_else(|failure| {
         if !failure.message.is_empty() {
-            eprintln!("error: {}", failure.message);
+            output::remark(format_args!("error: {}", failure.message));
         }
         failure.exit
     });

@@ -4,7 +4,6 @@
 //! no longer ready, batches at hand finished and acknowledged, requests answered, connections
 //! closed. A second signal ends the process at once; what was in work is done again by another.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,16 +234,12 @@ async fn bind(listen: &str) -> Result<TcpListener, Failure> {
     let listener = TcpListener::bind(listen).await.map_err(wrong)?;
     let address = listener.local_addr().map_err(wrong)?;
     tracing::info!("answering HTTP requests on http://{address}");
-    if is_open_to_others(&address) {
+    if !http::is_loopback(&address) {
         tracing::warn!(
             "{address} can be reached from other machines and there is no authentication: whoever reaches it can start sagas and read their data"
         );
     }
     Ok(listener)
-}
-
-fn is_open_to_others(address: &SocketAddr) -> bool {
-    !address.ip().to_canonical().is_loopback()
 }
 
 /// Participants of this process.

@@ -1,16 +1,31 @@
-//! What goes to stdout.
+//! What commands print: data to stdout, all else to stderr.
 //!
 //! A reader that goes away (`| head`) ends the program quietly, and text that came from outside
-//! can't steer the terminal.
+//! can't steer the terminal ([`visible`]).
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
 use super::exit::Failure;
+use super::visible;
 
-/// Prints text as it is.
+/// Prints text for people.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    write(&visible::text(text))
+}
+
+/// Prints text for people that is not the answer: a remark, a warning, an error.
+pub(super) fn remark(text: impl std::fmt::Display) {
+    eprintln!("{}", visible::text(&text.to_string()));
+}
+
+/// Prints JSON: one value, or one a line.
+pub(super) fn print_text_of_json(text: &str) -> Result<(), Failure> {
+    write(&visible::json(text))
+}
+
+fn write(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
@@ -26,18 +41,12 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::new(format!("can't write JSON: {error}")))?;
-    print(&(text + "\n"))
+    print_text_of_json(&(text + "\n"))
 }
 
 /// `text` on one line, without characters that steer a terminal.
 pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' | '\t' | '\r' => ' ',
-            c if c.is_control() => char::REPLACEMENT_CHARACTER,
-            c => c,
-        })
-        .collect()
+    visible::line(text)
 }
 
 /// `text`, printable and at most `most` characters long.

@@ -53,14 +53,14 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     } else {
         output::print(&as_text(&plan))?;
         if !refused.is_empty() {
-            eprintln!("{}", report(&refused));
+            output::remark(format_args!("{}", report(&refused)));
         }
         let verdict = if accepted {
             "nodes would start with these definitions"
         } else {
             "nodes would REFUSE to start with these definitions"
         };
-        eprintln!("{verdict}");
+        output::remark(format_args!("{verdict}"));
     }
     Ok(if accepted { Exit::Done } else { Exit::Problems })
 }

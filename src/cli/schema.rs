@@ -5,6 +5,6 @@ use super::output;
 use crate::definition::LANGUAGE_SCHEMA;
 
 pub(super) fn run() -> Result<Exit, Failure> {
-    output::print(LANGUAGE_SCHEMA)?;
+    output::print_text_of_json(LANGUAGE_SCHEMA)?;
     Ok(Exit::Done)
 }

@@ -88,9 +88,9 @@ async fn definition_of(
         .find(|row| row.name == *name && row.version == version);
     let definition = row.and_then(|row| parse_stored(&row.source, "stored definition").ok());
     if definition.is_none() {
-        eprintln!(
+        output::remark(format_args!(
             "warning: the definition `{name}` version {version} is not stored or not readable by this program, so steps still to come are missing"
-        );
+        ));
     }
     Ok(definition)
 }

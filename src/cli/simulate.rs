@@ -192,7 +192,7 @@ impl Plan {
                     output::print_json(&as_json(&run, &wrong))?;
                 } else {
                     output::print(&as_text(&run, &wrong))?;
-                    eprintln!("repeat with: {}", again(arguments, seed));
+                    output::remark(format_args!("repeat with: {}", again(arguments, seed)));
                 }
                 return Err(Failure::new(format!(
                     "seed {seed} breaks it, the first of {} that were tried",
@@ -214,7 +214,9 @@ impl Plan {
             .fold((0, 0), |sum, seen| (sum.0 + seen.0, sum.1 + seen.1));
         let unseen = unseen(&ends);
         for remark in &unseen {
-            eprintln!("warning: {remark}, in {seeds} seeds; what was found says nothing of that");
+            output::remark(format_args!(
+                "warning: {remark}, in {seeds} seeds; what was found says nothing of that"
+            ));
         }
         if arguments.json {
             output::print_json(&json!({
@@ -254,7 +256,7 @@ fn parsed(file: &str, source: &str) -> Result<Script, Failure> {
 }
 
 fn refused(file: &str, wrong: &[String]) -> Failure {
-    eprintln!("{}", wrong.join("\n"));
+    output::remark(format_args!("{}", wrong.join("\n")));
     Failure::problems(format!("{} problems in {file}", wrong.len()))
 }
 

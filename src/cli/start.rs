@@ -48,7 +48,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         .text("saga_id")
         .ok_or_else(|| Failure::new("the node's answer names no saga"))?;
     if answer.status == 200 {
-        eprintln!("this saga was started before with the same key and input; nothing new happens");
+        output::remark(format_args!(
+            "this saga was started before with the same key and input; nothing new happens"
+        ));
     }
     // One that restarts has no saga of its own before the one it replaces has ended.
     let before = match answer.status {
@@ -57,7 +59,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     };
     if let Some(before) = before {
         let waiting = answer.text("waiting").unwrap_or_default();
-        eprintln!("restarting: it replaces saga {before}; {waiting}");
+        output::remark(format_args!(
+            "restarting: it replaces saga {before}; {waiting}"
+        ));
     }
     if !arguments.json {
         output::print(&format!("{id}\n"))?;
@@ -71,13 +75,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     match wait(&client, id, before, arguments.timeout)? {
         Waited::Ended(exit, saga) => show(arguments, &saga, exit),
         Waited::TimedOut(saga) => {
-            eprintln!("not ended within {waited}; it goes on: backstitch show {id}");
+            output::remark(format_args!(
+                "not ended within {waited}; it goes on: backstitch show {id}"
+            ));
             show(arguments, &saga, Exit::TimedOut)
         }
         Waited::Pending { before, waiting } => {
-            eprintln!(
+            output::remark(format_args!(
                 "not started within {waited}: it waits for saga {before}; {waiting}: backstitch show {before}"
-            );
+            ));
             show(arguments, &answer, Exit::TimedOut)
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use clap::CommandFactory;
 use serde_json::json;
 
-use super::backends::{Database, DatabaseArguments, OpenBroker, redacted};
+use super::backends::{Database, DatabaseArguments, OpenBroker};
 use super::*;
 use crate::broker::Queue;
 use crate::definition::parse_all;
@@ -109,6 +109,11 @@ fn the_database_is_what_the_url_says() {
         (Some("sqlite::memory:"), Err("names no file")),
         (Some("sqlite:"), Err("names no file")),
         (Some("mysql://u:secret@h/d"), Err("begins with `mysql:`")),
+        (Some("postgres://u:se#secret@h/d"), Err("%23")),
+        (Some("postgres://u:1?secret@h/d"), Err("%3F")),
+        (Some("host=h password=secret"), Err("neither a URL")),
+        (Some("u:secret@h/d"), Err("neither a URL")),
+        (Some("//u:secret@h/d"), Err("neither a URL")),
     ] {
         let found = DatabaseArguments::of(url).database();
         match (found, expected) {
@@ -124,20 +129,6 @@ fn the_database_is_what_the_url_says() {
             }
             (found, _) => panic!("{url:?}: {found:?}"),
         }
-    }
-}
-
-#[test]
-fn urls_are_shown_without_their_secrets() {
-    for (url, expected) in [
-        ("postgres://h/d", "postgres://h/d"),
-        ("postgres://u:secret@h:5/d", "postgres://u:***@h:5/d"),
-        ("postgres://u:se@cr/et@h/d", "postgres://u:***@h/d"),
-        ("postgres://u@h/d?password=secret", "postgres://u:***@h/d"),
-        ("amqp://u:secret@h/%2f", "amqp://u:***@h/%2f"),
-        ("host=h password=secret", "(unreadable URL)"),
-    ] {
-        assert_eq!(redacted(url), expected);
     }
 }
 
@@ -241,7 +232,7 @@ fn waiting_times_are_written_as_durations() {
 
 #[test]
 fn text_from_outside_can_not_steer_the_terminal() {
-    assert_eq!(output::printable("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb c");
+    assert_eq!(output::printable("a\u{1b}[2Jb\nc"), "a\\u{1b}[2Jb c");
     assert_eq!(output::shortened("abcdef", 3), "abc…");
     let rows = [["a", "bb", "c"], ["aaa", "b", ""]].map(|row| row.map(str::to_owned).to_vec());
     assert_eq!(output::table(&rows), "a    bb  c\naaa  b\n");

@@ -10,6 +10,7 @@
 mod actions;
 mod dead_letters;
 mod health;
+mod host;
 pub mod metrics;
 mod problem;
 mod sagas;
@@ -34,6 +35,7 @@ use crate::environment::{Environment, Shutdown};
 use crate::error::code;
 use crate::message::BODY_BYTES_MAX;
 use crate::store::dead_letters::DeadLetterStore;
+pub use host::is_loopback;
 use problem::Problem;
 
 /// What a request may cost.
@@ -120,8 +122,14 @@ pub fn router(api: Api) -> Router {
         .with_state(context)
 }
 
-/// Answers requests until `stop`, then lets those under way come to their end.
+/// Answers requests until `stop`, then lets those under way come to their end. On the loopback
+/// interface, requests for other hosts are turned away.
 pub async fn serve(listener: TcpListener, router: Router, stop: Shutdown) -> std::io::Result<()> {
+    let router = if is_loopback(&listener.local_addr()?) {
+        router.layer(middleware::from_fn(host::local_only))
+    } else {
+        router
+    };
     axum::serve(listener, router)
         .with_graceful_shutdown(async move { stop.requested().await })
         .await

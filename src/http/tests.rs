@@ -487,7 +487,7 @@ async fn a_request_whose_body_does_not_come_is_given_up() {
     .await;
     let address = node.base.trim_start_matches("http://");
     let mut connection = TcpStream::connect(address).await.unwrap();
-    let head = "POST /sagas/order HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+    let head = "POST /sagas/order HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
         content-type: application/json\r\ncontent-length: 99\r\n\r\n{";
     connection.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();

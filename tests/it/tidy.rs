@@ -17,6 +17,7 @@ const LAYERS: &[&str] = &[
     "id",
     "error",
     "environment",
+    "address",
     "metric",
     "canonical",
     "message",
@@ -55,6 +56,12 @@ const RULES: &[Rule] = &[
         within: &[],
         except: &["src/store/"],
         because: "SQL lives beside the store that runs it",
+    },
+    Rule {
+        words: &["eprintln!", "println!", "eprint!", "print!"],
+        within: &["src/cli/"],
+        except: &["src/cli/output.rs"],
+        because: "what commands print goes through one place, which makes control characters visible",
     },
     Rule {
         words: &["lapin::"],

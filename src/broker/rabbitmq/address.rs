@@ -7,6 +7,7 @@
 use lapin::ErrorKind;
 use lapin::uri::AMQPUri;
 
+use crate::address;
 use crate::broker::BrokerError;
 
 /// Seconds between heartbeats unless the URL says otherwise: a dead peer is noticed in about two.
@@ -28,6 +29,9 @@ pub(super) fn parse(url: &str) -> Result<AMQPUri, BrokerError> {
     let scheme = url.split("://").next().unwrap_or_default();
     if !matches!(scheme, "amqp" | "amqps") || scheme.len() == url.len() {
         return Err(bad("it must start with amqp:// or amqps://"));
+    }
+    if let Some(why) = address::trouble(url) {
+        return Err(bad(why));
     }
     let authority = url[scheme.len() + 3..].split('/').next();
     if authority.is_some_and(|authority| authority.contains('[')) {
@@ -113,6 +117,8 @@ mod tests {
             "amqp://u:secret@h:port",
             "amqp://u:secret@[::1]:5672",
             "amqp://u:secret%ff@h",
+            "amqp://u:12#secret@h",
+            "amqp://u:12?secret@h",
             "://secret",
         ] {
             let error = parse(url).unwrap_err().to_string();

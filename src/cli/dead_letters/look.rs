@@ -75,12 +75,12 @@ pub(super) async fn list(
         return Ok(Exit::Done);
     }
     if page.dead_letters.is_empty() {
-        eprintln!("no dead letters");
+        output::remark(format_args!("no dead letters"));
         return Ok(Exit::Done);
     }
     output::print(&table(&page.dead_letters))?;
     if let Some(next) = page.next {
-        eprintln!("there may be more: --after {next}");
+        output::remark(format_args!("there may be more: --after {next}"));
     }
     Ok(Exit::Done)
 }

@@ -18,6 +18,7 @@ use clap::{Args, Subcommand};
 
 use super::backends::{BrokerArguments, DatabaseArguments, OpenBroker, OpenStore};
 use super::exit::{Exit, Failure};
+use super::output;
 use crate::dead_letters::{DeadLetterError, Desk};
 use crate::environment::{Shutdown, TokioEnvironment};
 use crate::store::Access;
@@ -192,7 +193,7 @@ fn stop_on_signal() -> Shutdown {
             if asked.is_requested() {
                 std::process::exit(130);
             }
-            eprintln!("stopping; what is committed is kept");
+            output::remark(format_args!("stopping; what is committed is kept"));
             asked.request();
         }
     });

@@ -132,16 +132,22 @@ fn would_go(head: &LetterHead, to: &Destination) -> String {
 fn tell(event: &ReplayEvent<'_>) {
     match event {
         ReplayEvent::Sent(..) => {}
-        ReplayEvent::Refused(head, refusal) => eprintln!("{}: {refusal}", head.id),
-        ReplayEvent::Lost(id) => eprintln!("{id}: somebody else changed it first"),
+        ReplayEvent::Refused(head, refusal) => {
+            output::remark(format_args!("{}: {refusal}", head.id));
+        }
+        ReplayEvent::Lost(id) => {
+            output::remark(format_args!("{id}: somebody else changed it first"));
+        }
         ReplayEvent::Returned(id, why) => {
-            eprintln!(
+            output::remark(format_args!(
                 "{}",
                 output::printable(&format!("{id}: {why}; it is open again"))
-            );
+            ));
         }
         ReplayEvent::Waiting(count, wait) => {
-            eprintln!("{count} sent; waiting {wait:?} whether they come back");
+            output::remark(format_args!(
+                "{count} sent; waiting {wait:?} whether they come back"
+            ));
         }
     }
 }

@@ -27,10 +27,10 @@ pub(super) struct ImportArguments {
 pub(super) async fn export(desk: &Desk, arguments: ExportArguments) -> Result<Exit, Failure> {
     let selection = arguments.selection.selection(desk, None)?;
     let done = desk
-        .export(selection, |line| output::print(&(line + "\n")))
+        .export(selection, |line| output::print_text_of_json(&(line + "\n")))
         .await;
     let count = done.map_err(super::failed)??;
-    eprintln!("{count} letters");
+    output::remark(format_args!("{count} letters"));
     Ok(Exit::Done)
 }
 

@@ -19,6 +19,7 @@ mod participant;
 mod sagas;
 mod schedules;
 
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,6 +32,10 @@ use super::{BoxedError, StoreError};
 
 /// How long a statement waits for another program that uses the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Rights of a new database file: its owner reads and writes it.
+#[cfg(unix)]
+const FILE_MODE: u32 = 0o600;
 
 /// Connections that read.
 const READERS_MAX: u32 = 4;
@@ -66,6 +71,9 @@ impl SqliteStore {
         };
         if access == Access::Read {
             return Self::open_to_read(options).await;
+        }
+        if access == Access::Migrate {
+            create_private(options.get_filename());
         }
         let options = options.create_if_missing(access == Access::Migrate);
         let (writer, _) = open_writer(options.clone(), access).await?;
@@ -152,6 +160,7 @@ pub async fn migrate(path_or_url: &str) -> Result<Vec<String>, StoreError> {
     let Some(options) = options(path_or_url)? else {
         return Ok(Vec::new());
     };
+    create_private(options.get_filename());
     let (writer, applied) = open_writer(options, Access::Migrate).await?;
     writer.close().await;
     Ok(applied)
@@ -168,6 +177,17 @@ fn options(path_or_url: &str) -> Result<Option<SqliteConnectOptions>, StoreError
         SqliteConnectOptions::new().filename(Path::new(path_or_url))
     };
     Ok(Some(tuned(options).create_if_missing(true)))
+}
+
+/// Creates the file if there is none, for its owner's eyes alone: it holds inputs, replies and the
+/// key that signs correlation ids. SQLite gives the files beside it the same rights. What goes wrong
+/// is said when the file is opened, in SQLite's words.
+fn create_private(file: &Path) {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, FILE_MODE);
+    drop(options.open(file));
 }
 
 fn tuned(options: SqliteConnectOptions) -> SqliteConnectOptions {

@@ -210,3 +210,18 @@ async fn a_file_of_an_older_version_keeps_its_sagas() {
     assert_eq!(second.await.unwrap().conflicts.len(), 1, "its key is held");
     store.close().await;
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_new_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("new.db");
+    let store = SqliteStore::open(path.to_str().unwrap()).await.unwrap();
+    for file in std::fs::read_dir(directory.path()).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, FILE_MODE, "{}", file.path().display());
+    }
+    store.close().await;
+}
