@@ -2,11 +2,13 @@
 //!
 //! Separate because two layers must agree on it: expressions (`hash(input)` as a key) and the engine
 //! (is this the same input again? the same signal?). Object keys count in order, white space not
-//! at all; numbers count as written, so `1` and `1.0` differ. Fingerprints of inputs are stored, so
-//! the form never changes.
+//! at all; numbers count by their value, so `50`, `50.0` and `5e1` are the same. Fingerprints of inputs
+//! are stored, so the form never changes.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::numeral;
 
 /// SHA-256 of a value's canonical form.
 pub fn fingerprint(value: &Value) -> [u8; 32] {
@@ -18,6 +20,23 @@ pub fn fingerprint(value: &Value) -> [u8; 32] {
 /// The fingerprint in lower-case hexadecimal digits.
 pub fn fingerprint_text(value: &Value) -> String {
     hex::encode(fingerprint(value))
+}
+
+/// The same value with each number in its one spelling, for readers that take `10` and not `10.0`.
+pub fn respelled(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => numeral::canonical(number)
+            .parse()
+            .map_or_else(|_| value.clone(), Value::Number),
+        Value::Array(items) => items.iter().map(respelled).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            fields
+                .map(|(name, value)| (name.clone(), respelled(value)))
+                .collect()
+        }
+        _ => value.clone(),
+    }
 }
 
 // Recursion is bounded by the JSON parser's limit.
@@ -43,6 +62,7 @@ fn add(hasher: &mut Sha256, value: &Value) {
             }
             hasher.update(b"]");
         }
+        Value::Number(number) => hasher.update(&*numeral::canonical(number)),
         scalar => hasher.update(scalar.to_string()),
     }
 }
@@ -59,9 +79,10 @@ mod tests {
     fn spelling_does_not_matter_and_content_does() {
         let one = of(r#"{"a": 1, "b": [true, null, "x"]}"#);
         assert_eq!(one, of(r#"{ "b":[true,null,"\u0078"],"a":1 }"#));
+        assert_eq!(one, of(r#"{"a": 1.0, "b": [true, null, "x"]}"#));
         for other in [
             r#"{"a": 1, "b": [true, null, "y"]}"#,
-            r#"{"a": 1.0, "b": [true, null, "x"]}"#,
+            r#"{"a": 1.0000000000000000000001, "b": [true, null, "x"]}"#,
             r#"{"a": "1", "b": [true, null, "x"]}"#,
             r#"{"a": 1, "b": [null, true, "x"]}"#,
         ] {

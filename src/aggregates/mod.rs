@@ -29,6 +29,7 @@ pub use quotas::Quotas;
 pub use reservation::ReservationKey;
 pub use seed::seed;
 
+use crate::canonical::respelled;
 use crate::participant::{Command, Participant, Rejection};
 
 /// All shipped participants, ready to run.
@@ -46,7 +47,12 @@ pub fn participants() -> Vec<Participant> {
 
 /// A payload as a type, or a rejection that says what is wrong with it.
 fn payload<T: DeserializeOwned>(command: &Command) -> Result<T, Rejection> {
-    T::deserialize(&command.payload)
+    if let Ok(payload) = T::deserialize(&command.payload) {
+        return Ok(payload);
+    }
+    // A whole number may be written `10.0`; and read from text, what is wrong has a better name.
+    let text = respelled(&command.payload).to_string();
+    serde_json::from_str(&text)
         .map_err(|error| Rejection::new(format!("payload of `{}`: {error}", command.name)))
 }
 

@@ -98,6 +98,12 @@ fn a_payload_that_makes_no_sense_is_rejected_with_the_field_that_is_wrong() {
         let reason = told.unwrap_err().0;
         assert!(reason.contains(hint), "{payload}: {reason}");
     }
+    // A whole number, however it is written: what it asks for is understood, and not there.
+    let payload = json!({"sku": "a", "quantity": 3.0});
+    let mut bundle = Bundle::<Inventory>::new();
+    let told = bundle.tell(&command("inventory.reserve", 1, "stock", payload));
+    let reason = told.unwrap_err().0;
+    assert!(!reason.contains("payload of"), "{reason}");
 }
 
 #[test]

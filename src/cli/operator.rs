@@ -2,11 +2,12 @@
 //! what a person decides about one saga, over a node's HTTP.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{NodeUrl, segment};
 use super::exit::{Exit, Failure};
 use super::output;
+use super::start::json_argument;
 use crate::id::SagaId;
 
 /// Which saga, who, why.
@@ -33,6 +34,9 @@ pub(super) struct SkipArguments {
     /// The step, as `show` names it: `stock[2]`.
     #[arg(long)]
     step: String,
+    /// What came of it, for the steps that use its reply: JSON, `@FILE`, or `-` for stdin.
+    #[arg(long, alias = "result", value_name = "JSON")]
+    reply: Option<String>,
     #[command(flatten)]
     arguments: Arguments,
 }
@@ -43,24 +47,40 @@ pub(super) struct RetryArguments {
     /// The step, as `show` names it; all that wait for a person or a retry, if absent.
     #[arg(long)]
     step: Option<String>,
+    /// What the step's command carries from now on, instead of what it carried: JSON, `@FILE`, or `-` for
+    /// stdin.
+    #[arg(long, value_name = "JSON", requires = "step")]
+    with: Option<String>,
     #[command(flatten)]
     arguments: Arguments,
 }
 
 pub(super) fn skip(arguments: &SkipArguments) -> Result<Exit, Failure> {
-    send("skip", &arguments.arguments, Some(&arguments.step))
+    let mut details = json!({ "step": arguments.step });
+    if let Some(reply) = &arguments.reply {
+        details["reply"] = json_argument("the reply", reply)?;
+    }
+    send("skip", &arguments.arguments, details)
 }
 
 pub(super) fn retry(arguments: &RetryArguments) -> Result<Exit, Failure> {
-    send("retry", &arguments.arguments, arguments.step.as_deref())
+    let mut details = json!({});
+    if let Some(step) = &arguments.step {
+        details["step"] = json!(step);
+    }
+    if let Some(with) = &arguments.with {
+        details["with"] = json_argument("the input", with)?;
+    }
+    send("retry", &arguments.arguments, details)
 }
 
 /// An action about the whole saga.
 pub(super) fn run(action: &str, arguments: &Arguments) -> Result<Exit, Failure> {
-    send(action, arguments, None)
+    send(action, arguments, json!({}))
 }
 
-fn send(action: &str, arguments: &Arguments, step: Option<&str>) -> Result<Exit, Failure> {
+/// `body` is what the action needs to know besides who and why.
+fn send(action: &str, arguments: &Arguments, mut body: Value) -> Result<Exit, Failure> {
     let id = &arguments.id;
     if id.parse::<SagaId>().is_err() {
         return Err(Failure::problems(format!(
@@ -69,10 +89,8 @@ fn send(action: &str, arguments: &Arguments, step: Option<&str>) -> Result<Exit,
     }
     let client = arguments.node.client()?;
     let path = format!("/sagas/{}/{action}", segment(id));
-    let mut body = json!({ "by": arguments.by, "why": arguments.why });
-    if let Some(step) = step {
-        body["step"] = json!(step);
-    }
+    body["by"] = json!(arguments.by);
+    body["why"] = json!(arguments.why);
     let answer = client.post(&path, &body)?;
     if answer.status != 200 {
         return Err(Failure::new(answer.refusal()));

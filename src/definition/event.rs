@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::expression::{EvaluationError, Scope};
 use super::input::checked_key;
 use super::kinds::EventRule;
-use crate::limits::BODY;
 
 impl EventRule {
     /// The key of the saga that an event is about; `None` if the rule does not say.
@@ -24,7 +23,7 @@ impl EventRule {
     /// event itself, if the rule does not say.
     pub fn content_of(&self, event: &Value) -> Result<Value, EvaluationError> {
         match &self.with {
-            Some(template) => template.render_within(&scope(event), &BODY),
+            Some(template) => template.render(&scope(event)),
             None => Ok(event.clone()),
         }
     }

@@ -5,17 +5,20 @@
 //! stranger can write ([`references`]), and evaluated within bounds on the data ([`convert`]), so
 //! that neither can hang or kill a node.
 //!
-//! Numbers: whole JSON numbers are CEL `int` (beyond its range `uint`), others `double`; CEL never
-//! mixes them silently, so `${ input.total * 1.2 }` needs `double(input.total)`. Back in JSON
-//! an `int` has no decimal point and a `double` always has one.
+//! Numbers are JSON's, not CEL's: one kind, of which whole ones and fractions mix, compared by value
+//! and reckoned with exactly ([`number`]). One that is only carried keeps its spelling; a computed one
+//! is written in the shortest way.
 //!
 //! Deliberately absent: clock, randomness, I/O, regular expressions that come from data, and CEL's
 //! timestamps: a point in time is RFC 3339 text, which compares in time's order.
 
 mod convert;
+mod number;
 mod path;
 pub(in crate::definition) use self::path::kind;
+mod presence;
 pub(in crate::definition) mod references;
+mod unify;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
@@ -124,6 +127,8 @@ static CEL: LazyLock<Arc<cel::Env>> = LazyLock::new(|| {
     let hash = env.add_overload(HASH, "hash_dyn", vec![DYN_TYPE], convert::hash);
     // A name that the standard library does not have; each call would fail, and a test with it.
     debug_assert!(hash.is_ok());
+    let numbers = number::declare(&mut env);
+    debug_assert!(numbers.is_ok());
     Arc::new(env)
 });
 
@@ -140,7 +145,7 @@ impl Expression {
         } else {
             let program = parse(source)?;
             let references = References::of(&program)?;
-            (Compiled::Cel(Box::new(program)), references)
+            (Compiled::Cel(Box::new(unify::unify(program))), references)
         };
         Ok(Self {
             source: source.to_owned(),
@@ -254,9 +259,12 @@ fn execute(
     let mut context = cel::Context::with_env(Arc::clone(&CEL));
     convert::bind(&mut context, references, scope, &replies)?;
     // CEL's interpreter still has a few panics of its own; none may end a node.
-    let result = catch_unwind(AssertUnwindSafe(|| cel::Value::resolve(program, &context)));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let value = cel::Value::resolve_val(program, &context)?;
+        Ok(convert::to_json(value.as_ref()))
+    }));
     match result {
-        Ok(Ok(value)) => convert::to_json(&value),
+        Ok(Ok(value)) => value,
         Ok(Err(error)) => Err(explain(&error, references, &replies)),
         Err(_) => Err("CEL failed on this data".to_owned()),
     }
@@ -276,6 +284,12 @@ fn explain(
             path::no_reply(key)
         }
         cel::ExecutionError::NoSuchKey(key) => format!("there is no `{key}`"),
+        cel::ExecutionError::FunctionError { function, message } => {
+            format!("{function}: {message}")
+        }
+        cel::ExecutionError::UnsupportedBinaryOperator(operator, ..) => format!(
+            "`{operator}` does not take these two together; numbers go with numbers and text with text (`string(x)` makes text of a number)"
+        ),
         other => other.to_string(),
     }
 }

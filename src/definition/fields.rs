@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::duration::{format_duration, parse_duration};
 use super::problem::{Findings, Position, Rule, did_you_mean, shortened};
 use super::yaml::{Content, Entry, Yaml};
+use crate::numeral;
 
 /// A map with known fields.
 pub(super) struct Fields<'y> {
@@ -151,7 +152,7 @@ impl<'y> Fields<'y> {
             wrong_type(yaml, name, "a whole number", findings);
             return None;
         };
-        let value = number.as_u64().and_then(|value| u32::try_from(value).ok());
+        let value = numeral::whole_u64(number).and_then(|value| u32::try_from(value).ok());
         if let Some(value) = value.filter(|value| range.contains(value)) {
             return Some(value);
         }

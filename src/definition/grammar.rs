@@ -15,7 +15,11 @@ pub(super) const DEFINITION: &[&str] = &[
     "output",
 ];
 /// Fields of `defaults`.
-pub(super) const DEFAULTS: &[&str] = &["timeout", "retry", "suspend_after"];
+pub(super) const DEFAULTS: &[&str] = &["timeout", "retry", "suspend_after", "reply"];
+/// Fields of `reply`.
+pub(super) const REPLY: &[&str] = &["outcome", "schema"];
+/// Fields of `reply` of `defaults`.
+pub(super) const DEFAULT_REPLY: &[&str] = &["outcome"];
 /// Fields of `start`.
 pub(super) const START: &[&str] = &["on", "every", "timezone", "catch_up", "with", "conflict"];
 /// Fields of a domain event, under `start.on` and `on` of a wait.
@@ -74,6 +78,7 @@ pub(super) const KINDS: [Kind; 6] = [
             "action",
             "read_only",
             "on_reject",
+            "reply",
             "expires_in",
             "timeout",
             "retry",

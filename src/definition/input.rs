@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::expression::{EvaluationError, Scope};
 use super::problem::shortened;
-use super::{Definition, KEY_BYTES_MAX, Template};
+use super::{Definition, InputSchema, KEY_BYTES_MAX, Template};
+use crate::numeral;
 
 /// Most problems of an input that are reported.
 pub const INPUT_PROBLEMS_MAX: usize = 10;
@@ -14,25 +15,10 @@ const REPORT_CHARS_MAX: usize = 300;
 impl Definition {
     /// Checks an input against the schema; else says where it is wrong (a JSON pointer) and how.
     pub fn check_input(&self, input: &Value) -> Result<(), Vec<String>> {
-        let Some(schema) = &self.input else {
-            return Ok(());
-        };
-        let wrong: Vec<String> = schema
-            .validator
-            .iter_errors(input)
-            .take(INPUT_PROBLEMS_MAX)
-            .map(|error| {
-                let pointer = error.instance_path().to_string();
-                let place = if pointer.is_empty() {
-                    "the input"
-                } else {
-                    &pointer
-                };
-                // Masked: the report goes to logs and dead letters, the input may be personal.
-                shortened(&format!("{place}: {}", error.masked()), REPORT_CHARS_MAX)
-            })
-            .collect();
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        match &self.input {
+            Some(schema) => schema.check("the input", input),
+            None => Ok(()),
+        }
     }
 
     /// The business key of a saga with this input: text or a whole number.
@@ -48,6 +34,24 @@ impl Definition {
     }
 }
 
+impl InputSchema {
+    /// Checks a value (`what` it is, for messages); else says where it is wrong and how.
+    pub fn check(&self, what: &str, value: &Value) -> Result<(), Vec<String>> {
+        let wrong: Vec<String> = self
+            .validator
+            .iter_errors(value)
+            .take(INPUT_PROBLEMS_MAX)
+            .map(|error| {
+                let pointer = error.instance_path().to_string();
+                let place = if pointer.is_empty() { what } else { &pointer };
+                // Masked: the report goes to logs and dead letters, the value may be personal.
+                shortened(&format!("{place}: {}", error.masked()), REPORT_CHARS_MAX)
+            })
+            .collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+}
+
 /// What a key template gave, if it can be a key: text or a whole number.
 pub(super) fn checked_key(template: &Template, key: Value) -> Result<String, EvaluationError> {
     let refuse = |why: String| EvaluationError {
@@ -56,12 +60,16 @@ pub(super) fn checked_key(template: &Template, key: Value) -> Result<String, Eva
     };
     let key = match key {
         Value::String(text) => text,
-        Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
-        Value::Number(number) => {
-            return Err(refuse(format!(
-                "the key is {number}; it must be text or a whole number"
-            )));
-        }
+        // `50.0` is 50, so its saga is the one with the key `50`.
+        Value::Number(number) => match numeral::whole_text(&number) {
+            Some(text) => text,
+            None => {
+                return Err(refuse(format!(
+                    "the key is {}; it must be text or a whole number that is not too long",
+                    shortened(number.as_str(), KEY_BYTES_MAX)
+                )));
+            }
+        },
         other => {
             return Err(refuse(format!(
                 "the key is {}; it must be text or a whole number",

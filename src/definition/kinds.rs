@@ -9,6 +9,7 @@ use super::expression::Expression;
 use super::template::Template;
 use super::{Step, WAIT_MAX};
 use crate::id::Timestamp;
+use crate::numeral;
 
 /// Waits for a signal.
 #[derive(Debug)]
@@ -50,27 +51,21 @@ pub struct Sleep {
 pub enum Delay {
     /// Written down.
     Fixed(Duration),
-    /// Computed when the block is entered: whole seconds, a duration text such as `3d`, or an
+    /// Computed when the block is entered: seconds, a duration text such as `3d`, or an
     /// RFC 3339 time, which is waited for (in the past: no wait).
     Computed(Expression),
 }
 
-/// When a computed delay is over: whole seconds or a duration text from `now`, or an RFC 3339 time.
+/// When a computed delay is over: seconds or a duration text from `now`, or an RFC 3339 time.
 /// Not later than a written one could be.
 ///
 /// # Errors
 /// Says what the value should have been.
 pub fn parse_delay(value: &Value, now: Timestamp) -> Result<Timestamp, String> {
-    let wrong = || {
-        format!(
-            "a delay is whole seconds, a duration such as `3d`, or an RFC 3339 time, not {value}"
-        )
-    };
+    let wrong =
+        || format!("a delay is seconds, a duration such as `3d`, or an RFC 3339 time, not {value}");
     let until = match value {
-        Value::Number(seconds) => {
-            let seconds = seconds.as_u64().ok_or_else(wrong)?;
-            now.after(Duration::from_secs(seconds))
-        }
+        Value::Number(seconds) => now.after(numeral::seconds(seconds).ok_or_else(wrong)?),
         Value::String(text) => match parse_duration(text) {
             Ok(duration) => now.after(duration),
             Err(_) => text.parse().map_err(|_| wrong())?,
@@ -212,7 +207,7 @@ mod tests {
         assert!(
             parse_delay(&json!(-1), now)
                 .unwrap_err()
-                .contains("whole seconds")
+                .contains("seconds")
         );
     }
 }

@@ -23,6 +23,7 @@ mod pace;
 mod parse;
 mod problem;
 mod repeat;
+mod reply;
 mod schedule;
 mod soundness;
 mod start;
@@ -242,9 +243,20 @@ pub struct Step {
     pub suspend_after: u32,
     /// What a rejection of the forward command leads to.
     pub on_reject: OnReject,
+    /// What the answer to its first command must be like.
+    pub reply: ReplyRules,
     /// How long a reservation holds, as far as the author knows; the participant's `expires_at`
     /// says it exactly.
     pub expires_in: Option<Duration>,
+}
+
+/// What a reply must be like to count as a yes.
+#[derive(Debug, Default)]
+pub struct ReplyRules {
+    /// Whether it must say its outcome: an answer without the header is a failed attempt then.
+    pub outcome_required: bool,
+    /// What `steps.<name>` must look like.
+    pub schema: Option<InputSchema>,
 }
 
 /// What a step's forward command is.

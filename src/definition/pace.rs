@@ -23,6 +23,8 @@ pub(super) struct Defaults {
     pub timeout: Duration,
     pub retry: Retry,
     pub suspend_after: u32,
+    /// Whether answers must say their outcome.
+    pub outcome_required: bool,
 }
 
 impl Default for Defaults {
@@ -31,6 +33,7 @@ impl Default for Defaults {
             timeout: STEP_TIMEOUT_DEFAULT,
             retry: Retry::default(),
             suspend_after: SUSPEND_AFTER_DEFAULT,
+            outcome_required: false,
         }
     }
 }
@@ -48,7 +51,10 @@ impl Draft<'_> {
         if let Some(yaml) = fields.get("timeout") {
             self.check_against_saga(yaml.at, pace.timeout);
         }
-        self.defaults = pace;
+        self.defaults = Defaults {
+            outcome_required: self.default_reply(&fields),
+            ..pace
+        };
     }
 
     /// `timeout`, `retry` and `suspend_after` of a step or of `defaults`. Waits of a step that
@@ -60,6 +66,7 @@ impl Draft<'_> {
             timeout: timeout.unwrap_or(self.defaults.timeout),
             retry: self.retry(fields, bounded),
             suspend_after,
+            ..self.defaults
         }
     }
 

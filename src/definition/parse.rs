@@ -244,7 +244,9 @@ impl Draft<'_> {
                 || Template(Shape::Constant(Value::Null)),
                 |key| self.key(key),
             ),
-            input: fields.get("input").and_then(|input| self.schema(input)),
+            input: fields
+                .get("input")
+                .and_then(|input| self.schema("input", input)),
         }
     }
 
@@ -284,11 +286,11 @@ impl Draft<'_> {
         self.nodes[usize::from(id.0)].kind = NodeKind::Sequence(children);
     }
 
-    /// `input`, compiled. Patterns run in linear time, whatever the input; nothing is fetched.
-    fn schema(&mut self, yaml: &Yaml) -> Option<InputSchema> {
+    /// A schema, compiled. Patterns run in linear time, whatever the input; nothing is fetched.
+    pub fn schema(&mut self, name: &str, yaml: &Yaml) -> Option<InputSchema> {
         if !matches!(yaml.content, Content::Map(_)) {
             let expected = "a JSON Schema, as in `{ type: object, required: [order_id] }`";
-            wrong_type(yaml, "input", expected, &mut self.findings);
+            wrong_type(yaml, name, expected, &mut self.findings);
             return None;
         }
         let schema = yaml.to_json();

@@ -12,6 +12,7 @@ use super::problem::Rule;
 use super::yaml::{Content, Yaml};
 use super::{FOR_EACH_ITEMS_MAX, NodeId, NodeKind};
 use crate::id::STEP_INDICES_MAX;
+use crate::numeral;
 
 /// Largest `at_most`, as a field's number.
 #[allow(clippy::cast_possible_truncation)] // 10,000
@@ -92,8 +93,7 @@ impl Draft<'_> {
                 count: None,
             },
             Content::Number(number) => {
-                let count = number
-                    .as_u64()
+                let count = numeral::whole_u64(number)
                     .and_then(|count| usize::try_from(count).ok())
                     .filter(|count| (1..=FOR_EACH_ITEMS_MAX).contains(count));
                 let Some(count) = count else {

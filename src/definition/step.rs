@@ -46,6 +46,7 @@ impl Draft<'_> {
             retry: pace.retry,
             suspend_after: pace.suspend_after,
             on_reject: self.on_reject(fields),
+            reply: self.reply(fields),
             expires_in: self.expires_in(fields),
         };
         self.nodes[usize::from(id.0)].kind = NodeKind::Step(step);

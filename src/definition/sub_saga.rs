@@ -14,8 +14,8 @@ use super::problem::Rule;
 use super::template::Template;
 use super::waits::WAIT_RANGE;
 use super::{
-    Call, Forward, NodeId, NodeKind, OnReject, Retry, SUB_SAGA_ASKS, SUB_SAGA_TIMEOUT_DEFAULT,
-    Step, SubSaga,
+    Call, Forward, NodeId, NodeKind, OnReject, ReplyRules, Retry, SUB_SAGA_ASKS,
+    SUB_SAGA_TIMEOUT_DEFAULT, Step, SubSaga,
 };
 use crate::message::{Destination, START_QUEUE};
 
@@ -109,6 +109,7 @@ impl Block {
                 },
                 suspend_after: self.suspend_after,
                 on_reject: self.on_reject,
+                reply: ReplyRules::default(),
                 expires_in: None,
             },
         }

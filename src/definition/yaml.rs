@@ -63,7 +63,9 @@ pub(super) fn read(source: &str, findings: &mut Findings<'_>) -> Option<Yaml> {
         return None;
     }
     match serde_saphyr::from_str_with_options::<Yaml>(source, options()) {
-        Ok(yaml) => {
+        Ok(mut yaml) => {
+            let lines: Vec<&str> = source.lines().collect();
+            spell_numbers(&mut yaml, &lines);
             report_repeated_fields(&yaml, findings);
             Some(yaml)
         }
@@ -139,6 +141,32 @@ fn position(location: Location) -> Position {
         line: place(location.line()),
         column: place(location.column()),
         chars: usize::try_from(location.span().len()).unwrap_or(0),
+    }
+}
+
+/// The reader gives numbers as doubles; a constant is to be sent as it is written in the file.
+fn spell_numbers(yaml: &mut Yaml, lines: &[&str]) {
+    match &mut yaml.content {
+        Content::Number(number) => {
+            let at = yaml.at;
+            let line = at.line.checked_sub(1).and_then(|line| lines.get(line));
+            let written: Option<String> =
+                line.map(|line| line.chars().skip(at.column - 1).take(at.chars).collect());
+            if let Some(Ok(exact)) = written.map(|text| text.trim_end().parse()) {
+                *number = exact;
+            }
+        }
+        Content::List(items) => {
+            for item in items {
+                spell_numbers(item, lines);
+            }
+        }
+        Content::Map(entries) => {
+            for entry in entries {
+                spell_numbers(&mut entry.value, lines);
+            }
+        }
+        Content::Null | Content::Bool(_) | Content::Text(_) => {}
     }
 }
 

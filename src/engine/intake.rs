@@ -230,6 +230,7 @@ impl Node {
                 step,
                 phase,
                 outcome: Outcome::Failed,
+                stated: true,
                 body,
                 reason,
             };

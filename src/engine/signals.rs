@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::decode::{Undecodable, check_body, json_body, starter_of};
+use super::decode::{Undecodable, json_body, starter_of};
 use crate::canonical::fingerprint_text;
 use crate::definition::{Definition, NodeId, check_key, check_name};
 use crate::error::{Code, code};
 use crate::id::SagaId;
 use crate::message::{HEADER_SAGA, HEADER_SAGA_KEY, Message};
+use crate::numeral;
 use crate::saga::{Refusal, Signal, Starter};
 use crate::store::{KeyMatch, SagaKey};
 
@@ -98,7 +99,6 @@ pub(super) fn check_signal(
 ) -> Result<Signal, Undecodable> {
     let malformed = |why: String| Undecodable::new(code::SIGNAL_MALFORMED, why);
     check_name(name).map_err(|why| malformed(format!("the signal's name: {why}")))?;
-    check_body("the signal's payload", &payload)?;
     let id = id.unwrap_or_else(|| id_by_content(name, &payload));
     if id.is_empty() || id.len() > SIGNAL_ID_BYTES_MAX || id.chars().any(char::is_control) {
         return Err(malformed(format!(
@@ -154,7 +154,9 @@ fn addressee(message: &Message) -> Result<Addressee, Undecodable> {
             return Ok(Addressee::Saga(id));
         }
         Some(Value::String(key)) => key.clone(),
-        Some(Value::Number(key)) if key.is_i64() || key.is_u64() => key.to_string(),
+        Some(Value::Number(key)) => numeral::whole_text(key).ok_or_else(|| {
+            malformed("the header `saga-key` is a number, but not a whole one".to_owned())
+        })?,
         Some(_) => {
             return Err(malformed(
                 "the header `saga-key` is neither text nor a whole number".to_owned(),

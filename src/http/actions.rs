@@ -1,11 +1,14 @@
 //! What a person decides about one saga: cancel it, try again, skip, pause, end it by force.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::Shared;
 use super::problem::Problem;
@@ -28,6 +31,17 @@ struct ActionRequest {
     id: Option<String>,
     /// Which step, for `retry` and `skip`.
     step: Option<StepPath>,
+    /// What the command carries from now on, for `retry` of a step.
+    #[serde(default, deserialize_with = "present")]
+    with: Option<Value>,
+    /// What came of it, for `skip`.
+    #[serde(default, alias = "result", deserialize_with = "present")]
+    reply: Option<Value>,
+}
+
+/// What is there is `Some`, also if it is null.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// `POST /sagas/{id}/{action}`: what a person decides about one saga.
@@ -47,7 +61,7 @@ pub(super) async fn operate(
             )));
         }
     }
-    let kind = operator_kind(&action, request.step)?;
+    let kind = operator_kind(&action, &request)?;
     let action = OperatorAction {
         id: request
             .id
@@ -62,10 +76,27 @@ pub(super) async fn operate(
     Ok(Json(HeadView::new(&head)))
 }
 
-fn operator_kind(action: &str, step: Option<StepPath>) -> Result<OperatorKind, Problem> {
+fn operator_kind(action: &str, request: &ActionRequest) -> Result<OperatorKind, Problem> {
+    let shared = |value: &Option<Value>| value.clone().map(Arc::new);
+    let step = request.step.clone();
+    for (field, given, only) in [
+        ("with", request.with.is_some(), "retry"),
+        ("reply", request.reply.is_some(), "skip"),
+    ] {
+        if given && action != only {
+            let why = format!("`{field}` is for `{only}`, not for `{action}`");
+            return Err(Problem::malformed(why));
+        }
+    }
     Ok(match (action, step) {
-        ("retry", step) => OperatorKind::Retry { step },
-        ("skip", Some(step)) => OperatorKind::Skip { step },
+        ("retry", step) => OperatorKind::Retry {
+            step,
+            with: shared(&request.with),
+        },
+        ("skip", Some(step)) => OperatorKind::Skip {
+            step,
+            reply: shared(&request.reply),
+        },
         ("skip", None) => {
             return Err(Problem::malformed(
                 "`skip` needs `step`, as in \"stock[2]\"".to_owned(),

@@ -10,9 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Code, code};
 use crate::id::{Phase, SagaId, StepPath};
-use crate::limits::{self, COMMAND};
 use crate::message::correlation::Correlation;
-use crate::message::{HEADER_TRACEPARENT, Message};
+use crate::message::{BODY_BYTES_MAX, HEADER_TRACEPARENT, Message};
 use crate::store::Hash;
 use crate::store::participant::BarrierKey;
 
@@ -132,8 +131,19 @@ pub fn decode(
             ),
         ));
     }
-    let payload = limits::read(&message.body, &COMMAND)
-        .map_err(|error| unusable(error.code(), error.about("the command's body")))?;
+    if message.body.len() > BODY_BYTES_MAX {
+        let length = message.body.len();
+        return Err(unusable(
+            code::BODY_TOO_LARGE,
+            format!("the body has {length} bytes; the limit is {BODY_BYTES_MAX}"),
+        ));
+    }
+    let payload: Value = serde_json::from_slice(&message.body).map_err(|error| {
+        unusable(
+            code::BODY_NOT_JSON,
+            format!("the command's body is not JSON: {error}"),
+        )
+    })?;
     Ok(Command {
         fingerprint: fingerprint(correlation.phase, &payload),
         name,
@@ -265,12 +275,12 @@ mod tests {
             (
                 "too deep",
                 |m| m.body = Bytes::from("[".repeat(100_000)),
-                code::BODY_TOO_DEEP,
+                code::BODY_NOT_JSON,
                 true,
             ),
             (
                 "too large",
-                |m| m.body = Bytes::from(vec![b' '; COMMAND.bytes + 1]),
+                |m| m.body = Bytes::from(vec![b' '; BODY_BYTES_MAX + 1]),
                 code::BODY_TOO_LARGE,
                 true,
             ),

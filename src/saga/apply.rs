@@ -120,7 +120,14 @@ pub fn apply(saga: &mut Saga, event: &Event) {
                 state.settle(StepStatus::Done, None);
             });
         }
-        Event::Elapsed { step } => saga.update(step, |state| state.settle(StepStatus::Done, None)),
+        Event::Unjudged { step, reason, .. } => saga.update(step, |state| {
+            state.reason = Some(reason.clone());
+        }),
+        // What went wrong while it waited still tells why it goes on without.
+        Event::Elapsed { step } => saga.update(step, |state| {
+            let reason = state.reason.take();
+            state.settle(StepStatus::Done, reason);
+        }),
         Event::Operated(action) => apply_operated(saga, action),
         Event::Held { reply } => {
             if let Some(held) = &mut saga.paused {
@@ -140,9 +147,14 @@ pub fn apply(saga: &mut Saga, event: &Event) {
             saga.leases.clear();
             saga.reason = Some(reason.clone());
         }
-        Event::Completed { output, at } => {
+        Event::Completed {
+            output,
+            output_error,
+            at,
+        } => {
             saga.pass = Pass::Completed;
             saga.output = Some(Arc::clone(output));
+            saga.output_error.clone_from(output_error);
             saga.ended_at = Some(*at);
         }
         Event::Compensated { at } => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::apply::apply;
 use super::event::{Decision, Event, Input, Refusal, Reply, Send, Starter};
@@ -38,6 +38,8 @@ pub enum Flaw {
     RushChildren,
     /// The pivot is passed although a reservation has lapsed, or the deadline has passed.
     ConfirmLapsed,
+    /// The payload of a step is computed before anybody asks whether the step runs.
+    RenderSkipped,
 }
 
 /// Known bugs, switched on to prove that the simulator catches them; all off otherwise.
@@ -153,11 +155,12 @@ impl Turn<'_> {
             step,
             phase,
             mut outcome,
+            stated,
             body,
             mut reason,
         } = reply;
         let waiting = self.expects(&step, phase)?;
-        if let Some(why) = self.unusable(phase, outcome, &body) {
+        if let Some(why) = self.unusable(&step, phase, (outcome, stated), &body) {
             (outcome, reason) = (Outcome::Failed, Some(why));
         }
         // A second "try again" while a retry is planned, or a person is asked, says nothing new.
@@ -416,14 +419,17 @@ impl Turn<'_> {
     pub(super) fn complete(&mut self) {
         self.focus = (Definition::ROOT, Vec::new());
         let output = match &self.definition.output {
-            None => Value::Null,
-            // The work is done and stays done; the result just can't be shown.
-            Some(template) => template
-                .render(&self.scope(None))
-                .unwrap_or_else(|error| json!({ "error": error.to_string() })),
+            None => Ok(Value::Null),
+            Some(template) => template.render(&self.scope(None)),
+        };
+        // The work is done and stays done; the result just can't be told, and that is said.
+        let (output, output_error) = match output {
+            Ok(output) => (output, None),
+            Err(error) => (Value::Null, Some(error.to_string())),
         };
         self.emit(Event::Completed {
             output: Arc::new(output),
+            output_error,
             at: self.now,
         });
         self.tell("completed", "completed", Outcome::Succeeded);

@@ -88,11 +88,25 @@ pub enum OperatorKind {
         /// Which; all if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<StepPath>,
+        /// What the command carries from now on, instead of what it carried.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "super::state::present"
+        )]
+        with: Option<Arc<Value>>,
     },
     /// Take a suspended command for done: the person has seen to it. `why` is the evidence.
     Skip {
         /// Which step's.
         step: StepPath,
+        /// What came of it, for the blocks that use the step's reply.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "super::state::present"
+        )]
+        reply: Option<Arc<Value>>,
     },
     /// Decide nothing until resumed; answers and signals are kept.
     Pause,
@@ -128,10 +142,17 @@ pub struct Reply {
     pub phase: Phase,
     /// Yes, no, or try again.
     pub outcome: Outcome,
+    /// Whether it says so itself; an answer that says nothing is taken for a yes.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub stated: bool,
     /// The result.
     pub body: Arc<Value>,
     /// Why it was rejected or failed.
     pub reason: Option<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Who started a saga and where they want to be told.
@@ -297,6 +318,16 @@ pub enum Event {
         /// The signal's id.
         id: String,
     },
+    /// A `wait` could not tell whether a signal is the one that it waits for: its `match` failed. The
+    /// signal is kept.
+    Unjudged {
+        /// The block.
+        step: StepPath,
+        /// The signal's id.
+        id: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// A `sleep` is over, or a `wait` that goes on without its signal.
     Elapsed {
         /// The block.
@@ -334,6 +365,9 @@ pub enum Event {
     Completed {
         /// The definition's `output`, computed.
         output: Arc<Value>,
+        /// Why it could not be; `output` is null then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output_error: Option<String>,
         /// When.
         at: Timestamp,
     },

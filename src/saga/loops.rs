@@ -9,6 +9,7 @@ use super::event::{BlockPath, Event};
 use super::state::Pass;
 use super::walk::Move;
 use crate::definition::{EvaluationError, Expression, FOR_EACH_ITEMS_MAX, Node, NodeId, NodeKind};
+use crate::numeral;
 
 impl Turn<'_> {
     pub(super) fn enter_loop(&mut self, node: &Node, at: BlockPath, item: Option<&Value>) {
@@ -182,7 +183,7 @@ impl Turn<'_> {
                 wrong(too_many(list.len() as u64))
             }
             Value::Array(list) => Ok(list),
-            Value::Number(times) => match times.as_u64() {
+            Value::Number(times) => match numeral::whole_u64(&times) {
                 Some(times) if times <= FOR_EACH_ITEMS_MAX as u64 => {
                     Ok((0..times).map(Value::from).collect())
                 }

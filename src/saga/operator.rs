@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::decide::Turn;
 use super::event::{Event, OperatorAction, OperatorKind, Refusal, Reply};
 use super::state::{Pass, Waiting};
+use crate::definition::NodeKind;
 use crate::id::{Phase, StepPath};
 
 impl Turn<'_> {
@@ -19,8 +20,8 @@ impl Turn<'_> {
         }
         match action.kind.clone() {
             OperatorKind::Cancel => self.cancel(action),
-            OperatorKind::Retry { step } => self.retry(action, step.as_ref()),
-            OperatorKind::Skip { step } => self.skip_by_hand(action, &step),
+            OperatorKind::Retry { step, with } => self.retry(action, step.as_ref(), with.as_ref()),
+            OperatorKind::Skip { step, reply } => self.skip_by_hand(action, &step, reply),
             OperatorKind::Pause if self.saga.paused.is_some() => Err(Refusal::Settled),
             OperatorKind::Pause => {
                 self.emit(Event::Operated(action));
@@ -84,9 +85,17 @@ impl Turn<'_> {
     }
 
     /// Steps that wait for a person or for their next attempt.
-    fn retry(&mut self, action: OperatorAction, step: Option<&StepPath>) -> Result<(), Refusal> {
+    fn retry(
+        &mut self,
+        action: OperatorAction,
+        step: Option<&StepPath>,
+        with: Option<&Arc<Value>>,
+    ) -> Result<(), Refusal> {
         if self.saga.paused.is_some() {
             return Err(Refusal::NotPossible("it is paused: resume it first".into()));
+        }
+        if with.is_some() {
+            self.check_takes_payload(step)?;
         }
         let waiting: Vec<StepPath> = self
             .saga
@@ -105,12 +114,31 @@ impl Turn<'_> {
         }
         self.emit(Event::Operated(action.clone()));
         if !self.heed_time() {
-            self.try_again(waiting, &action);
+            self.try_again(waiting, &action, with);
         }
         Ok(())
     }
 
-    fn try_again(&mut self, steps: Vec<StepPath>, action: &OperatorAction) {
+    /// Another payload is for one step that sends one.
+    fn check_takes_payload(&self, step: Option<&StepPath>) -> Result<(), Refusal> {
+        let Some(step) = step else {
+            let why = "other input is for one step: name it";
+            return Err(Refusal::NotPossible(why.into()));
+        };
+        let name = &step.name;
+        if self.definition.step(name).is_none() || self.definition.sub_saga(name).is_some() {
+            let why = format!("`{step}` sends no command that could carry other input");
+            return Err(Refusal::NotPossible(why.into()));
+        }
+        Ok(())
+    }
+
+    fn try_again(
+        &mut self,
+        steps: Vec<StepPath>,
+        action: &OperatorAction,
+        with: Option<&Arc<Value>>,
+    ) {
         for step in steps {
             let (by, why) = (action.by.clone(), action.why.clone());
             self.emit(Event::Resumed {
@@ -118,11 +146,16 @@ impl Turn<'_> {
                 by,
                 why,
             });
-            self.ask_again(&step);
+            self.ask_again(&step, with.cloned());
         }
     }
 
-    fn skip_by_hand(&mut self, action: OperatorAction, step: &StepPath) -> Result<(), Refusal> {
+    fn skip_by_hand(
+        &mut self,
+        action: OperatorAction,
+        step: &StepPath,
+        reply: Option<Arc<Value>>,
+    ) -> Result<(), Refusal> {
         if self.saga.paused.is_some() {
             return Err(Refusal::NotPossible("it is paused: resume it first".into()));
         }
@@ -133,10 +166,35 @@ impl Turn<'_> {
                 "only a step that waits for a person can be skipped".into(),
             ));
         };
-        let reply = json!({ "skipped": { "by": action.by, "evidence": action.why } });
+        if reply.is_some() && !self.gives_reply(step, phase) {
+            let why = format!("nothing uses what `{step}` answers to {phase}; leave the reply out");
+            return Err(Refusal::NotPossible(why.into()));
+        }
+        if let Some(reply) = &reply
+            && let Some(rules) = self.definition.step(&step.name)
+            && let Some(why) = rules.objection(phase, true, reply)
+        {
+            return Err(Refusal::NotPossible(why.into()));
+        }
+        let reply = reply.unwrap_or_else(|| {
+            Arc::new(json!({ "skipped": { "by": action.by, "evidence": action.why } }))
+        });
         self.emit(Event::Operated(action));
-        self.succeeded(step.clone(), phase, Arc::new(reply));
+        self.succeeded(step.clone(), phase, reply);
         Ok(())
+    }
+
+    /// Whether later blocks see what comes of this command: `steps.<name>` is the answer to the first
+    /// one of a step.
+    fn gives_reply(&self, step: &StepPath, phase: Phase) -> bool {
+        let Some(known) = self.definition.named(&step.name) else {
+            return false;
+        };
+        match (&known.kind, phase) {
+            (NodeKind::Step(step), Phase::Confirm) => step.forward.is_none(),
+            (NodeKind::Sleep(_), _) | (_, Phase::Confirm | Phase::Compensate) => false,
+            (_, Phase::Reserve | Phase::Action) => true,
+        }
     }
 
     fn resume(&mut self, action: OperatorAction) -> Result<(), Refusal> {
@@ -155,7 +213,7 @@ impl Turn<'_> {
         self.offer_all_signals();
         self.do_as_asked();
         let suspended = self.saga.suspended.iter().cloned().collect();
-        self.try_again(suspended, &action);
+        self.try_again(suspended, &action, None);
         self.notice("resumed");
         Ok(())
     }

@@ -93,7 +93,10 @@ impl Turn<'_> {
     pub(super) fn tell(&mut self, change: &'static str, kind: &'static str, outcome: Outcome) {
         let body = self.summary();
         if let Some(starter) = self.saga.starter.clone() {
-            let reason = self.saga.reason.clone();
+            let reason = match change {
+                "completed" if self.saga.output_error.is_some() => self.saga.status_reason(),
+                _ => self.saga.reason.clone(),
+            };
             self.sends.push(Send::Answer {
                 starter,
                 kind,
@@ -119,6 +122,9 @@ impl Turn<'_> {
         }
         if let Some(output) = &saga.output {
             summary["output"] = output.as_ref().clone();
+        }
+        if let Some(error) = &saga.output_error {
+            summary["output_error"] = Value::String(error.clone());
         }
         summary
     }

@@ -47,6 +47,9 @@ pub struct Saga {
         deserialize_with = "present"
     )]
     pub output: Option<Arc<Value>>,
+    /// Why the result could not be computed; `output` is null then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<String>,
     /// Steps that were reached.
     pub steps: BTreeMap<StepPath, StepState>,
     /// Counting blocks that were entered in this pass or before.
@@ -265,6 +268,7 @@ impl Saga {
             deadline: None,
             ended_at: None,
             output: None,
+            output_error: None,
             steps: BTreeMap::new(),
             blocks: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -309,7 +313,10 @@ impl Saga {
                 let why = step.reason.as_deref().unwrap_or("no reason given");
                 Some(format!("{path} {}: {why}", step.phase))
             }
-            None => self.reason.clone(),
+            None => self.reason.clone().or_else(|| {
+                let error = self.output_error.as_ref()?;
+                Some(format!("its output can't be computed: {error}"))
+            }),
         }
     }
 

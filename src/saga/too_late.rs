@@ -139,16 +139,30 @@ impl Turn<'_> {
                     && self.saga.pass == Pass::Forward
                     && state.status == StepStatus::Waiting =>
             {
-                Some(no_signal_in_time(step, &wait.signal))
+                let trouble = state.reason.as_deref();
+                Some(no_signal_in_time(step, &wait.signal, trouble))
             }
             _ => None,
         }
     }
 
-    /// Why an answer counts as a failed attempt although it says that it succeeded.
-    pub(super) fn unusable(&self, phase: Phase, outcome: Outcome, body: &Value) -> Option<String> {
-        let holds = phase == Phase::Reserve && outcome == Outcome::Succeeded;
-        if !holds || self.saga.pass != Pass::Forward {
+    /// Why an answer counts as a failed attempt although it says, or seems to say (`stated` is false), that
+    /// it succeeded.
+    pub(super) fn unusable(
+        &self,
+        path: &StepPath,
+        phase: Phase,
+        (outcome, stated): (Outcome, bool),
+        body: &Value,
+    ) -> Option<String> {
+        if outcome != Outcome::Succeeded {
+            return None;
+        }
+        let step = self.definition.step(&path.name);
+        if let Some(why) = step.and_then(|step| step.objection(phase, stated, body)) {
+            return Some(why);
+        }
+        if phase != Phase::Reserve || self.saga.pass != Pass::Forward {
             return None;
         }
         let why = expiry_of(body).err()?;
@@ -156,9 +170,13 @@ impl Turn<'_> {
     }
 }
 
-/// Why a saga is rolled back after a `wait`.
-pub(super) fn no_signal_in_time(step: &StepPath, signal: &str) -> String {
-    format!("{step}: no signal `{signal}` came in time")
+/// Why a saga is rolled back after a `wait`; `trouble` is what `match` met, if it could not judge a
+/// signal that came.
+pub(super) fn no_signal_in_time(step: &StepPath, signal: &str, trouble: Option<&str>) -> String {
+    let trouble = trouble.map_or_else(String::new, |trouble| {
+        format!(" that `match` could judge; of one that came: {trouble}")
+    });
+    format!("{step}: no signal `{signal}` came in time{trouble}")
 }
 
 #[cfg(test)]

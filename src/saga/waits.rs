@@ -122,7 +122,8 @@ impl<'d> Turn<'d> {
         self.saga.paused.is_none()
             && waits.any(|(path, wait)| {
                 let item = self.look_from(&path);
-                self.is_in_time(&path, signal) && self.matches(wait, &signal.body, item.as_deref())
+                let fits = self.matches(wait, &signal.body, item.as_deref());
+                self.is_in_time(&path, signal) && fits.unwrap_or(false)
             })
     }
 
@@ -161,34 +162,66 @@ impl<'d> Turn<'d> {
         }
     }
 
-    /// Ends the wait with the oldest kept signal that it accepts.
+    /// Ends the wait with the oldest kept signal that it accepts. One that it can't judge is not the
+    /// one that is waited for, but that is said: it may well have been.
     fn take_signal(&mut self, path: &StepPath, wait: &Wait) {
         let item = self.look_from(path);
-        let taken = self.saga.signals.iter().find(|signal| {
-            signal.name == wait.signal
-                && self.is_in_time(path, signal)
-                && self.matches(wait, &signal.body, item.as_deref())
-        });
-        if let Some(id) = taken.map(|signal| signal.id.clone()) {
+        let mut taken = None;
+        let mut unjudged = None;
+        for signal in &self.saga.signals {
+            if signal.name != wait.signal || !self.is_in_time(path, signal) {
+                continue;
+            }
+            match self.matches(wait, &signal.body, item.as_deref()) {
+                Ok(false) => {}
+                Ok(true) => {
+                    taken = Some(signal.id.clone());
+                    break;
+                }
+                Err(error) => unjudged = Some((signal.id.clone(), error.to_string())),
+            }
+        }
+        if let Some(id) = taken {
             self.emit(Event::Received {
                 step: path.clone(),
                 id,
             });
             self.step_done(path);
+        } else if let Some((id, reason)) = unjudged {
+            self.note_unjudged(path, id, reason);
         }
     }
 
-    /// A signal that the expression can't judge is not the one that is waited for.
-    fn matches(&self, wait: &Wait, body: &Value, item: Option<&Value>) -> bool {
+    /// Once a reason: the kept signals are offered again whenever another one comes.
+    fn note_unjudged(&mut self, path: &StepPath, id: String, reason: String) {
+        let known = self.saga.steps.get(path);
+        let known = known.and_then(|state| state.reason.as_ref());
+        if known != Some(&reason) {
+            let step = path.clone();
+            self.emit(Event::Unjudged { step, id, reason });
+        }
+    }
+
+    fn matches(
+        &self,
+        wait: &Wait,
+        body: &Value,
+        item: Option<&Value>,
+    ) -> Result<bool, EvaluationError> {
         let scope = Scope {
             given: Some(("signal", body)),
             ..self.scope(item)
         };
-        wait.matching.as_ref().is_none_or(|matching| {
-            matching
-                .evaluate(&scope)
-                .is_ok_and(|answer| answer == Value::Bool(true))
-        })
+        let Some(matching) = &wait.matching else {
+            return Ok(true);
+        };
+        match matching.evaluate(&scope)? {
+            Value::Bool(fits) => Ok(fits),
+            other => Err(EvaluationError {
+                expression: matching.source.clone(),
+                why: format!("`match` must be true or false, not {other}"),
+            }),
+        }
     }
 
     /// The time of a `wait` or `sleep` has come.
@@ -199,7 +232,9 @@ impl<'d> Turn<'d> {
             && wait.on_timeout == OnTimeout::Fail
             && self.saga.pass == Pass::Forward
         {
-            self.roll_back(no_signal_in_time(path, &wait.signal));
+            let known = self.saga.steps.get(path);
+            let trouble = known.and_then(|state| state.reason.as_deref());
+            self.roll_back(no_signal_in_time(path, &wait.signal, trouble));
             return;
         }
         self.emit(Event::Elapsed { step: path.clone() });
@@ -219,7 +254,7 @@ impl<'d> Turn<'d> {
         self.step_done(path);
     }
 
-    fn is_over(&self, path: &StepPath) -> bool {
+    pub(super) fn is_over(&self, path: &StepPath) -> bool {
         self.saga
             .steps
             .get(path)

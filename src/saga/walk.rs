@@ -84,8 +84,9 @@ impl Turn<'_> {
         }
     }
 
-    /// Sends a resumed step's command, computing its payload if that is what had failed.
-    pub(super) fn ask_again(&mut self, path: &StepPath) {
+    /// Sends a resumed step's command, with another payload if a person gives one; else computes its
+    /// payload if that is what had failed.
+    pub(super) fn ask_again(&mut self, path: &StepPath, with: Option<Arc<Value>>) {
         let Some(state) = self.saga.steps.get(path) else {
             return;
         };
@@ -94,7 +95,7 @@ impl Turn<'_> {
         let Some(block) = block_named(self.definition, &path.name) else {
             return;
         };
-        if never_computed {
+        if never_computed && with.is_none() {
             let item = self.item_at(block, &path.indices);
             self.moves.push(Move::Enter {
                 block,
@@ -102,7 +103,7 @@ impl Turn<'_> {
                 item,
             });
         } else {
-            self.ask(path, phase, 1, None);
+            self.ask(path, phase, 1, with);
         }
     }
 
@@ -117,18 +118,38 @@ impl Turn<'_> {
             indices,
         };
         // In the finish pass a block that was asked before is not asked again: its answer stands.
-        let asked = finishing && self.saga.blocks.contains_key(&at);
+        let asked = finishing && self.was_asked(node, &at);
         match &node.kind {
             NodeKind::Step(step) => self.enter_step(node, step, at.indices, item),
             NodeKind::Saga(block) => self.enter_step(node, &block.step, at.indices, item),
-            NodeKind::Sequence(_) | NodeKind::Parallel(_) | NodeKind::ForEach { .. } if asked => {
-                self.enter_block(node, at.indices, item);
-            }
+            _ if asked => self.enter_block(node, at.indices, item),
             _ => match self.wanted(node, item.as_deref()) {
-                Ok(true) => self.enter_block(node, at.indices, item),
+                Ok(true) => {
+                    self.note_wanted(node, &at);
+                    self.enter_block(node, at.indices, item);
+                }
                 Ok(false) => self.skip(node, at),
                 Err(error) => self.cannot_compute(node, &at, &error),
             },
+        }
+    }
+
+    /// Whether a block's `when` was answered in an earlier pass, or by a person since.
+    fn was_asked(&self, node: &Node, at: &BlockPath) -> bool {
+        match name_of(node) {
+            Some(name) => self.is_over(&StepPath::at(name, &at.indices)),
+            None => self.saga.blocks.contains_key(at),
+        }
+    }
+
+    /// Counting blocks are noted when they open; a sequence only needs to be if it was asked about.
+    fn note_wanted(&mut self, node: &Node, at: &BlockPath) {
+        if let (NodeKind::Sequence(children), Some(_)) = (&node.kind, &node.when) {
+            self.emit(Event::Opened {
+                at: at.clone(),
+                children: u32::try_from(children.len()).unwrap_or(u32::MAX),
+                sequential: true,
+            });
         }
     }
 
@@ -180,25 +201,40 @@ impl Turn<'_> {
             self.step_done(&path);
             return;
         }
-        let payload = self.wanted(node, item.as_deref()).and_then(|wanted| {
-            let scope = self.scope(item.as_deref());
-            let with = step
-                .with
-                .as_ref()
-                .map(|with| with.render(&scope))
-                .transpose()?;
-            Ok(wanted.then_some(with))
-        });
+        let turnout = self.turnout(node, step, item.as_deref());
         let phase = step.forward.as_ref().map_or(Phase::Confirm, Forward::phase);
-        match payload {
-            Ok(Some(with)) => self.ask(&path, phase, 1, with.map(Arc::new)),
-            Ok(None) => {
+        match turnout {
+            Ok(Turnout::Runs(with)) => self.ask(&path, phase, 1, with),
+            Ok(Turnout::Skipped) => {
                 self.emit(Event::Skipped { step: path.clone() });
                 self.step_done(&path);
             }
             // Behind the pivot there is no way back; a person must look.
             Err(error) if finishing => self.suspend(&path, phase, error.to_string()),
             Err(error) => self.roll_back(format!("{path}: {error}")),
+        }
+    }
+
+    /// Whether the step runs, and what its commands carry. Of one that does not run nothing else is
+    /// computed: `when` is what guards the rest.
+    fn turnout(
+        &self,
+        node: &Node,
+        step: &Step,
+        item: Option<&Value>,
+    ) -> Result<Turnout, EvaluationError> {
+        let render = || {
+            let with = step.with.as_ref();
+            let with = with.map(|with| with.render(&self.scope(item)));
+            Ok(with.transpose()?.map(Arc::new))
+        };
+        if self.sabotage.has(Flaw::RenderSkipped) {
+            render()?;
+        }
+        if self.wanted(node, item)? {
+            render().map(Turnout::Runs)
+        } else {
+            Ok(Turnout::Skipped)
         }
     }
 
@@ -418,6 +454,14 @@ impl Turn<'_> {
             NodeKind::ForEach { body, .. } => any(std::slice::from_ref(body)),
         }
     }
+}
+
+/// What a step's `when` says, and then its `with`.
+enum Turnout {
+    /// It does not run.
+    Skipped,
+    /// It runs, with this payload if it has one.
+    Runs(Option<Arc<Value>>),
 }
 
 /// A block to enter, where, and the item it is about.

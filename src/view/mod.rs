@@ -149,6 +149,9 @@ pub struct SagaView {
     pub input: Arc<Value>,
     /// The result, once completed.
     pub output: Option<Arc<Value>>,
+    /// Why the result could not be computed; `output` is null then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<String>,
     /// Past it, and before the pivot, it is rolled back.
     pub deadline: Option<String>,
     /// The saga that gave way to it.
@@ -242,6 +245,7 @@ impl SagaView {
             description: definition.and_then(|definition| definition.description.clone()),
             input: Arc::clone(&saga.input),
             output: saga.output.clone(),
+            output_error: saga.output_error.clone(),
             // Once it is prepared, only its parent's counts.
             deadline: text_of(saga.deadline.filter(|_| saga.pass != Pass::Prepared)),
             replaces: saga.line.replaces,

@@ -6,7 +6,7 @@ use super::spoken;
 use crate::definition::{Definition, NodeKind};
 use crate::id::{StepPath, Timestamp};
 use crate::saga::journal::{Cause, JournalEntry};
-use crate::saga::{BlockPath, Event};
+use crate::saga::{BlockPath, Event, OperatorAction, OperatorKind};
 
 /// One journal entry: what came in, and what followed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -136,10 +136,11 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
         }
         Event::Signalled(signal) => format!("signal `{}` came", signal.name),
         Event::Received { step, .. } => format!("{step} took its signal"),
-        Event::Elapsed { step } => format!("{step} is over"),
-        Event::Operated(action) => {
-            format!("{} by {}: {}", action.kind.as_str(), action.by, action.why)
+        Event::Unjudged { step, id, reason } => {
+            format!("{step} can't tell whether signal {id} is the one it waits for: {reason}")
         }
+        Event::Elapsed { step } => format!("{step} is over"),
+        Event::Operated(action) => operated(action),
         Event::Held { reply } => {
             format!("{} {} answered while paused; kept", reply.step, reply.phase)
         }
@@ -151,10 +152,28 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
         Event::PivotPassed => "pivot passed: from here on only forward".to_owned(),
         Event::ReservationsConfirmed => "everything reserved is confirmed".to_owned(),
         Event::RollbackStarted { reason } => format!("rolling back: {reason}"),
+        Event::Completed {
+            output_error: Some(error),
+            ..
+        } => format!("completed, but its output can't be computed: {error}"),
         Event::Completed { .. } => "completed".to_owned(),
         Event::Compensated { .. } => "compensated".to_owned(),
     };
     Some(text)
+}
+
+fn operated(action: &OperatorAction) -> String {
+    let what = match &action.kind {
+        OperatorKind::Retry {
+            with: Some(with), ..
+        } => format!(" with {with}"),
+        OperatorKind::Skip {
+            reply: Some(reply), ..
+        } => format!(" with the reply {reply}"),
+        _ => String::new(),
+    };
+    let OperatorAction { kind, by, why, .. } = action;
+    format!("{}{what} by {by}: {why}", kind.as_str())
 }
 
 fn pause(step: &StepPath, until: Option<Timestamp>, signal: bool) -> String {

@@ -19,7 +19,7 @@ const LAYERS: &[&str] = &[
     "environment",
     "address",
     "metric",
-    "limits",
+    "numeral",
     "canonical",
     "message",
     "definition",

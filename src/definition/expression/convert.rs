@@ -6,15 +6,13 @@
 
 use std::collections::HashMap;
 
-use cel::common::types::{
-    CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt,
-};
+use cel::common::types::{CelBool, CelList, CelMap, CelMapKey, CelNull, CelString};
 use cel::common::value::{CowVal, Val};
-use cel::objects::Key;
 use cel::{Context, ExecutionError};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use super::Scope;
+use super::number::Numeral;
 use super::path::{given, no_item, no_saga, whole_saga};
 use super::references::{Extent, HASH, References};
 use crate::canonical::fingerprint_text;
@@ -108,7 +106,7 @@ fn to_cel<'v>(value: &'v Value, size: &mut Size) -> Boxed<'v> {
     match value {
         Value::Null => Box::new(CelNull),
         Value::Bool(value) => Box::new(CelBool::from(*value)),
-        Value::Number(number) => to_cel_number(number),
+        Value::Number(number) => Box::new(Numeral::from(number)),
         Value::String(text) => {
             size.text = size.text.max(text.len());
             Box::new(CelString::from(text.as_str()))
@@ -126,17 +124,6 @@ fn to_cel<'v>(value: &'v Value, size: &mut Size) -> Boxed<'v> {
                 .collect();
             Box::new(CelMap::from(fields))
         }
-    }
-}
-
-fn to_cel_number(number: &Number) -> Box<dyn Val> {
-    if let Some(int) = number.as_i64() {
-        Box::new(CelInt::from(int))
-    } else if let Some(uint) = number.as_u64() {
-        Box::new(CelUInt::from(uint))
-    } else {
-        // Without arbitrary precision, what is neither is an f64.
-        Box::new(CelDouble::from(number.as_f64().unwrap_or(f64::NAN)))
     }
 }
 
@@ -162,38 +149,41 @@ pub(super) fn hash<'b, 'v>(
     let [value] = arguments.as_slice() else {
         return Err(refuse("it takes one value".to_owned()));
     };
-    let value = cel::Value::try_from(value.as_ref())?;
-    let json = to_json(&value).map_err(refuse)?;
+    let json = to_json(value.as_ref()).map_err(refuse)?;
     Ok(CowVal::owned(CelString::from(fingerprint_text(&json))))
 }
 
 /// What CEL computed, as JSON.
-pub(super) fn to_json(value: &cel::Value) -> Result<Value, String> {
-    match value {
-        cel::Value::Null => Ok(Value::Null),
-        cel::Value::Bool(value) => Ok(Value::Bool(*value)),
-        cel::Value::Int(value) => Ok(Value::from(*value)),
-        cel::Value::UInt(value) => Ok(Value::from(*value)),
-        cel::Value::Float(value) => Number::from_f64(*value)
-            .map(Value::Number)
-            .ok_or_else(|| format!("the result is {value}, which JSON can't say")),
-        cel::Value::String(text) => Ok(Value::String(text.to_string())),
-        cel::Value::List(items) => items.iter().map(to_json).collect(),
-        cel::Value::Map(map) => {
-            let mut fields = Map::new();
-            for (key, value) in map.map.iter() {
-                let Key::String(name) = key else {
-                    return Err(format!(
-                        "the result has the field name {key:?}, which is not text"
-                    ));
-                };
-                fields.insert(name.to_string(), to_json(value)?);
-            }
-            Ok(Value::Object(fields))
-        }
-        other => Err(format!(
-            "the result is of type {}, which JSON can't say",
-            other.type_of()
-        )),
+pub(super) fn to_json(value: &dyn Val) -> Result<Value, String> {
+    if let Some(number) = value.downcast_ref::<Numeral>() {
+        return Ok(Value::Number(number.to_json()));
     }
+    if let Some(text) = value.downcast_ref::<CelString>() {
+        return Ok(Value::String(text.inner().to_owned()));
+    }
+    if let Some(flag) = value.downcast_ref::<CelBool>() {
+        return Ok(Value::Bool(*flag.inner()));
+    }
+    if value.downcast_ref::<CelNull>().is_some() {
+        return Ok(Value::Null);
+    }
+    if let Some(items) = value.downcast_ref::<CelList>() {
+        return items.inner().iter().map(|item| to_json(&**item)).collect();
+    }
+    if let Some(map) = value.downcast_ref::<CelMap>() {
+        let mut fields = Map::new();
+        for (key, value) in map.inner() {
+            let CelMapKey::String(name) = key else {
+                return Err(format!(
+                    "the result has the field name {key:?}, which is not text"
+                ));
+            };
+            fields.insert(name.inner().to_owned(), to_json(&**value)?);
+        }
+        return Ok(Value::Object(fields));
+    }
+    let kind = value.get_type().name();
+    Err(format!(
+        "the result is of type {kind}, which JSON can't say"
+    ))
 }

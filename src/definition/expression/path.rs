@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::presence::Presence;
 use super::references::{GIVEN, References};
 use super::{SagaFacts, Scope};
 
@@ -89,7 +90,7 @@ impl Path {
             Some(Segment::Field(name)) => Some(name.as_str()),
             Some(Segment::Index(_)) | None => None,
         };
-        references.add(self.root.name(), first)?;
+        references.read(self.root.name(), first, &Presence::default())?;
         Ok(references)
     }
 

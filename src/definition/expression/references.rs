@@ -12,6 +12,7 @@ use cel::common::ast::{
 };
 
 use super::SagaFacts;
+use super::presence::Presence;
 use crate::definition::problem::did_you_mean;
 
 /// Most nodes of an expression.
@@ -71,8 +72,12 @@ pub(in crate::definition) struct References {
     pub given: BTreeSet<&'static str>,
     /// The steps whose replies it may read.
     pub steps: BTreeSet<String>,
-    /// Those of them that it asks about first, by `has(steps.x)` or `"x" in steps`.
-    pub tested: BTreeSet<String>,
+    /// Those of them that it reads somewhere without having asked, by `has(steps.x)` or `"x" in steps`.
+    pub unasked: BTreeSet<String>,
+    /// Those of them that it reads just where it has found that there is no reply.
+    pub missing: BTreeSet<String>,
+    /// What it shows about replies if it is a condition and true.
+    pub shows: Presence,
     /// Whether it loops.
     pub loops: bool,
 }
@@ -112,11 +117,29 @@ impl References {
     pub fn of(program: &IdedExpr) -> Result<Self, String> {
         let mut walk = Walk::default();
         walk.expression(program, 0)?;
+        walk.references.shows = Presence::shown(program, true).unwrap_or_default();
         Ok(walk.references)
     }
 
+    /// Notes that a value is read: of a step, whether that was asked about is in `known`.
+    pub fn read(
+        &mut self,
+        root: &str,
+        field: Option<&str>,
+        known: &Presence,
+    ) -> Result<(), String> {
+        if let ("steps", Some(step)) = (root, field) {
+            if known.missing.contains(step) {
+                self.missing.insert(step.to_owned());
+            } else if !known.there.contains(step) {
+                self.unasked.insert(step.to_owned());
+            }
+        }
+        self.add(root, field)
+    }
+
     /// Notes the use of a root, or of one of its fields.
-    pub fn add(&mut self, root: &str, field: Option<&str>) -> Result<(), String> {
+    fn add(&mut self, root: &str, field: Option<&str>) -> Result<(), String> {
         match (root, field) {
             ("input", _) => self.input.add(field),
             ("item", _) => self.item.add(field),
@@ -154,6 +177,8 @@ struct Walk {
     variables: Vec<String>,
     /// Whether the walk is inside what a loop repeats.
     repeated: bool,
+    /// What the conditions around show.
+    known: Presence,
 }
 
 impl Walk {
@@ -193,7 +218,7 @@ impl Walk {
         if self.variables.iter().any(|variable| variable == name) || TYPES.contains(&name) {
             Ok(())
         } else if ROOTS.contains(&name) {
-            self.references.add(name, None)
+            self.references.read(name, None, &self.known)
         } else {
             Err(format!(
                 "there is no `{name}`; expressions know input, steps, item and saga{}",
@@ -206,9 +231,9 @@ impl Walk {
         match root(&select.operand) {
             Some(name) => {
                 if name == "steps" && select.test {
-                    self.references.tested.insert(select.field.clone());
+                    return self.references.add(name, Some(&select.field));
                 }
-                self.references.add(name, Some(&select.field))
+                self.references.read(name, Some(&select.field), &self.known)
             }
             None => self.expression(&select.operand, depth),
         }
@@ -220,13 +245,12 @@ impl Walk {
         {
             match (call.func_name.as_str(), root(left), text(right)) {
                 (operators::INDEX, Some(root), Some(field)) => {
-                    return self.references.add(root, Some(field));
+                    return self.references.read(root, Some(field), &self.known);
                 }
                 (operators::IN, _, _) if root(right) == Some("steps") => {
                     let Some(step) = text(left) else {
                         return self.references.add("steps", None);
                     };
-                    self.references.tested.insert(step.to_owned());
                     return self.references.add("steps", Some(step));
                 }
                 _ => {}
@@ -236,7 +260,45 @@ impl Walk {
         if let Some(target) = &call.target {
             self.expression(target, depth)?;
         }
-        self.all(&call.args, depth)
+        match (call.func_name.as_str(), call.args.as_slice()) {
+            (operators::LOGICAL_AND, [one, other]) => self.guarded(one, other, true, depth),
+            (operators::LOGICAL_OR, [one, other]) => self.guarded(one, other, false, depth),
+            (operators::CONDITIONAL, [asked, yes, no]) => {
+                self.expression(asked, depth)?;
+                self.knowing(asked, true, yes, depth)?;
+                self.knowing(asked, false, no, depth)
+            }
+            (_, arguments) => self.all(arguments, depth),
+        }
+    }
+
+    /// Each side of `&&` (`||`) only counts where the other one is true (false): in CEL it does not
+    /// matter on which side the question stands.
+    fn guarded(
+        &mut self,
+        one: &IdedExpr,
+        other: &IdedExpr,
+        truth: bool,
+        depth: usize,
+    ) -> Result<(), String> {
+        self.knowing(other, truth, one, depth)?;
+        self.knowing(one, truth, other, depth)
+    }
+
+    /// Walks on where a condition is true, or false.
+    fn knowing(
+        &mut self,
+        condition: &IdedExpr,
+        truth: bool,
+        node: &IdedExpr,
+        depth: usize,
+    ) -> Result<(), String> {
+        let shown = Presence::shown(condition, truth).unwrap_or_default();
+        let before = self.known.clone();
+        self.known = before.and(&shown);
+        let walked = self.expression(node, depth);
+        self.known = before;
+        walked
     }
 
     fn function(&self, call: &CallExpr) -> Result<(), String> {
@@ -328,14 +390,14 @@ impl Walk {
 }
 
 /// The root a node names. Loops can't shadow them, so the name is enough.
-fn root(node: &IdedExpr) -> Option<&'static str> {
+pub(super) fn root(node: &IdedExpr) -> Option<&'static str> {
     match &node.expr {
         Expr::Ident(name) => ROOTS.into_iter().find(|root| root == name),
         _ => None,
     }
 }
 
-fn text(node: &IdedExpr) -> Option<&str> {
+pub(super) fn text(node: &IdedExpr) -> Option<&str> {
     match &node.expr {
         Expr::Literal(LiteralValue::String(text)) => Some(text.inner()),
         _ => None,

@@ -106,8 +106,8 @@ fn cel_computes_and_keeps_types() {
     let cases = [
         ("input.total + 1", json!(501)),
         ("input.total / 2 * 2", json!(500)),
-        ("double(input.total) * 1.5", json!(750.0)),
-        ("input.ratio * 2.0", json!(1.0)),
+        ("double(input.total) * 1.5", json!(750)),
+        ("input.ratio * 2.0", json!(1)),
         ("input.big", json!(u64::MAX)),
         ("input.big - 1u", json!(u64::MAX - 1)),
         ("input.total > 100 && input.yes", json!(true)),
@@ -122,7 +122,7 @@ fn cel_computes_and_keeps_types() {
         ("input.items.size()", json!(2)),
         (
             "{'a': [1, null], 'b': {'c': 1.0}}",
-            json!({"a": [1, null], "b": {"c": 1.0}}),
+            json!({"a": [1, null], "b": {"c": 1}}),
         ),
         ("has(input.coupon) ? input.coupon : 'none'", json!("none")),
         ("has(steps.payment)", json!(true)),
@@ -148,19 +148,19 @@ fn cel_computes_and_keeps_types() {
 #[test]
 fn evaluation_fails_with_a_reason_and_never_panics() {
     let cases = [
-        "input.total + 1.5",
         "input.total / 0",
         "input.total % 0",
-        "9223372036854775807 + input.total",
-        "(-9223372036854775807 - 1) / -1",
-        "(-9223372036854775807 - 1) % -1",
-        "-(-9223372036854775807 - input.total)",
         "input.ratio / 0.0",
-        "input.big + 1",
+        "input.total + input.id",
+        "input.id + input.total",
+        "input.total < input.id",
+        "input.total + null",
+        "-input.id",
+        "input.items[0.5]",
+        "input.items[input.total]",
         "b'bytes'",
         "{1: 'a'}",
         "int('x')",
-        "int(1e300)",
         "uint(-1)",
         "input.id < 1",
         "input.items[-1]",
@@ -172,6 +172,178 @@ fn evaluation_fails_with_a_reason_and_never_panics() {
     for source in cases {
         let result = evaluate(source);
         assert!(result.is_err(), "{source}: {result:?}");
+    }
+}
+
+/// What expressions make of `a` and `b`, in every way that the two can be spelled.
+fn reckoned(source: &str, a: &[&str], b: &[&str]) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let expression = compile(source).unwrap();
+    for a in a {
+        for b in b {
+            let input: Value = serde_json::from_str(&format!(r#"{{"a": {a}, "b": {b}}}"#)).unwrap();
+            let scope = Scope {
+                input: &input,
+                steps: &(),
+                item: None,
+                given: None,
+                saga: None,
+            };
+            let result = match expression.evaluate(&scope) {
+                Ok(value) => value.to_string(),
+                Err(error) => error.why,
+            };
+            found.entry(result).or_default().push(format!("{a}, {b}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn whole_numbers_and_fractions_mix_however_they_are_spelled() {
+    let ten = ["10", "10.0", "1e1", "100E-1"];
+    let cases: &[(&str, &[&str], &[&str], &str)] = &[
+        ("input.a + input.b", &ten, &["2.1", "2.10", "21e-1"], "12.1"),
+        ("input.b + input.a", &ten, &["2.1"], "12.1"),
+        ("input.a - input.b", &ten, &["2.1"], "7.9"),
+        ("input.a * input.b", &ten, &["0.1", "1e-1"], "1"),
+        ("input.a / input.b", &ten, &["4", "4.0"], "2.5"),
+        ("input.a % input.b", &ten, &["3", "3.0"], "1"),
+        ("-input.a + input.b", &ten, &["0.5"], "-9.5"),
+        ("input.a == input.b", &ten, &ten, "true"),
+        ("input.a != input.b", &ten, &ten, "false"),
+        ("input.a < input.b", &ten, &["10.5"], "true"),
+        (
+            "input.a >= input.b && input.b <= input.a",
+            &ten,
+            &ten,
+            "true",
+        ),
+        (
+            "input.a >= 10 && input.a < 10.5 && 9.5 < input.a",
+            &ten,
+            &["0"],
+            "true",
+        ),
+        ("input.a in [1, input.b, 2]", &ten, &ten, "true"),
+        ("[input.a, 1] == [input.b, 1.0]", &ten, &ten, "true"),
+        ("{'x': input.a} == {'x': input.b}", &ten, &ten, "true"),
+        ("input.a * 1.5 + input.b", &ten, &["1", "1.0"], "16"),
+        (
+            "[input.a, input.b].exists_one(n, n > 5)",
+            &ten,
+            &["5.0"],
+            "true",
+        ),
+        ("[input.a, input.b].map(n, n * 2)", &ten, &["0.5"], "[20,1]"),
+        ("[1, 2, 3][input.a - 9]", &ten, &["0"], "2"),
+        ("size([1, 2]) * input.b + 0.5", &["0"], &["1", "1.0"], "2.5"),
+        (
+            "string(input.a) + '/' + string(input.b)",
+            &ten,
+            &["0.50"],
+            "\"10/0.5\"",
+        ),
+        ("int(input.a) + int(input.b)", &ten, &["2.9"], "12"),
+        (
+            "type(input.a) == int && type(input.b) == double",
+            &ten,
+            &["0.5"],
+            "true",
+        ),
+        ("hash(input.a) == hash(input.b)", &ten, &ten, "true"),
+    ];
+    for (source, a, b, expected) in cases {
+        let found = reckoned(source, a, b);
+        assert_eq!(
+            found.keys().collect::<Vec<_>>(),
+            [expected],
+            "{source}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn no_digit_is_lost_and_what_is_too_long_is_said() {
+    let cases = [
+        ("input.a + input.b", "0.1", "0.2", "0.3"),
+        (
+            "input.a + input.b",
+            "9223372036854775807",
+            "1",
+            "9223372036854775808",
+        ),
+        (
+            "input.a * input.b",
+            "9007199254740993",
+            "9007199254740993",
+            "81129638414606699710187514626049",
+        ),
+        (
+            "input.a - input.b",
+            "-9223372036854775808",
+            "1",
+            "-9223372036854775809",
+        ),
+        (
+            "input.a / input.b",
+            "-9223372036854775808",
+            "-1",
+            "9223372036854775808",
+        ),
+        ("input.a % input.b", "-9223372036854775808", "-1", "0"),
+        (
+            "input.a + input.b",
+            "12345678901234567.89",
+            "0.01",
+            "12345678901234567.9",
+        ),
+        (
+            "input.a / input.b",
+            "9007199254740993",
+            "2",
+            "4503599627370496.5",
+        ),
+        (
+            "input.a / input.b",
+            "1",
+            "3",
+            "0.3333333333333333333333333333333333",
+        ),
+        (
+            "input.a < input.b",
+            "20000000000000000000",
+            "20000000000000000001",
+            "true",
+        ),
+        (
+            "input.a == input.b",
+            "20000000000000000000",
+            "20000000000000000001",
+            "false",
+        ),
+        ("input.b > 0 ? input.a : 0", "1e400", "1", "1e+400"),
+        (
+            "[input.a, input.b]",
+            "12345678901234567.890",
+            "1E5",
+            "[12345678901234567.890,1e+5]",
+        ),
+        ("input.a > input.b", "1e400", "9e399", "true"),
+    ];
+    for (source, a, b, expected) in cases {
+        let found = reckoned(source, &[a], &[b]);
+        let keys: Vec<&str> = found.keys().map(String::as_str).collect();
+        assert_eq!(keys, [expected], "{source}");
+    }
+    for (source, a, b) in [
+        ("input.a * input.b", "1e600", "1e600"),
+        ("input.a + input.b", "1e2000", "1"),
+        ("input.a < input.b", "1e999999999", "1"),
+        ("input.a - input.b", "1e-2000", "1"),
+    ] {
+        let found = format!("{:?}", reckoned(source, &[a], &[b]));
+        assert!(found.contains("more than 1000 digits"), "{source}: {found}");
     }
 }
 
@@ -238,7 +410,13 @@ fn the_largest_expression_that_is_let_in_needs_little_stack() {
             saga: None,
         })
     };
-    let small = std::thread::Builder::new().stack_size(1 << 20);
+    // Unoptimised, the interpreter's frames are several times as large.
+    let bytes = if cfg!(debug_assertions) {
+        4 << 20
+    } else {
+        1 << 20
+    };
+    let small = std::thread::Builder::new().stack_size(bytes);
     let value = small.spawn(evaluate).unwrap().join().unwrap();
     assert_eq!(value, Ok(json!(61)));
 }

@@ -88,6 +88,9 @@ impl Tree<'_, '_> {
         if let Some(why) = self.not_yet_run(usage.place, target, step) {
             return Some((Rule::NotYetRun, why));
         }
+        if let Some(why) = self.is_surely_missing(usage, step) {
+            return Some((Rule::NotYetRun, why));
+        }
         let why = self.may_be_absent(usage, target, step)?;
         let test = if step.contains('-') {
             format!("\"{step}\" in steps")
@@ -139,7 +142,7 @@ impl Tree<'_, '_> {
 
     /// Why there may be no reply although the step has had its turn, unless the expression asks.
     fn may_be_absent(&self, usage: &Use, target: NodeId, step: &str) -> Option<&'static str> {
-        if usage.references.tested.contains(step) {
+        if !usage.references.unasked.contains(step) {
             return None;
         }
         let around_user: Vec<NodeId> = usage
@@ -163,17 +166,8 @@ impl Tree<'_, '_> {
             let when = self.draft.node(id).when.as_ref();
             conditions.extend(when.map(|when| (when, self.loop_around(id))));
         }
-        // A block is only evaluated if the conditions around it hold; its own `when` is one of them
-        // for all but itself.
-        let guards: Vec<(&Expression, Option<NodeId>)> = around_user
-            .iter()
-            .filter(|id| usage.place != Place::When(**id))
-            .filter_map(|id| {
-                let when = self.draft.node(*id).when.as_ref()?;
-                Some((when, self.loop_around(*id)))
-            })
-            .collect();
-        let asked = |(guard, _): &(&Expression, _)| guard.references().tested.contains(step);
+        let guards = self.guards(usage);
+        let asked = |(guard, _): &(&Expression, _)| guard.references().shows.there.contains(step);
         if guards.iter().any(asked) {
             return None;
         }
@@ -188,6 +182,41 @@ impl Tree<'_, '_> {
             return Some("may be skipped by its `when`");
         }
         goes_on_without
+    }
+
+    /// The conditions that hold when the expression is evaluated, each with the loop it is asked in.
+    /// Of a block that does not run nothing is evaluated, so its own `when` is one of them for all but
+    /// itself.
+    fn guards(&self, usage: &Use) -> Vec<(&Expression, Option<NodeId>)> {
+        let around = usage.place.block().into_iter();
+        around
+            .flat_map(|id| self.ancestry(id))
+            .filter(|id| usage.place != Place::When(*id))
+            .filter_map(|id| {
+                let when = self.draft.node(id).when.as_ref()?;
+                Some((when, self.loop_around(id)))
+            })
+            .collect()
+    }
+
+    /// Why there is no reply whenever the expression reads it.
+    fn is_surely_missing(&self, usage: &Use, step: &str) -> Option<String> {
+        if usage.references.missing.contains(step) {
+            return Some(format!(
+                "`{step}` is used just where the expression has found that it has no reply; swap the two, or drop the `!`"
+            ));
+        }
+        if !usage.references.unasked.contains(step) {
+            return None;
+        }
+        let guards = self.guards(usage).into_iter();
+        let mut denying =
+            guards.filter(|(guard, _)| guard.references().shows.missing.contains(step));
+        let (guard, _) = denying.next()?;
+        let source = super::super::problem::shortened(guard.source.trim(), 60);
+        Some(format!(
+            "`{step}` has no reply where `when: ${{ {source} }}` holds, so this always fails; drop the `!`, or what uses it"
+        ))
     }
 
     /// Why a block that has run may have no reply.

@@ -150,6 +150,14 @@ fn every_field_the_parser_knows_is_in_the_schema_and_in_the_reference() {
             grammar::RETRY.to_vec(),
         ),
         ("/$defs/to/properties".to_owned(), grammar::TO.to_vec()),
+        (
+            "/$defs/reply/properties".to_owned(),
+            grammar::REPLY.to_vec(),
+        ),
+        (
+            "/$defs/defaults/properties/reply/properties".to_owned(),
+            grammar::DEFAULT_REPLY.to_vec(),
+        ),
     ];
     for kind in &grammar::KINDS {
         known.push((format!("/$defs/{}/properties", kind.field), kind.fields()));

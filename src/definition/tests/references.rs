@@ -87,6 +87,35 @@ fn a_step_that_may_be_skipped_is_asked_about_first() {
         ("D", "has(steps.maybe) ? steps.maybe.id : 0", true),
         ("D", "'maybe' in steps ? steps.maybe.id : 0", true),
         ("DW", "has(steps.maybe) && steps.maybe.id == 1", true),
+        ("DW", "steps.maybe.id == 1 && has(steps.maybe)", true),
+        ("DW", "!has(steps.maybe) || steps.maybe.id == 1", true),
+        ("D", "!has(steps.maybe) ? 0 : steps.maybe.id", true),
+        ("D", "has(steps.maybe) == false ? 0 : steps.maybe.id", true),
+        (
+            "D",
+            "has(steps.maybe) && input.x ? steps.maybe.id : 0",
+            true,
+        ),
+        (
+            "D",
+            "input.x ? (has(steps.maybe) ? steps.maybe.id : 1) : 2",
+            true,
+        ),
+        (
+            "D",
+            "(has(steps.maybe) ? input.x : false) ? steps.maybe.id : 0",
+            true,
+        ),
+        // Asked, but not where it counts.
+        ("D", "[has(steps.maybe), steps.maybe.id]", false),
+        (
+            "D",
+            "has(steps.maybe) || input.x ? steps.maybe.id : 0",
+            false,
+        ),
+        ("D", "has(steps.maybe) ? 0 : steps.maybe.id", false),
+        ("D", "!has(steps.maybe) ? steps.maybe.id : 0", false),
+        ("DW", "!has(steps.maybe) && steps.maybe.id == 1", false),
         // Each item of a for_each has its own `when`; the list is always there.
         ("D", r#"steps["c-c"]"#, true),
     ];
@@ -109,6 +138,13 @@ fn a_step_that_may_be_skipped_is_asked_about_first() {
     };
     assert_eq!(guarded("input.x"), [""; 0]);
     assert_eq!(guarded("has(steps.maybe)"), [""; 0]);
+    assert_eq!(guarded("has(steps.maybe) && input.y"), [""; 0]);
+    assert_eq!(guarded("has(steps.maybe) || input.y").len(), 1);
+    for never in ["!has(steps.maybe)", "!('maybe' in steps) && input.y"] {
+        let found = guarded(never);
+        assert_eq!(found.len(), 1, "{never}: {found:?}");
+        assert!(found[0].ends_with("not-yet-run"), "{never}: {found:?}");
+    }
     assert_eq!(guarded("input.y").len(), 1);
 }
 

@@ -132,6 +132,7 @@ fn ten_thousand_items_end_with_one_event_or_two_a_reply() {
             step,
             phase: crate::id::Phase::Reserve,
             outcome: Outcome::Succeeded,
+            stated: true,
             body: Arc::new(json!({ "amount": 1 })),
             reason: None,
         })

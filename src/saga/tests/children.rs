@@ -414,6 +414,7 @@ fn a_suspended_roll_back_of_a_child_is_waited_for() {
     assert_eq!(child.answers()[2], None, "a person must look first");
     let skip = OperatorKind::Skip {
         step: "seat".parse().unwrap(),
+        reply: None,
     };
     child.0.tell(operator("a-1", skip)).unwrap();
     assert_eq!(child.told(), ["compensate succeeded: null"]);

@@ -150,7 +150,13 @@ fn a_retry_by_a_person_after_the_deadline_begins_nothing() {
     let mut story = seat();
     story.fail("seat reserve");
     pass(&mut story, 60);
-    let sent = story.tell(operator("a", OperatorKind::Retry { step: None }));
+    let sent = story.tell(operator(
+        "a",
+        OperatorKind::Retry {
+            step: None,
+            with: None,
+        },
+    ));
     assert_eq!(sent.unwrap(), ["seat compensate#1"]);
 }
 

@@ -211,7 +211,7 @@ fn a_loop_that_cannot_be_computed_behind_the_pivot_is_skipped_by_hand() {
     assert_eq!(story.saga.status(), Status::Suspended);
     let step = story.saga.suspended.first().unwrap().clone();
     assert!(step.name.starts_with('@'), "the loop has no name: {step}");
-    let skip = operator("a", OperatorKind::Skip { step });
+    let skip = operator("a", OperatorKind::Skip { step, reply: None });
     assert_eq!(story.tell(skip).unwrap(), ["last confirm#1"]);
     story.yes("last confirm");
     assert_eq!(story.saga.status(), Status::Completed);

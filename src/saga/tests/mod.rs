@@ -1,10 +1,13 @@
 //! What the core does, told as stories: inputs in, commands out.
 
+mod answers;
 mod blocks;
 mod children;
+mod expressions;
 mod forced;
 mod late;
 mod loops;
+mod numbers;
 mod operators;
 mod parents;
 mod passes;
@@ -159,6 +162,7 @@ impl Story {
             step: step.parse().unwrap(),
             phase: phase.parse().unwrap(),
             outcome,
+            stated: true,
             body: Arc::new(body),
             reason,
         }))

@@ -38,12 +38,18 @@ fn the_same_action_again_changes_nothing() {
 fn a_retry_does_not_wait_for_the_backoff() {
     let mut story = Story::order(&["a"]);
     story.yes("order reserve");
-    let nothing = story.tell(operator("a", OperatorKind::Retry { step: None }));
+    let nothing = story.tell(operator(
+        "a",
+        OperatorKind::Retry {
+            step: None,
+            with: None,
+        },
+    ));
     assert!(matches!(nothing, Err(Refusal::NotPossible(_))));
     story.fail("stock[0] reserve");
     let step = Some("stock[0]".parse().unwrap());
     let sent = story
-        .tell(operator("b", OperatorKind::Retry { step }))
+        .tell(operator("b", OperatorKind::Retry { step, with: None }))
         .unwrap();
     assert_eq!(sent, ["stock[0] reserve#1"]);
 }
@@ -56,6 +62,7 @@ fn a_suspended_confirm_is_skipped_with_evidence() {
     story.yes("order confirm");
     let early = OperatorKind::Skip {
         step: "payment".parse().unwrap(),
+        reply: None,
     };
     let refusal = story.tell(operator("a", early.clone()));
     assert!(

@@ -132,6 +132,7 @@ fn payloads_carry_what_was_computed_and_the_reservation() {
             step: step.parse().unwrap(),
             phase: crate::id::Phase::Reserve,
             outcome: Outcome::Succeeded,
+            stated: true,
             body: Arc::new(body),
             reason: None,
         })

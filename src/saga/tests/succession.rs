@@ -43,6 +43,7 @@ fn reply(command: &str) -> Input {
         step: step.parse().unwrap(),
         phase: phase.parse().unwrap(),
         outcome: Outcome::Succeeded,
+        stated: true,
         body: Arc::new(json!({})),
         reason: None,
     })

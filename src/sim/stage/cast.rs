@@ -16,6 +16,7 @@ use super::answer::{Call, Calls, Does, Response};
 use super::improvise::Improviser;
 use super::judge::is_behind_pivot;
 use super::ledger::{Effect, Ledger};
+use super::schema;
 use crate::broker::{Binding, Broker, Outgoing, Queue, Topology};
 use crate::definition::{Definition, NodeKind, Step};
 use crate::environment::Environment;
@@ -241,6 +242,9 @@ impl Cast {
             }
             _ => json!({}),
         };
+        if let Some(schema) = place.and_then(|(_, step)| step.reply.schema.as_ref()) {
+            schema::fit(&mut body, schema, &mut fastrand::Rng::with_seed(0));
+        }
         if let (Some(improviser), Some((definition, step))) = (&self.improviser, place) {
             improviser.embellish(&mut body, definition, &step.name);
         }

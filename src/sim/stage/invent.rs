@@ -7,21 +7,18 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::super::scheduler::EPOCH;
 use super::DAY;
+use super::schema::Maker;
 use super::usage::{self, Hint};
 use crate::definition::{Definition, parse_delay};
 
-/// Deepest value that is made up.
-const DEPTH_MAX: usize = 8;
 /// Items of a list that may have any number.
-const ITEMS: usize = 2;
-/// Longest list that is made up because a schema wants it.
-const ITEMS_MAX: usize = 200;
+pub(super) const ITEMS: usize = 2;
 /// Largest number that is made up when nothing else is said.
-const NUMBER_MAX: i64 = 100;
+pub(super) const NUMBER_MAX: i64 = 100;
 /// Words in a field's name that make it a number.
 const NUMBERS: &[&str] = &[
     "age", "amount", "balance", "cents", "count", "days", "limit", "number", "price", "quantity",
@@ -30,19 +27,36 @@ const NUMBERS: &[&str] = &[
 /// Words in a field's name that make it a time.
 const TIMES: &[&str] = &["_at", "date", "deadline", "until"];
 
-/// An input that fits the definition.
+/// An input that fits the definition. What the schema does not require is missing from some.
 ///
 /// # Errors
 /// In words, why none could be made up.
 pub fn input(definition: &Definition, random: &mut fastrand::Rng) -> Result<Value, String> {
+    // The key may need what the schema does not.
+    attempt(definition, true, random).or_else(|_| attempt(definition, false, random))
+}
+
+fn attempt(
+    definition: &Definition,
+    sparse: bool,
+    random: &mut fastrand::Rng,
+) -> Result<Value, String> {
     let mut made = match &definition.input {
         Some(schema) => {
             let root = &schema.schema;
-            Maker { root, random }.make("", root, 0)
+            Maker {
+                root,
+                sparse,
+                random,
+            }
+            .make("", root, 0)
         }
         None => json!({}),
     };
-    fill_in(&mut made, "input", definition, random);
+    let schema = definition.input.as_ref().map(|input| &input.schema);
+    let described = schema.and_then(|schema| schema.get("properties"));
+    let left_out = |name: &str| described.is_some_and(|all| all.get(name).is_some());
+    fill_in_but(left_out, &mut made, "input", definition, random);
     tell_times(&mut made, definition, random);
     let advice = "give one with --input";
     definition
@@ -62,11 +76,21 @@ pub(super) fn fill_in(
     definition: &Definition,
     random: &mut fastrand::Rng,
 ) {
+    fill_in_but(|_| false, made, root, definition, random);
+}
+
+fn fill_in_but(
+    left_out: impl Fn(&str) -> bool,
+    made: &mut Value,
+    root: &str,
+    definition: &Definition,
+    random: &mut fastrand::Rng,
+) {
     let Value::Object(fields) = made else {
         return;
     };
     for usage in usages(root, &definition.source) {
-        if !fields.contains_key(&usage.name) {
+        if !fields.contains_key(&usage.name) && !left_out(&usage.name) {
             let value = match usage::delay(root, &usage.name, definition, random) {
                 Some(delay) => delay,
                 None => usage.guess(definition, random),
@@ -196,7 +220,7 @@ fn field(rest: &str) -> Option<&str> {
 }
 
 /// A value that fits a field's name.
-fn named(name: &str, random: &mut fastrand::Rng) -> Value {
+pub(super) fn named(name: &str, random: &mut fastrand::Rng) -> Value {
     if NUMBERS.iter().any(|word| name.contains(word)) {
         json!(random.i64(1..=NUMBER_MAX))
     } else if TIMES.iter().any(|word| name.ends_with(word)) {
@@ -206,173 +230,13 @@ fn named(name: &str, random: &mut fastrand::Rng) -> Value {
     }
 }
 
-fn text(name: &str, random: &mut fastrand::Rng) -> String {
+pub(super) fn text(name: &str, random: &mut fastrand::Rng) -> String {
     let name = if name.is_empty() { "text" } else { name };
     format!("{name}-{}", random.u32(1..10_000))
 }
 
-fn time(random: &mut fastrand::Rng) -> String {
+pub(super) fn time(random: &mut fastrand::Rng) -> String {
     EPOCH.after(DAY * random.u32(1..30)).to_string()
-}
-
-/// Makes values from a schema.
-struct Maker<'a> {
-    root: &'a Value,
-    random: &'a mut fastrand::Rng,
-}
-
-impl Maker<'_> {
-    fn make(&mut self, name: &str, schema: &Value, depth: usize) -> Value {
-        if depth > DEPTH_MAX {
-            return Value::Null;
-        }
-        let Value::Object(fields) = schema else {
-            return named(name, self.random);
-        };
-        if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
-            let pointer = target.trim_start_matches('#');
-            let target = self.root.pointer(pointer).cloned().unwrap_or_default();
-            return self.make(name, &target, depth + 1);
-        }
-        for given in ["const", "default"] {
-            if let Some(value) = fields.get(given) {
-                return value.clone();
-            }
-        }
-        for given in ["enum", "examples"] {
-            if let Some(Value::Array(values)) = fields.get(given)
-                && let Some(value) = self.random.choice(values)
-            {
-                return value.clone();
-            }
-        }
-        for given in ["anyOf", "oneOf"] {
-            if let Some(Value::Array(schemas)) = fields.get(given)
-                && let Some(schema) = self.random.choice(schemas)
-            {
-                return self.make(name, &merged(fields, given, schema), depth + 1);
-            }
-        }
-        if let Some(Value::Array(schemas)) = fields.get("allOf") {
-            let mut all = Value::Object(fields.clone());
-            for schema in schemas {
-                let Value::Object(so_far) = &all else { break };
-                all = merged(so_far, "allOf", schema);
-            }
-            return self.make(name, &all, depth + 1);
-        }
-        self.of_type(name, fields, depth)
-    }
-
-    fn of_type(&mut self, name: &str, schema: &Map<String, Value>, depth: usize) -> Value {
-        let kind = match schema.get("type") {
-            Some(Value::String(kind)) => kind.as_str(),
-            Some(Value::Array(kinds)) => kinds.first().and_then(Value::as_str).unwrap_or("null"),
-            _ if schema.contains_key("properties") || schema.contains_key("required") => "object",
-            _ if schema.contains_key("items") => "array",
-            _ if schema.contains_key("minimum") || schema.contains_key("maximum") => "integer",
-            _ => return named(name, self.random),
-        };
-        match kind {
-            "object" => self.object(schema, depth),
-            "array" => self.array(name, schema, depth),
-            // A whole number is a number, and the one that expressions expect.
-            "integer" | "number" => json!(self.whole(schema)),
-            "boolean" => json!(self.random.bool()),
-            "null" => Value::Null,
-            _ => json!(self.string(name, schema)),
-        }
-    }
-
-    /// All properties that are known or required.
-    fn object(&mut self, schema: &Map<String, Value>, depth: usize) -> Value {
-        let mut made = Map::new();
-        if let Some(Value::Object(properties)) = schema.get("properties") {
-            for (name, schema) in properties {
-                made.insert(name.clone(), self.make(name, schema, depth + 1));
-            }
-        }
-        let required = schema.get("required").and_then(Value::as_array);
-        for name in required.into_iter().flatten().filter_map(Value::as_str) {
-            if !made.contains_key(name) && depth > 0 {
-                made.insert(name.to_owned(), named(name, self.random));
-            }
-        }
-        Value::Object(made)
-    }
-
-    fn array(&mut self, name: &str, schema: &Map<String, Value>, depth: usize) -> Value {
-        let bound = |field| schema.get(field).and_then(Value::as_u64);
-        let least = bound("minItems").map_or(0, |least| usize::try_from(least).unwrap_or(0));
-        let most = bound("maxItems").map_or(ITEMS_MAX, |most| usize::try_from(most).unwrap_or(0));
-        let count = ITEMS.max(least).min(most).min(ITEMS_MAX);
-        let any = Value::Bool(true);
-        let items = schema.get("items").unwrap_or(&any);
-        Value::Array(
-            (0..count)
-                .map(|_| self.make(name, items, depth + 1))
-                .collect(),
-        )
-    }
-
-    fn whole(&mut self, schema: &Map<String, Value>) -> i64 {
-        let bound = |field| schema.get(field).and_then(Value::as_i64);
-        let above = bound("exclusiveMinimum").map(|least| least.saturating_add(1));
-        let below = bound("exclusiveMaximum").map(|most| most.saturating_sub(1));
-        let least = bound("minimum").or(above);
-        let most = bound("maximum").or(below);
-        let (least, most) = match (least, most) {
-            (None, None) => (1, NUMBER_MAX),
-            (Some(least), None) => (least, least.saturating_add(NUMBER_MAX)),
-            (None, Some(most)) => (most.saturating_sub(NUMBER_MAX), most),
-            (Some(least), Some(most)) => (least, most.max(least)),
-        };
-        let number = self.random.i64(least..=most);
-        match bound("multipleOf") {
-            Some(step) if step > 0 => (number / step).saturating_mul(step).max(step),
-            _ => number,
-        }
-    }
-
-    fn string(&mut self, name: &str, schema: &Map<String, Value>) -> String {
-        let format = schema.get("format").and_then(Value::as_str);
-        let text = match format {
-            Some("date-time") => time(self.random),
-            Some("date") => time(self.random).chars().take(10).collect(),
-            Some("email") => format!("{}@example.org", text("person", self.random)),
-            Some("uri" | "url") => format!("https://example.org/{}", text(name, self.random)),
-            Some("uuid") => format!(
-                "{:08x}-0000-4000-8000-{:012x}",
-                self.random.u32(..),
-                self.random.u32(..)
-            ),
-            _ => text(name, self.random),
-        };
-        let bound = |field| schema.get(field).and_then(Value::as_u64);
-        let most = bound("maxLength").map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(0));
-        let least = bound("minLength").map_or(0, |least| usize::try_from(least).unwrap_or(0));
-        let mut text: String = text.chars().take(most).collect();
-        while text.chars().count() < least.min(ITEMS_MAX) {
-            text.push('x');
-        }
-        text
-    }
-}
-
-/// A schema without one of its fields, and what another one adds to it.
-fn merged(fields: &Map<String, Value>, without: &str, other: &Value) -> Value {
-    let mut all = fields.clone();
-    all.remove(without);
-    for (name, value) in other.as_object().into_iter().flatten() {
-        match (all.get_mut(name), value) {
-            (Some(Value::Object(ours)), Value::Object(theirs)) => ours.extend(theirs.clone()),
-            (Some(Value::Array(ours)), Value::Array(theirs)) => ours.extend(theirs.clone()),
-            _ => {
-                all.insert(name.clone(), value.clone());
-            }
-        }
-    }
-    Value::Object(all)
 }
 
 #[cfg(test)]
@@ -446,7 +310,8 @@ input:
     timeout: ${ input.patience }
     on_timeout: continue
 ";
-        let schema = "input: { type: object, properties: { nap: { type: string } } }";
+        let schema =
+            "input: { type: object, required: [nap], properties: { nap: { type: string } } }";
         for made in [made("", steps).unwrap(), made(schema, steps).unwrap()] {
             for number in ["load", "rest", "level", "n"] {
                 assert!(made[number].is_i64(), "{number}: {made}");

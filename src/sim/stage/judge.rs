@@ -93,7 +93,7 @@ fn all_or_nothing(play: &Play, saga: &SagaPlay, definition: &Definition) -> Vec<
 fn skipped_by_hand(saga: &SagaPlay, path: &StepPath) -> bool {
     events(saga).any(|event| {
         matches!(event, Event::Operated(action)
-            if matches!(&action.kind, OperatorKind::Skip { step } if step == path))
+            if matches!(&action.kind, OperatorKind::Skip { step, .. } if step == path))
     })
 }
 

@@ -39,6 +39,7 @@ mod judge;
 mod ledger;
 mod outside;
 mod play;
+mod schema;
 pub mod script;
 mod usage;
 mod world;

@@ -265,6 +265,40 @@ fn an_unknown_outcome_that_is_not_undone_is_noticed() {
     assert!(wrong.contains("hotel was not undone"), "{wrong}");
 }
 
+/// What is optional is missing from some inputs that are made up, so that a guard that does not guard
+/// is found.
+#[test]
+fn a_payload_that_is_computed_for_a_block_that_does_not_run_is_noticed() {
+    const GIFT: &str = "
+saga: gift
+version: 1
+key: ${ input.id }
+input:
+  type: object
+  required: [id]
+  properties: { id: { type: string }, gift: { type: object, required: [text], properties: { text: { type: string } } } }
+steps:
+  - { step: order, reserve: bank.reserve, confirm: bank.capture, compensate: bank.release }
+  - { step: card, when: '${ has(input.gift) }', with: { text: '${ input.gift.text }' }, confirm: mail.print }
+";
+    let search = |sabotage: Sabotage| -> Vec<String> {
+        let definitions = parse_all(&[("gift.yaml", GIFT)]).unwrap();
+        let definition = Arc::new(definitions.into_iter().next().unwrap());
+        (0..20)
+            .flat_map(|seed| {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let input = invent::input(&definition, &mut random).unwrap();
+                let stage = Stage::sharing(vec![Arc::clone(&definition)]).seed(seed);
+                let play = stage.sabotage(sabotage).start("gift", input).play();
+                play.wrong()
+            })
+            .collect()
+    };
+    assert_eq!(search(Sabotage::default()), [""; 0]);
+    let wrong = search(Sabotage::with(Flaw::RenderSkipped)).join("; ");
+    assert!(wrong.contains("never ends"), "{wrong}");
+}
+
 /// The judge is worth nothing if it lets known wrongs pass.
 #[test]
 fn the_judge_notices_what_is_wrong() {

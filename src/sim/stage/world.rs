@@ -409,7 +409,7 @@ async fn see_to(
             Waiting::Person => {
                 let step = path.clone();
                 outside
-                    .operate(head.id, id, OperatorKind::Skip { step })
+                    .operate(head.id, id, OperatorKind::Skip { step, reply: None })
                     .await;
             }
             Waiting::Signal(None) => {
