@@ -30,6 +30,14 @@ impl fmt::Display for Code {
 pub const CODES: &[(Code, &str)] = &[
     (code::BODY_NOT_JSON, "the body is not JSON"),
     (code::BODY_TOO_LARGE, "the body is larger than the limit"),
+    (
+        code::BODY_TOO_DEEP,
+        "the body is nested deeper than the limit",
+    ),
+    (
+        code::BODY_TOO_MANY_VALUES,
+        "the body has more values than the limit",
+    ),
     (code::TYPE_MISSING, "the message has no type"),
     (code::SAGA_UNKNOWN, "no definition has this name"),
     (
@@ -173,6 +181,10 @@ pub mod code {
     pub const BODY_NOT_JSON: Code = Code(10);
     /// The body is larger than the limit.
     pub const BODY_TOO_LARGE: Code = Code(11);
+    /// The body is nested deeper than the limit.
+    pub const BODY_TOO_DEEP: Code = Code(19);
+    /// The body has more values than the limit.
+    pub const BODY_TOO_MANY_VALUES: Code = Code(27);
     /// The message has no type.
     pub const TYPE_MISSING: Code = Code(12);
     /// No definition has this name.

@@ -15,6 +15,7 @@ pub mod environment;
 pub mod error;
 pub mod http;
 pub mod id;
+pub mod limits;
 pub mod message;
 pub mod metric;
 pub mod numeral;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::client::{Answer, Client, NodeUrl, segment};
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::message::BODY_BYTES_MAX;
+use crate::limits::BODY;
 use crate::saga::Status;
 
 /// First and longest pause between two looks at a saga.
@@ -210,7 +210,7 @@ pub(super) fn json_argument(what: &str, text: &str) -> Result<Value, Failure> {
             let mut text = String::new();
             // One byte more than is allowed, so that too much is noticed and not cut.
             std::io::stdin()
-                .take(BODY_BYTES_MAX as u64 + 1)
+                .take(BODY.bytes as u64 + 1)
                 .read_to_string(&mut text)
                 .map_err(|error| Failure::problems(format!("can't read {what}: {error}")))?;
             text
@@ -219,9 +219,10 @@ pub(super) fn json_argument(what: &str, text: &str) -> Result<Value, Failure> {
             .map_err(|error| Failure::problems(format!("can't read {file}: {error}")))?,
         _ => text.to_owned(),
     };
-    if read.len() > BODY_BYTES_MAX {
+    if read.len() > BODY.bytes {
         return Err(Failure::problems(format!(
-            "{what} is larger than {BODY_BYTES_MAX} bytes; keep large things elsewhere and send a reference"
+            "{what} is larger than {} bytes; keep large things elsewhere and send a reference",
+            BODY.bytes
         )));
     }
     serde_json::from_str(&read)

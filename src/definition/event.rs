@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::expression::{EvaluationError, Scope};
 use super::input::checked_key;
 use super::kinds::EventRule;
+use crate::limits::BODY;
 
 impl EventRule {
     /// The key of the saga that an event is about; `None` if the rule does not say.
@@ -23,7 +24,7 @@ impl EventRule {
     /// event itself, if the rule does not say.
     pub fn content_of(&self, event: &Value) -> Result<Value, EvaluationError> {
         match &self.with {
-            Some(template) => template.render(&scope(event)),
+            Some(template) => template.render_within(&scope(event), &BODY),
             None => Ok(event.clone()),
         }
     }

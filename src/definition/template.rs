@@ -7,6 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::expression::{EvaluationError, Expression, Scope};
+use crate::limits::{COMPUTED, Excess, Extent, Limit};
 use crate::numeral;
 
 /// A YAML value with expressions in its strings.
@@ -31,7 +32,27 @@ pub(super) enum Piece {
 impl Template {
     /// Renders to a JSON value; a string that is one expression keeps the expression's type.
     pub fn render(&self, scope: &Scope<'_>) -> Result<Value, EvaluationError> {
-        self.0.render(scope)
+        self.render_within(scope, &COMPUTED)
+    }
+
+    /// Renders to a JSON value that is no larger than `limit`. Nothing much larger is ever built.
+    pub fn render_within(
+        &self,
+        scope: &Scope<'_>,
+        limit: &Limit,
+    ) -> Result<Value, EvaluationError> {
+        let mut room = Room {
+            limit,
+            used: Extent::default(),
+            level: 0,
+        };
+        let value = self.0.render(scope, &mut room)?;
+        // Brackets and commas around what was measured piece by piece.
+        room.check().map_err(|excess| EvaluationError {
+            expression: self.written(),
+            why: too_large(excess),
+        })?;
+        Ok(value)
     }
 
     /// Its text if it is one string, for messages about it.
@@ -72,31 +93,89 @@ impl Shape {
         }
     }
 
-    fn render(&self, scope: &Scope<'_>) -> Result<Value, EvaluationError> {
+    fn render(&self, scope: &Scope<'_>, room: &mut Room<'_>) -> Result<Value, EvaluationError> {
         match self {
-            Self::Constant(value) => Ok(value.clone()),
-            Self::Expression(expression) => expression.evaluate(scope),
+            Self::Constant(value) => {
+                room.take(Extent::of(value));
+                Ok(value.clone())
+            }
+            Self::Expression(expression) => {
+                let value = expression.evaluate(scope)?;
+                room.take(Extent::of(&value));
+                room.check_after(expression)?;
+                Ok(value)
+            }
             Self::Text(pieces) => {
                 let mut text = String::new();
                 for piece in pieces {
-                    piece.append(&mut text, scope)?;
+                    piece.append(&mut text, scope, room)?;
                 }
-                Ok(Value::String(text))
+                let value = Value::String(text);
+                room.take(Extent::of(&value));
+                Ok(value)
             }
-            Self::List(items) => items.iter().map(|item| item.render(scope)).collect(),
+            Self::List(items) => {
+                room.enter(items.len());
+                let items = items.iter().map(|item| item.render(scope, room)).collect();
+                room.level -= 1;
+                items
+            }
             Self::Map(fields) => {
+                room.enter(fields.len());
                 let mut object = Map::with_capacity(fields.len());
                 for (name, value) in fields {
-                    object.insert(name.clone(), value.render(scope)?);
+                    room.used.bytes += Extent::bytes_of_name(name);
+                    object.insert(name.clone(), value.render(scope, room)?);
                 }
+                room.level -= 1;
                 Ok(Value::Object(object))
             }
         }
     }
 }
 
+/// How much of a limit a value in the making has used.
+struct Room<'l> {
+    limit: &'l Limit,
+    used: Extent,
+    /// Lists and objects around what is rendered now.
+    level: usize,
+}
+
+impl Room<'_> {
+    fn enter(&mut self, items: usize) {
+        self.take(Extent::of_brackets(items));
+        self.level += 1;
+    }
+
+    fn take(&mut self, part: Extent) {
+        let depth = part.depth + self.level;
+        self.used.add(Extent { depth, ..part });
+    }
+
+    fn check(&self) -> Result<(), Excess> {
+        self.limit.check(self.used)
+    }
+
+    fn check_after(&self, expression: &Expression) -> Result<(), EvaluationError> {
+        self.check().map_err(|excess| EvaluationError {
+            expression: expression.source.clone(),
+            why: too_large(excess),
+        })
+    }
+}
+
+fn too_large(excess: Excess) -> String {
+    format!("what it is put into gets too large: {excess}")
+}
+
 impl Piece {
-    fn append(&self, text: &mut String, scope: &Scope<'_>) -> Result<(), EvaluationError> {
+    fn append(
+        &self,
+        text: &mut String,
+        scope: &Scope<'_>,
+        room: &Room<'_>,
+    ) -> Result<(), EvaluationError> {
         let expression = match self {
             Self::Literal(literal) => {
                 text.push_str(literal);
@@ -119,7 +198,14 @@ impl Piece {
                 });
             }
         }
-        Ok(())
+        let longer = Extent {
+            bytes: text.len(),
+            ..Extent::default()
+        };
+        room.limit.check(longer).map_err(|excess| EvaluationError {
+            expression: expression.source.clone(),
+            why: too_large(excess),
+        })
     }
 }
 
@@ -259,5 +345,45 @@ mod tests {
         for text in ["${", "${ a", "a ${ {} ", "${ '} ", "${ '\\"] {
             assert!(tokens(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_put_together_is_bounded_as_a_whole() {
+        use crate::limits::{BODY, COMPUTED};
+        use serde_json::json;
+        let render = |with: &str, input: &Value| {
+            let yaml = format!(
+                "saga: s\nversion: 1\nkey: ${{ input.id }}\nsteps:\n  - {{ step: a, with: {with}, reserve: a.b, confirm: a.c, compensate: a.d }}"
+            );
+            let definition = crate::definition::parse(&yaml, "s.yaml").unwrap();
+            let scope = Scope {
+                input,
+                steps: &(),
+                item: None,
+                given: None,
+                saga: None,
+            };
+            let with = definition.step("a").unwrap().with.as_ref().unwrap();
+            with.render(&scope).map_err(|error| error.why)
+        };
+        let text = json!({ "id": "k", "x": "x".repeat(BODY.bytes - 40) });
+        let several = |times: usize| {
+            let fields = (0..times).map(|field| format!("f{field}: '${{ input.x }}'"));
+            format!("{{ {} }}", fields.collect::<Vec<_>>().join(", "))
+        };
+        assert!(render(&several(4), &text).is_ok());
+        let whole = render(&several(4), &text).unwrap();
+        assert!(COMPUTED.check_value(&whole).is_ok());
+        assert!(render(&several(5), &text).unwrap_err().contains("bytes"));
+        let glued = format!("'{}'", "${ input.x }".repeat(5));
+        assert!(render(&glued, &text).unwrap_err().contains("bytes"));
+        let nested = |levels: usize| {
+            let text = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+            json!({ "id": "k", "x": serde_json::from_str::<Value>(&text).unwrap() })
+        };
+        let wrapped = format!("{}'${{ input.x }}'{}", "{a: ".repeat(40), "}".repeat(40));
+        assert!(render(&wrapped, &nested(COMPUTED.depth - 40)).is_ok());
+        let why = render(&wrapped, &nested(COMPUTED.depth - 39)).unwrap_err();
+        assert!(why.contains("deeper"), "{why}");
     }
 }

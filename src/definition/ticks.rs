@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::expression::{EvaluationError, Scope};
 use super::{CatchUp, Every};
 use crate::id::Timestamp;
+use crate::limits::BODY;
 
 /// How late a tick may be and still not count as missed: a node restarts within it.
 pub const TICK_GRACE: Duration = Duration::from_mins(1);
@@ -67,13 +68,14 @@ impl Every {
         let Some(with) = &self.with else {
             return Ok(json!({ "tick": tick }));
         };
-        with.render(&Scope {
+        let scope = Scope {
             input: &Value::Null,
             steps: &(),
             item: None,
             given: Some(("tick", &tick)),
             saga: None,
-        })
+        };
+        with.render_within(&scope, &BODY)
     }
 }
 

@@ -10,8 +10,9 @@ use crate::canonical::fingerprint;
 use crate::definition::Definition;
 use crate::error::{Code, code};
 use crate::id::SagaId;
+use crate::limits;
 use crate::message::correlation::{Correlation, CorrelationError, Secret};
-use crate::message::{BODY_BYTES_MAX, HEADER_OUTCOME, HEADER_REASON, Message, Outcome};
+use crate::message::{HEADER_OUTCOME, HEADER_REASON, Message, Outcome};
 use crate::saga::{Reply, Starter};
 use crate::store::Hash;
 
@@ -112,6 +113,7 @@ pub(super) fn start_of(
     starter: Option<Starter>,
 ) -> Result<StartRequest, Undecodable> {
     let name = &definition.name;
+    check_body("the input", &input)?;
     definition.check_input(&input).map_err(|wrong| {
         Undecodable::new(
             code::INPUT_INVALID,
@@ -182,9 +184,7 @@ pub fn decode_reply(message: &Message, secret: &Secret) -> Result<(SagaId, Reply
     // A refusal needs no result; many libraries send an empty body or plain text with it.
     let body = match json_body(message) {
         Ok(body) => body,
-        Err(_) if outcome != Outcome::Succeeded && message.body.len() <= BODY_BYTES_MAX => {
-            Value::Null
-        }
+        Err(_) if outcome != Outcome::Succeeded => Value::Null,
         Err(error) => return Err(error),
     };
     let reason = message
@@ -205,22 +205,16 @@ pub fn decode_reply(message: &Message, secret: &Secret) -> Result<(SagaId, Reply
 }
 
 pub(super) fn json_body(message: &Message) -> Result<Value, Undecodable> {
-    if message.body.len() > BODY_BYTES_MAX {
-        return Err(Undecodable::new(
-            code::BODY_TOO_LARGE,
-            format!(
-                "the body has {} bytes, more than the {BODY_BYTES_MAX} allowed; send a reference instead",
-                message.body.len()
-            ),
-        ));
-    }
     if message.body.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&message.body).map_err(|error| {
-        Undecodable::new(
-            code::BODY_NOT_JSON,
-            format!("the body is not JSON: {error}"),
-        )
-    })
+    limits::read(&message.body, &limits::BODY)
+        .map_err(|error| Undecodable::new(error.code(), error.about("the body")))
+}
+
+/// Whether a value that did not come as a body of its own, or was computed, could have been one.
+pub(super) fn check_body(what: &str, value: &Value) -> Result<(), Undecodable> {
+    limits::BODY
+        .check_value(value)
+        .map_err(|excess| Undecodable::new(excess.code(), format!("{what} is too large: {excess}")))
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::decode::{Undecodable, json_body, starter_of};
+use super::decode::{Undecodable, check_body, json_body, starter_of};
 use crate::canonical::fingerprint_text;
 use crate::definition::{Definition, NodeId, check_key, check_name};
 use crate::error::{Code, code};
@@ -99,6 +99,7 @@ pub(super) fn check_signal(
 ) -> Result<Signal, Undecodable> {
     let malformed = |why: String| Undecodable::new(code::SIGNAL_MALFORMED, why);
     check_name(name).map_err(|why| malformed(format!("the signal's name: {why}")))?;
+    check_body("the signal's payload", &payload)?;
     let id = id.unwrap_or_else(|| id_by_content(name, &payload));
     if id.is_empty() || id.len() > SIGNAL_ID_BYTES_MAX || id.chars().any(char::is_control) {
         return Err(malformed(format!(

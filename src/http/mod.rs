@@ -33,7 +33,7 @@ use tokio::sync::Semaphore;
 use crate::engine::Engine;
 use crate::environment::{Environment, Shutdown};
 use crate::error::code;
-use crate::message::BODY_BYTES_MAX;
+use crate::limits;
 use crate::store::dead_letters::DeadLetterStore;
 pub use host::is_loopback;
 use problem::Problem;
@@ -52,7 +52,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            body_bytes_max: BODY_BYTES_MAX,
+            body_bytes_max: limits::BODY.bytes,
             request_time_max: Duration::from_secs(30),
             requests_max: 1_000,
         }

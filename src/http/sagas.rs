@@ -14,6 +14,7 @@ use super::{Context, Shared};
 use crate::engine::{StartAnswer, StartError};
 use crate::error::code;
 use crate::id::SagaId;
+use crate::limits::{self, Unreadable};
 use crate::saga::{Status, holdup};
 use crate::store::{LIST_ROWS_MAX, ListFilter};
 use crate::view::{HeadView, ListView, SagaView, read_head, read_history};
@@ -45,7 +46,7 @@ pub(super) async fn start(
 ) -> Result<Response, Problem> {
     let name = path(name)?;
     let body = json_body(&context, &headers, body)?;
-    let input: Value = parse(&body)?;
+    let input = parse_value(&body)?;
     let newest = context.api.engine.catalogue().newest(&name);
     let key = newest.and_then(|definition| definition.key_of(&input).ok());
     let answer = match context.api.engine.start_saga(&name, input).await {
@@ -197,6 +198,17 @@ pub(super) fn json_body(
         } else {
             Problem::malformed(wrong.body_text())
         }
+    })
+}
+
+/// A body that is a saga's input or a signal's payload.
+pub(super) fn parse_value(body: &[u8]) -> Result<Value, Problem> {
+    limits::read(body, &limits::BODY).map_err(|error| {
+        let status = match error {
+            Unreadable::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Unreadable::NotJson(_) => StatusCode::BAD_REQUEST,
+        };
+        Problem::new(status, error.code(), error.about("the body"))
     })
 }
 

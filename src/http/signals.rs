@@ -6,10 +6,9 @@ use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::problem::Problem;
-use super::sagas::{json_body, parse, saga_id};
+use super::sagas::{json_body, parse_value, saga_id};
 use super::{Context, Shared};
 use crate::engine::{Addressee, SignalAnswer, id_by_content};
 use crate::id::SagaId;
@@ -68,7 +67,7 @@ async fn send(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Signalled>, Problem> {
-    let payload: Value = parse(&json_body(context, headers, body)?)?;
+    let payload = parse_value(&json_body(context, headers, body)?)?;
     let id = match headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str()) {
         None => id_by_content(&signal, &payload),
         Some(Ok(key)) => key.to_owned(),

@@ -29,9 +29,6 @@ pub const DEAD_LETTER_QUEUE: &str = "backstitch.dead-letters";
 /// The topic exchange on which life-cycle events are published.
 pub const EVENT_EXCHANGE: &str = "backstitch.events";
 
-/// Largest body of a start or a reply that is handled, in bytes; larger ones are dead letters.
-pub const BODY_BYTES_MAX: usize = 1024 * 1024;
-
 /// Header that carries a reply's outcome; absent means `succeeded`.
 pub const HEADER_OUTCOME: &str = "outcome";
 /// Header with the reason of a `rejected` or `failed` outcome, or of a refused start.

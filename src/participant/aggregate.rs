@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::command::Command;
 use super::handler::{CommandHandler, CommandSpec, OpenAggregate, Refusal, Rejection, UnitOfWork};
 use crate::id::Timestamp;
+use crate::limits::BODY;
 use crate::store::StoreError;
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, ParticipantStore, Write,
@@ -174,6 +175,9 @@ impl<A: Aggregate> Open<A> {
     /// Lets the aggregate handle a command.
     pub fn execute(&mut self, command: &Command, now: Timestamp) -> Result<Value, Refusal> {
         let (events, reply) = A::handle(&self.state, command, now)?;
+        // What can't be answered is not done.
+        BODY.check_value(&reply)
+            .map_err(|excess| Rejection::new(format!("the reply would be too large: {excess}")))?;
         self.record(&events)?;
         Ok(reply)
     }

@@ -5,6 +5,7 @@
 //! published here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ use crate::broker::Delivery;
 use crate::environment::Environment;
 use crate::error::Code;
 use crate::id::Timestamp;
+use crate::limits::BODY;
 use crate::message::{
     CONTENT_TYPE_JSON, Destination, HEADER_OUTCOME, HEADER_REASON, HEADER_TRACEPARENT, Message,
     Properties,
@@ -33,6 +35,8 @@ pub(super) struct Intake {
     letter: Uuid,
     read: Result<Command, Unusable>,
     aggregate: Result<Option<AggregateKey>, Rejection>,
+    /// Why what its handler answered can't be sent, once that is known.
+    unanswerable: OnceLock<String>,
 }
 
 /// What a batch is tried with.
@@ -62,6 +66,7 @@ pub(super) fn read(
                 letter: environment.new_id(),
                 read,
                 aggregate,
+                unanswerable: OnceLock::new(),
             }
         })
         .collect()
@@ -77,6 +82,26 @@ pub(super) async fn attempt(
     sent: &[Uuid],
     options: &BatchOptions,
 ) -> Result<Vec<OutboxMessage>, StoreError> {
+    // Each time round one command more is known to be unanswerable.
+    loop {
+        let replies =
+            attempt_answerable(participant, environment, store, intakes, sent, options).await?;
+        if let Some(replies) = replies {
+            return Ok(replies);
+        }
+    }
+}
+
+/// `None` if a handler has answered what can't be sent: nothing is committed then, and the next
+/// time that handler is not asked.
+async fn attempt_answerable(
+    participant: &Participant,
+    environment: &dyn Environment,
+    store: &dyn ParticipantStore,
+    intakes: &[Intake],
+    sent: &[Uuid],
+    options: &BatchOptions,
+) -> Result<Option<Vec<OutboxMessage>>, StoreError> {
     let barriers: BTreeSet<BarrierKey> = intakes
         .iter()
         .filter_map(|intake| intake.read.as_ref().ok())
@@ -102,12 +127,16 @@ pub(super) async fn attempt(
         dead_letters: Vec::new(),
     };
     for intake in intakes {
+        let was_known = intake.unanswerable.get().is_some();
         batch.take(intake).await;
+        if intake.unanswerable.get().is_some() && !was_known {
+            return Ok(None);
+        }
     }
     let writes = batch.close(sent)?;
     let replies = writes.outbox.clone();
     transaction.commit(writes).await?;
-    Ok(replies)
+    Ok(Some(replies))
 }
 
 struct Batch<'a> {
@@ -218,12 +247,21 @@ impl Batch<'_> {
     }
 
     async fn execute(&mut self, intake: &Intake, command: &Command) -> Answer {
+        if let Some(why) = intake.unanswerable.get() {
+            return Answer::rejected(why);
+        }
         let result = match &intake.aggregate {
             Err(rejection) => Err(Refusal::Rejected(rejection.clone())),
             Ok(_) => self.participant.handle(command, &mut self.unit).await,
         };
         match result {
-            Ok(body) => Answer::succeeded(body),
+            Ok(body) => {
+                if let Err(excess) = BODY.check_value(&body) {
+                    let why = format!("the reply would be too large: {excess}");
+                    drop(intake.unanswerable.set(why));
+                }
+                Answer::succeeded(body)
+            }
             Err(Refusal::Rejected(Rejection(reason))) => Answer::rejected(printable(&reason)),
             Err(Refusal::Failed(reason)) => Answer::failed(printable(&reason)),
         }

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Code, code};
 use crate::id::{Phase, SagaId, StepPath};
+use crate::limits::{self, COMMAND};
 use crate::message::correlation::Correlation;
-use crate::message::{BODY_BYTES_MAX, HEADER_TRACEPARENT, Message};
+use crate::message::{HEADER_TRACEPARENT, Message};
 use crate::store::Hash;
 use crate::store::participant::BarrierKey;
 
@@ -131,19 +132,8 @@ pub fn decode(
             ),
         ));
     }
-    if message.body.len() > BODY_BYTES_MAX {
-        let length = message.body.len();
-        return Err(unusable(
-            code::BODY_TOO_LARGE,
-            format!("the body has {length} bytes; the limit is {BODY_BYTES_MAX}"),
-        ));
-    }
-    let payload: Value = serde_json::from_slice(&message.body).map_err(|error| {
-        unusable(
-            code::BODY_NOT_JSON,
-            format!("the command's body is not JSON: {error}"),
-        )
-    })?;
+    let payload = limits::read(&message.body, &COMMAND)
+        .map_err(|error| unusable(error.code(), error.about("the command's body")))?;
     Ok(Command {
         fingerprint: fingerprint(correlation.phase, &payload),
         name,
@@ -275,12 +265,12 @@ mod tests {
             (
                 "too deep",
                 |m| m.body = Bytes::from("[".repeat(100_000)),
-                code::BODY_NOT_JSON,
+                code::BODY_TOO_DEEP,
                 true,
             ),
             (
                 "too large",
-                |m| m.body = Bytes::from(vec![b' '; BODY_BYTES_MAX + 1]),
+                |m| m.body = Bytes::from(vec![b' '; COMMAND.bytes + 1]),
                 code::BODY_TOO_LARGE,
                 true,
             ),

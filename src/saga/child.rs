@@ -26,7 +26,8 @@ use super::state::{Pass, Saga, StepStatus, present};
 use super::too_late::{EXPIRES_AT, expiry_of};
 use crate::definition::Definition;
 use crate::id::{Phase, SagaId, StepPath};
-use crate::message::{BODY_BYTES_MAX, Outcome};
+use crate::limits::BODY;
+use crate::message::Outcome;
 
 /// The saga that runs this one, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,7 +284,7 @@ impl Turn<'_> {
         let mut output = match &self.definition.output {
             None => Value::Null,
             Some(template) => template
-                .render(&self.scope(None))
+                .render_within(&self.scope(None), &BODY)
                 .map_err(|error| format!("its output can't be computed at its pivot: {error}"))?,
         };
         let own = expiry_of(&output)
@@ -298,12 +299,9 @@ impl Turn<'_> {
             let earliest = own.map_or(lapses, |own| lapses.min(own));
             fields.insert(EXPIRES_AT.to_owned(), earliest.to_string().into());
         }
-        let bytes = output.to_string().len();
-        if bytes > BODY_BYTES_MAX {
-            return Err(format!(
-                "its output has {bytes} bytes, more than the saga that runs it can take"
-            ));
-        }
+        BODY.check_value(&output).map_err(|excess| {
+            format!("its output is more than the saga that runs it can take: {excess}")
+        })?;
         Ok(output)
     }
 

@@ -19,6 +19,7 @@ const LAYERS: &[&str] = &[
     "environment",
     "address",
     "metric",
+    "limits",
     "numeral",
     "canonical",
     "message",

@@ -21,10 +21,8 @@ use serde_json::Value;
 use super::exact;
 use crate::broker::Outgoing;
 use crate::id::Timestamp;
+use crate::limits::MESSAGE_BYTES_MAX;
 use crate::message::{Headers, Message, Properties};
-
-/// Largest body, in bytes: RabbitMQ's own limit from 4.0 on.
-pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Most bytes of properties and headers: half a frame, for they must fit one.
 pub const PROPERTIES_BYTES_MAX: usize = 64 * 1024;
@@ -57,9 +55,9 @@ pub(super) struct Prepared {
 /// Prepares a message, or says why AMQP can't carry it.
 pub(super) fn outgoing(outgoing: Outgoing) -> Result<Prepared, String> {
     let Message { properties, body } = outgoing.message;
-    if body.len() > BODY_BYTES_MAX {
+    if body.len() > MESSAGE_BYTES_MAX {
         return Err(format!(
-            "its body has {} bytes, {BODY_BYTES_MAX} are possible",
+            "its body has {} bytes, {MESSAGE_BYTES_MAX} are possible",
             body.len()
         ));
     }
@@ -421,7 +419,7 @@ mod tests {
         let mut long_id = with_headers(json!({}));
         long_id.message.properties.message_id = Some(long.clone());
         let mut long_body = with_headers(json!({}));
-        long_body.message.body = vec![0; BODY_BYTES_MAX + 1].into();
+        long_body.message.body = vec![0; MESSAGE_BYTES_MAX + 1].into();
         let mut odd_expiration = with_headers(json!({}));
         odd_expiration.message.properties.expiration = Some("5m".into());
         let mut late = with_headers(json!({}));

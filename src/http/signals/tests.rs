@@ -1,10 +1,9 @@
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use super::*;
 use crate::broker::memory::MemoryBroker;
 use crate::definition::parse;
 use crate::engine::{Engine, EngineOptions, EngineParts};
@@ -191,4 +190,26 @@ async fn what_is_wrong_with_a_signal_is_answered_with_status_and_code() {
         );
     }
     node.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_before_anything_is_written() {
+    use crate::limits::BODY;
+    let bundle = Bundle::start().await;
+    let id = bundle.begin("o-1").await;
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let many = format!("[{}1]", "1,".repeat(BODY.values));
+    let signal = format!("/sagas/{id}/signals/approved");
+    for (body, code) in [(nested(BODY.depth), "BST-0019"), (many, "BST-0027")] {
+        let input = format!(r#"{{"id":"o-2","deep":{body}}}"#);
+        let payload = format!(r#"{{"deep":{body}}}"#);
+        for (path, body) in [("/sagas/approval", input), (&*signal, payload)] {
+            let (status, problem) = bundle.post(path, None, &body).await;
+            assert_eq!((status, &problem["code"]), (413, &json!(code)), "{path}");
+        }
+    }
+    // One level less, and it is taken.
+    let body = format!(r#"{{"deep":{}}}"#, nested(BODY.depth - 1));
+    assert_eq!(bundle.post(&signal, None, &body).await.0, 200);
+    bundle.stop().await;
 }

@@ -1,0 +1,182 @@
+//! How much of anything there may be: every limit on data, and what follows from each.
+//!
+//! Whatever passes one door passes all later ones: accepted ⇒ stored ⇒ read back ⇒ evaluated ⇒
+//! sent ⇒ answered ⇒ confirmed. So the first door (a start, a reply, a signal, a domain event)
+//! leaves room for what is made of a body later: a journal entry wraps it, a `with` puts several
+//! together, a confirm carries `with` and `reservation`. The inequalities between the limits stand
+//! below as tests; a limit that is changed here is changed everywhere.
+//!
+//! A body is judged twice: [`read`] looks at its bytes before anything is allocated for it, and a
+//! value that was computed is measured by its [`Extent`]. Both count alike.
+//!
+//! Deliberately absent: limits on definitions (`definition`), on connections and on time.
+
+mod extent;
+
+use serde_json::Value;
+
+use crate::error::{Code, code};
+
+pub use extent::Extent;
+
+/// Levels of arrays and objects that our JSON parser reads; one more is an error.
+pub const PARSER_DEPTH: usize = 127;
+
+/// Levels that are put around a value on its way through us, at most: a snapshot has it in a map of
+/// steps, a view in a reply in an event in a list of events in a moment in the timeline.
+pub const WRAPPING_DEPTH: usize = 16;
+
+/// What may come in: the body of a start, a reply, a signal or a domain event, a saga's input
+/// however it was computed, and what a sub-saga answers.
+pub const BODY: Limit = Limit {
+    bytes: 1024 * 1024,
+    depth: 64,
+    values: 100_000,
+};
+
+/// What a saga may compute as one value: a `with`, an output. More than a body, so that several
+/// bodies can be passed on together.
+pub const COMPUTED: Limit = Limit {
+    bytes: 4 * 1024 * 1024,
+    depth: 100,
+    values: 400_000,
+};
+
+/// The body of a command: a confirm or compensate carries `with` and the `reservation`, each as
+/// large as it may be, and a few bytes that hold them together.
+pub const COMMAND: Limit = Limit {
+    bytes: COMPUTED.bytes + BODY.bytes + 64,
+    depth: COMPUTED.depth + 1,
+    values: COMPUTED.values + BODY.values + 2,
+};
+
+/// Largest body that the broker is given, in bytes: RabbitMQ's own limit from 4.0 on. Dead letters
+/// may have it, too.
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How large one JSON value may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Most bytes, written without spaces.
+    pub bytes: usize,
+    /// Most levels of arrays and objects.
+    pub depth: usize,
+    /// Most values: scalars, arrays and objects, the outermost included.
+    pub values: usize,
+}
+
+/// What is too large about a JSON value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Excess {
+    /// Its bytes.
+    #[error(
+        "it has {found} bytes, more than the {most} allowed; keep large things elsewhere and send a reference"
+    )]
+    Bytes {
+        /// How many.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// Its levels.
+    #[error(
+        "its arrays and objects are nested deeper than the {most} levels allowed; send it flatter, or as text"
+    )]
+    Depth {
+        /// How many levels there may be.
+        most: usize,
+    },
+    /// The number of values in it.
+    #[error(
+        "it has more than the {most} values allowed (numbers, texts, arrays, objects); keep large things elsewhere and send a reference"
+    )]
+    Values {
+        /// How many there may be.
+        most: usize,
+    },
+}
+
+impl Excess {
+    /// The error that an operator looks up.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Bytes { .. } => code::BODY_TOO_LARGE,
+            Self::Depth { .. } => code::BODY_TOO_DEEP,
+            Self::Values { .. } => code::BODY_TOO_MANY_VALUES,
+        }
+    }
+}
+
+/// Why bytes are not a JSON value that we take.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// They would be, but for their size.
+    #[error(transparent)]
+    TooLarge(#[from] Excess),
+    /// They are something else.
+    #[error("{0}")]
+    NotJson(#[from] serde_json::Error),
+}
+
+impl Unreadable {
+    /// The error that an operator looks up.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::TooLarge(excess) => excess.code(),
+            Self::NotJson(_) => code::BODY_NOT_JSON,
+        }
+    }
+
+    /// The error in words; `what` the bytes are, such as "the body".
+    pub fn about(&self, what: &str) -> String {
+        match self {
+            Self::TooLarge(excess) => format!("{what} is too large: {excess}"),
+            Self::NotJson(error) => format!("{what} is not JSON: {error}"),
+        }
+    }
+}
+
+impl Limit {
+    /// Whether something of this extent is within the limit.
+    ///
+    /// # Errors
+    /// Says what is too large about it.
+    pub fn check(&self, extent: Extent) -> Result<(), Excess> {
+        if extent.bytes > self.bytes {
+            return Err(Excess::Bytes {
+                found: extent.bytes,
+                most: self.bytes,
+            });
+        }
+        if extent.depth > self.depth {
+            return Err(Excess::Depth { most: self.depth });
+        }
+        if extent.values > self.values {
+            return Err(Excess::Values { most: self.values });
+        }
+        Ok(())
+    }
+
+    /// Whether a value that was computed, or read by somebody else, is within the limit.
+    ///
+    /// # Errors
+    /// Says what is too large about it.
+    pub fn check_value(&self, value: &Value) -> Result<(), Excess> {
+        self.check(Extent::of(value))
+    }
+}
+
+/// Reads JSON that is within a limit. Nothing is allocated for what is not.
+///
+/// # Errors
+/// Says what is wrong or too large.
+pub fn read(json: &[u8], limit: &Limit) -> Result<Value, Unreadable> {
+    // A number can become longer when it is written again, so the value is measured, too.
+    limit.check(Extent::of_text(json))?;
+    let value = serde_json::from_slice(json)?;
+    limit.check_value(&value)?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests;

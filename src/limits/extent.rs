@@ -1,0 +1,146 @@
+//! How large a JSON value is, measured without writing it, and without reading it.
+
+use serde_json::{Number, Value};
+
+/// How large a JSON value is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes, written without spaces.
+    pub bytes: usize,
+    /// Levels of arrays and objects.
+    pub depth: usize,
+    /// Values in it, itself included.
+    pub values: usize,
+}
+
+impl Extent {
+    /// Of a value.
+    pub fn of(value: &Value) -> Self {
+        match value {
+            Value::Null | Value::Bool(true) => Self::scalar(4),
+            Value::Bool(false) => Self::scalar(5),
+            Value::Number(number) => Self::scalar(digits(number)),
+            Value::String(text) => Self::scalar(text_bytes(text)),
+            Value::Array(items) => {
+                let mut whole = Self::of_brackets(items.len());
+                for item in items {
+                    whole.hold(Self::of(item));
+                }
+                whole
+            }
+            Value::Object(fields) => {
+                let mut whole = Self::of_brackets(fields.len());
+                for (name, value) in fields {
+                    whole.bytes += Self::bytes_of_name(name);
+                    whole.hold(Self::of(value));
+                }
+                whole
+            }
+        }
+    }
+
+    /// Of JSON that was not read yet, its spaces counted. What is not JSON has some extent, too.
+    pub fn of_text(json: &[u8]) -> Self {
+        let mut open = 0_usize;
+        let mut extent = Self {
+            bytes: json.len(),
+            depth: 0,
+            values: 1,
+        };
+        // The last byte outside texts that is no space: tells `[]` from `[1]`.
+        let mut last = 0_u8;
+        let mut at = 0;
+        while let Some(byte) = json.get(at) {
+            match byte {
+                b' ' | b'\n' | b'\r' | b'\t' => {
+                    at += 1;
+                    continue;
+                }
+                b'"' => at = end_of_text(json, at),
+                b'[' | b'{' => {
+                    open += 1;
+                    extent.depth = extent.depth.max(open);
+                    extent.values += 1;
+                }
+                b']' | b'}' => {
+                    open = open.saturating_sub(1);
+                    extent.values -= usize::from(matches!(last, b'[' | b'{'));
+                }
+                b',' => extent.values += 1,
+                _ => {}
+            }
+            last = *byte;
+            at += 1;
+        }
+        extent
+    }
+
+    /// Of an array or object with so many items, without them and their names.
+    pub fn of_brackets(items: usize) -> Self {
+        Self {
+            bytes: 2 + items.saturating_sub(1),
+            depth: 1,
+            values: 1,
+        }
+    }
+
+    /// Bytes of a field's name and the colon behind it.
+    pub fn bytes_of_name(name: &str) -> usize {
+        text_bytes(name) + 1
+    }
+
+    /// Takes something else into account: both, in one list.
+    pub fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.depth = self.depth.max(other.depth);
+        self.values += other.values;
+    }
+
+    fn scalar(bytes: usize) -> Self {
+        Self {
+            bytes,
+            depth: 0,
+            values: 1,
+        }
+    }
+
+    fn hold(&mut self, inner: Self) {
+        self.bytes += inner.bytes;
+        self.depth = self.depth.max(inner.depth + 1);
+        self.values += inner.values;
+    }
+}
+
+/// The place of the quote that ends the text which begins at `start`, or the end.
+fn end_of_text(json: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'"' => return at,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    json.len()
+}
+
+/// Bytes of a text between quotes, escaped as our JSON writer does.
+fn text_bytes(text: &str) -> usize {
+    let escapes: usize = text.bytes().map(added_by_escape).sum();
+    text.len() + escapes + 2
+}
+
+fn added_by_escape(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
+        0..0x20 => 5,
+        _ => 0,
+    }
+}
+
+fn digits(number: &Number) -> usize {
+    if let Some(whole) = number.as_u64() {
+        return whole.checked_ilog10().unwrap_or(0) as usize + 1;
+    }
+    number.to_string().len()
+}
