@@ -164,6 +164,18 @@ pub const CODES: &[(Code, &str)] = &[
         "nothing can be made of the domain event",
     ),
     (
+        code::EVENT_AMBIGUOUS,
+        "the domain event came by a way that does not say which it is",
+    ),
+    (
+        code::TOPOLOGY_TROUBLE,
+        "a queue, an exchange or a binding can't be had",
+    ),
+    (
+        code::PROPERTIES_UNREADABLE,
+        "the message's properties can't be read",
+    ),
+    (
         code::SCHEMA_BEHIND,
         "the database has no tables, or an older version's",
     ),
@@ -261,6 +273,12 @@ pub mod code {
     pub const EXPIRY_UNREADABLE: Code = Code(87);
     /// Nothing can be made of the domain event.
     pub const EVENT_UNUSABLE: Code = Code(65);
+    /// The domain event came by a way that does not say which it is.
+    pub const EVENT_AMBIGUOUS: Code = Code(75);
+    /// A queue, an exchange or a binding can't be had.
+    pub const TOPOLOGY_TROUBLE: Code = Code(76);
+    /// The message's properties can't be read.
+    pub const PROPERTIES_UNREADABLE: Code = Code(77);
     /// The database has no tables, or those of an older version.
     pub const SCHEMA_BEHIND: Code = Code(84);
     /// A newer version has changed the tables in a way that this one can't work with.

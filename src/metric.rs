@@ -30,8 +30,20 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         PUBLISH_FAILED,
         "Messages whose publish failed and will be tried again",
     ),
+    (
+        PUBLISH_WAITS,
+        "Messages kept in the outbox because their exchange is missing, or was made anew a moment ago",
+    ),
     (SWEPT, "Outbox rows published by the sweep"),
     (BROKER_UP, "1 while messages can flow, else 0"),
+    (
+        TOPOLOGY_TROUBLE,
+        "1 while an exchange or queue that is needed can't be had or bound, else 0",
+    ),
+    (
+        EVENTS_STRAY,
+        "Domain events that no definition names and no binding of ours explains, by exchange",
+    ),
 ];
 
 const DECISIONS: &str = "backstitch_decisions_total";
@@ -48,6 +60,9 @@ const SIGNALS: &str = "backstitch_signals_total";
 const DEAD_LETTERS: &str = "backstitch_dead_letters_total";
 const PUBLISHED: &str = "backstitch_published_total";
 const PUBLISH_FAILED: &str = "backstitch_publish_failed_total";
+const PUBLISH_WAITS: &str = "backstitch_publish_waits_total";
+const TOPOLOGY_TROUBLE: &str = "backstitch_topology_trouble";
+const EVENTS_STRAY: &str = "backstitch_domain_events_stray_total";
 const SWEPT: &str = "backstitch_outbox_swept_total";
 const BROKER_UP: &str = "backstitch_broker_up";
 
@@ -56,7 +71,7 @@ pub fn describe() {
     for (name, text) in DESCRIPTIONS.iter().copied() {
         if name.ends_with("_total") {
             describe_counter!(name, text);
-        } else if name == BROKER_UP {
+        } else if [BROKER_UP, TOPOLOGY_TROUBLE].contains(&name) {
             describe_gauge!(name, text);
         } else {
             describe_histogram!(name, text);
@@ -122,6 +137,21 @@ pub fn published(count: usize) {
 /// A publish failed.
 pub fn publish_failed() {
     counter!(PUBLISH_FAILED).increment(1);
+}
+
+/// A message waits for its exchange.
+pub fn publish_waits() {
+    counter!(PUBLISH_WAITS).increment(1);
+}
+
+/// Whether something that was declared, named by its exchange or queue, can't be had.
+pub fn topology_trouble(name: &str, exists: bool) {
+    gauge!(TOPOLOGY_TROUBLE, "name" => name.to_owned()).set(if exists { 1.0 } else { 0.0 });
+}
+
+/// A domain event came that nothing here explains. `exchange` is one of a bounded number.
+pub fn event_stray(exchange: &str) {
+    counter!(EVENTS_STRAY, "exchange" => exchange.to_owned()).increment(1);
 }
 
 /// Outbox rows were swept.

@@ -79,7 +79,7 @@ cases![
     consuming::a_queue_in_order_has_one_consumer_at_a_time,
     routing::mandatory_messages_nobody_takes_are_unroutable,
     routing::unroutable_messages_are_told_from_the_others_of_a_batch,
-    routing::a_missing_exchange_is_unroutable_and_spares_the_others,
+    routing::events_wait_for_a_missing_exchange_and_nothing_else_does,
     routing::what_a_broker_cannot_carry_spares_the_others,
     routing::messages_arrive_unchanged,
     routing::messages_from_many_publishers_all_arrive,

@@ -75,6 +75,11 @@ impl MemoryBroker {
         lock(&self.state).queues.keys().cloned().collect()
     }
 
+    /// Deletes an exchange, and with it all that is bound to it; whether it was there.
+    pub fn delete_exchange(&self, exchange: &str) -> bool {
+        lock(&self.state).exchanges.remove(exchange).is_some()
+    }
+
     /// Drops the messages that wait in a queue and returns how many there were.
     pub fn purge(&self, queue: &str) -> usize {
         let mut state = lock(&self.state);

@@ -25,7 +25,10 @@ pub const DELIVERY_LIMIT: u32 = 50;
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
     /// Creates what is missing, idempotently; an existing queue that differs is an error that
-    /// says what differs.
+    /// says what differs. An existing exchange is used as it is: it may be somebody else's. One
+    /// that can't be had, or not be bound to, is no error but one of the [`Broker::troubles`].
+    ///
+    /// What was declared is kept so: looked at again now and then, and mended.
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError>;
 
     /// Starts to take messages from a queue, at most `prefetch` unacknowledged ones at a time
@@ -42,6 +45,11 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Whether messages can flow right now.
     fn health(&self) -> Health;
+
+    /// What was declared and can't be had at the moment. It is tried again and again.
+    fn troubles(&self) -> Vec<Trouble> {
+        Vec::new()
+    }
 }
 
 /// The receiving end of a queue: deliveries in, acknowledgements out. Dropping it gives unacked
@@ -110,13 +118,62 @@ pub struct Outgoing {
 pub enum Published {
     /// The broker has it, safely.
     Confirmed,
-    /// No queue takes it; the broker has dropped it.
+    /// It must arrive, and no queue takes it, or its exchange is missing; the broker has dropped it.
     Unroutable,
     /// The broker will never take this message, and says why: nothing is gained by sending it
     /// again.
     Refused(String),
+    /// It need not arrive, but nobody can be given it yet: its exchange is missing, or was made anew a moment ago, so that
+    /// whoever listened has not bound to it again. That is not the same as that nobody listens:
+    /// publish it again later, and let nothing else wait for it.
+    NotYet(String),
     /// Unknown or refused: it may or may not have arrived. Publish again later.
     Failed(String),
+}
+
+/// Something that was declared and can't be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What it is about.
+    pub about: TroubleAbout,
+    /// What the broker said.
+    pub why: String,
+}
+
+/// What a [`Trouble`] is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TroubleAbout {
+    /// A queue of this name.
+    Queue(String),
+    /// An exchange of this name: it is not there and can't be made.
+    Exchange(String),
+    /// A queue can't be bound to an exchange.
+    Binding(Binding),
+}
+
+impl TroubleAbout {
+    /// The exchange, if it is about one.
+    pub fn exchange(&self) -> Option<&str> {
+        match self {
+            Self::Queue(_) => None,
+            Self::Exchange(name) => Some(name),
+            Self::Binding(binding) => Some(&binding.exchange),
+        }
+    }
+}
+
+impl std::fmt::Display for TroubleAbout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Queue(name) => write!(f, "queue `{name}`"),
+            Self::Exchange(name) => write!(f, "exchange `{name}`"),
+            Self::Binding(binding) => write!(
+                f,
+                "binding of `{}` to exchange `{}` by `{}`",
+                binding.queue, binding.exchange, binding.routing_key
+            ),
+        }
+    }
 }
 
 /// Queues, exchanges and bindings that must exist.
@@ -127,7 +184,7 @@ pub struct Topology {
     /// Durable quorum queues that one consumer at a time is given messages of, however many there
     /// are; the next one takes over when it goes. So their messages are handled in order.
     pub queues_in_order: Vec<Queue>,
-    /// Durable topic exchanges.
+    /// Exchanges; those that are not there are made, durable topic ones.
     pub topic_exchanges: Vec<String>,
     /// Bindings of queues to exchanges.
     pub bindings: Vec<Binding>,
@@ -143,9 +200,9 @@ pub struct Queue {
 }
 
 /// A binding to declare.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Binding {
-    /// The topic exchange.
+    /// The exchange.
     pub exchange: String,
     /// The queue.
     pub queue: String,
@@ -170,7 +227,7 @@ pub enum BrokerError {
     /// No connection, or it broke.
     #[error("the message broker can't be used right now: {0}")]
     Unavailable(#[source] BoxedError),
-    /// A queue or exchange exists with other properties.
+    /// A queue exists with other properties.
     #[error(
         "{what} exists with other properties: {difference}. Delete it, or point Backstitch at another virtual host"
     )]

@@ -9,11 +9,8 @@
 //! * everything that is asked of the server has a time limit;
 //! * passwords are never printed.
 //!
-//! Known limits, both in how the library reads what the server sends: a message with a property
-//! that is not UTF-8 costs the connection each time it is delivered, until the delivery limit
-//! (consumers then go on one message at a time, so that it alone reaches the limit); and a header
-//! nested a thousand levels deep overflows the stack of the library's thread, which ends the
-//! program.
+//! What strangers put into a message is looked at before the library parses it ([`wire`]): it could end
+//! the connection, or the program.
 //!
 //! Deliberately absent: the library's recovery, publishing again, delays, classic queues.
 
@@ -22,10 +19,13 @@ mod address;
 mod consumer;
 mod convert;
 mod exact;
+mod exchanges;
+mod keeper;
 mod link;
 mod publisher;
 mod topology;
 mod verdict;
+mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,12 +33,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::exchanges::Exchanges;
+use self::keeper::Keeper;
 use self::link::{CONNECT_TIME_MAX, Link};
 use self::publisher::{CONNECTION_WAIT_MAX, Publisher};
 use super::pace::Pace;
-use super::{Broker, BrokerError, Consumer, Health, Outgoing, Published, Topology};
+use super::{Broker, BrokerError, Consumer, Health, Outgoing, Published, Topology, Trouble};
 use crate::message::{Message, Properties};
 
 /// Says why RabbitMQ would never take a message, if so: what could be found out by asking it, it
@@ -66,6 +69,8 @@ pub struct RabbitMqOptions {
     /// For how long to try while the server can't be reached at first. Refusals of user, password
     /// or virtual host are reported at once; after the first success it never gives up.
     pub patience: Duration,
+    /// How often to look whether what was declared is still there, although nothing says otherwise.
+    pub look_every: Duration,
 }
 
 impl Default for RabbitMqOptions {
@@ -73,6 +78,7 @@ impl Default for RabbitMqOptions {
         Self {
             name: "backstitch".to_owned(),
             patience: Duration::from_secs(30),
+            look_every: keeper::LOOK_EVERY,
         }
     }
 }
@@ -81,7 +87,9 @@ impl Default for RabbitMqOptions {
 pub struct RabbitMqBroker {
     publisher: Publisher,
     control: Arc<Link>,
-    declared: Arc<Mutex<Vec<Topology>>>,
+    keeper: Arc<Keeper>,
+    /// Ends the keeper with this.
+    _keeping: JoinSet<()>,
     /// Each consumer's task holds a clone of the sender, until it has said its last to the server.
     running: Mutex<Option<mpsc::Sender<()>>>,
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
@@ -91,15 +99,25 @@ impl RabbitMqBroker {
     /// Connects to an `amqp://` or `amqps://` URL.
     pub async fn connect(url: &str, options: RabbitMqOptions) -> Result<Self, BrokerError> {
         let uri = address::parse(url)?;
-        let RabbitMqOptions { name, patience } = options;
+        let RabbitMqOptions {
+            name,
+            patience,
+            look_every,
+        } = options;
         let control = Link::connect(uri.clone(), format!("{name} (consuming)"), patience).await?;
         let publishing = Link::connect(uri, format!("{name} (publishing)"), patience).await?;
         let control = Arc::new(control);
         let (running, ended) = mpsc::channel(1);
+        let exchanges = Arc::new(Exchanges::default());
+        let keeper = Keeper::new(Arc::clone(&control), Arc::clone(&exchanges), look_every);
+        let keeper = Arc::new(keeper);
+        let mut keeping = JoinSet::new();
+        keeping.spawn(Arc::clone(&keeper).run());
         Ok(Self {
-            publisher: Publisher::start(Arc::new(publishing), Arc::clone(&control)),
+            publisher: Publisher::start(Arc::new(publishing), exchanges, Arc::clone(&keeper)),
             control,
-            declared: Arc::default(),
+            keeper,
+            _keeping: keeping,
             running: Mutex::new(Some(running)),
             ended: tokio::sync::Mutex::new(ended),
         })
@@ -119,21 +137,18 @@ impl RabbitMqBroker {
 #[async_trait]
 impl Broker for RabbitMqBroker {
     async fn declare(&self, topology: &Topology) -> Result<(), BrokerError> {
-        undeterred(|| declare_on(&self.control, topology)).await?;
-        let mut declared = lock(&self.declared);
-        if !declared.contains(topology) {
-            declared.push(topology.clone());
-        }
-        Ok(())
+        self.keeper.declare(topology).await
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
         let Some(running) = lock(&self.running).clone() else {
             return Err(BrokerError::Unavailable("the client is closed".into()));
         };
-        let (link, declared) = (Arc::clone(&self.control), Arc::clone(&self.declared));
-        let redeclare: consumer::Redeclare =
-            Arc::new(move || redeclare(Arc::clone(&link), Arc::clone(&declared)).boxed());
+        let keeper = Arc::clone(&self.keeper);
+        let redeclare: consumer::Redeclare = Arc::new(move || {
+            let keeper = Arc::clone(&keeper);
+            async move { keeper.look_again().await }.boxed()
+        });
         let link = Arc::clone(&self.control);
         consumer::consume(link, queue, prefetch, redeclare, running).await
     }
@@ -157,6 +172,10 @@ impl Broker for RabbitMqBroker {
             (_, publishing) => publishing,
         }
     }
+
+    fn troubles(&self) -> Vec<Trouble> {
+        self.keeper.troubles()
+    }
 }
 
 /// Does it again if the connection breaks under it, within a bound. It is shared, and whoever
@@ -174,25 +193,6 @@ async fn undeterred<T, F: Future<Output = Result<T, BrokerError>>>(
                 sleep(pace.next_delay()).await;
             }
             result => return result,
-        }
-    }
-}
-
-async fn declare_on(link: &Link, topology: &Topology) -> Result<(), BrokerError> {
-    let live = link
-        .up(Instant::now() + CONNECTION_WAIT_MAX)
-        .await
-        .map_err(|why| BrokerError::Unavailable(why.into()))?;
-    topology::declare(link, &live, topology).await
-}
-
-/// Declares again what was declared before: the server may have lost it all (a new volume, a
-/// deleted queue), and nobody else will.
-async fn redeclare(link: Arc<Link>, declared: Arc<Mutex<Vec<Topology>>>) {
-    let topologies = lock(&declared).clone();
-    for topology in topologies {
-        if let Err(error) = declare_on(&link, &topology).await {
-            tracing::warn!(%error, "a queue is missing and can't be declared again");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! no longer ready, batches at hand finished and acknowledged, requests answered, connections
 //! closed. A second signal ends the process at once; what was in work is done again by another.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -182,16 +183,7 @@ impl Node {
                 Err(error) => error.to_string(),
             }));
         });
-        let (watched, stop) = (Arc::clone(&engine), last_request.clone());
-        tokio::spawn(async move {
-            loop {
-                metric::broker_up(watched.broker_health() == crate::broker::Health::Up);
-                tokio::select! {
-                    () = stop.requested() => return,
-                    () = tokio::time::sleep(HEALTH_EVERY) => {}
-                }
-            }
-        });
+        tokio::spawn(show_health(Arc::clone(&engine), last_request.clone()));
         Ok(Self {
             engine,
             drains,
@@ -221,6 +213,24 @@ impl Node {
             .is_err()
         {
             tracing::warn!("requests were still open; they are cut off");
+        }
+    }
+}
+
+/// Keeps the metrics about the broker up to date.
+async fn show_health(engine: Arc<Engine>, stop: Shutdown) {
+    let mut in_trouble = BTreeSet::new();
+    loop {
+        metric::broker_up(engine.broker_health() == crate::broker::Health::Up);
+        let troubles = engine.troubles().into_iter();
+        let now: BTreeSet<String> = troubles.map(|trouble| trouble.name).collect();
+        for name in in_trouble.union(&now) {
+            metric::topology_trouble(name, now.contains(name));
+        }
+        in_trouble.extend(now);
+        tokio::select! {
+            () = stop.requested() => return,
+            () = tokio::time::sleep(HEALTH_EVERY) => {}
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::store::dead_letters::{Change, Letter, LetterStatus, PublishedReplays}
 /// Most operations of one patch.
 pub const PATCH_OPERATIONS_MAX: usize = 1_000;
 /// The properties that a message has. One that is misspelt must not vanish without a word.
-const PROPERTIES: [&str; 15] = [
+const PROPERTIES: [&str; 16] = [
     "message_id",
     "type",
     "correlation_id",
@@ -33,6 +33,7 @@ const PROPERTIES: [&str; 15] = [
     "delivery_mode",
     "headers",
     "exact",
+    "unreadable",
 ];
 /// Lines of unchanged text shown around a change.
 const CONTEXT_LINES: usize = 2;

@@ -118,7 +118,10 @@ pub async fn shift(
                     acks.ack(&[tag]);
                     shifted.moved += 1;
                 }
-                Published::Unroutable | Published::Refused(_) | Published::Failed(_) => {
+                Published::Unroutable
+                | Published::Refused(_)
+                | Published::NotYet(_)
+                | Published::Failed(_) => {
                     held.push(tag);
                 }
             }

@@ -57,6 +57,16 @@ impl Undecodable {
     }
 }
 
+/// Why a message is not even decoded whose properties can't be read.
+pub(super) fn unreadable(message: &Message) -> Undecodable {
+    let unreadable = message.properties.unreadable.as_ref();
+    let why = unreadable.map_or("", |unreadable| unreadable.why.as_str());
+    Undecodable::new(
+        code::PROPERTIES_UNREADABLE,
+        format!("the message can't be handled: {why}"),
+    )
+}
+
 /// Reads a message from the start queue.
 pub fn decode_start(message: &Message, catalogue: &Catalogue) -> Result<StartRequest, Undecodable> {
     let name = message

@@ -2,6 +2,11 @@
 //!
 //! One durable queue is bound to every exchange and routing key that a rule names. What comes out of
 //! it is matched against all rules again, because a binding outlives the definition it was made for.
+//! A message says which exchange it was *published* to, and that need not be one we are bound to: an
+//! exchange can be bound to another, or be its alternate. So one whose exchange and key we were never
+//! bound to must have come by another way, and is matched by its key alone. If that leaves a choice
+//! between definitions, nobody can know; it becomes a dead letter.
+//!
 //! Rules under `start.on` count in the newest version that is loaded; rules of a `wait` count in every
 //! version, because sagas keep the version they began with.
 //!
@@ -10,6 +15,7 @@
 //! started yet. Others' events pass by all day, and nobody could say for how long.
 
 mod intake;
+mod strays;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,19 +25,23 @@ use serde_json::{Value, json};
 use super::catalogue::Catalogue;
 use super::decode::{StartRequest, Undecodable, json_body, start_of};
 use super::signals::{Addressee, Correlated, SignalRequest, What};
-use crate::broker::{Binding, Queue, Topology, topic};
+use crate::broker::{Binding, Topology, topic};
 use crate::canonical::fingerprint_text;
 use crate::definition::{self, Definition, EventRule, NodeId, NodeKind};
 use crate::error::code;
-use crate::message::{DEAD_LETTER_QUEUE, DOMAIN_EVENT_QUEUE, Destination, Message};
+use crate::message::{DOMAIN_EVENT_QUEUE, Destination, HEADER_EVENT_EXCHANGE, Message};
 use crate::metric;
 use crate::store::{DefinitionRow, SagaKey};
+
+pub(super) use strays::Strays;
 
 /// The rules of all definitions.
 #[derive(Debug, Clone, Default)]
 pub(super) struct EventRules {
     /// By exchange.
     rules: BTreeMap<String, Vec<Rule>>,
+    /// Patterns that any version named, by exchange. Their bindings are there, or may still be.
+    bound: BTreeMap<String, BTreeSet<String>>,
     /// The definitions that they are of.
     known: BTreeSet<(String, u32)>,
 }
@@ -52,6 +62,19 @@ enum Place {
     StartElsewhere(usize),
     /// In this `wait`.
     Wait(NodeId),
+}
+
+/// What an event means here.
+#[derive(Debug)]
+enum Meant {
+    /// This, to these definitions.
+    Something(Vec<Meaning>),
+    /// Nothing; but it came by a binding that was made for a definition.
+    NothingNow,
+    /// Nothing, and no binding of ours explains how it came here.
+    Stray,
+    /// By its exchange nothing; and for what its key alone says, the rules must be complete.
+    AskAgain,
 }
 
 /// What an event means to one definition.
@@ -79,6 +102,18 @@ impl EventRules {
         rules
     }
 
+    /// The sagas that hear of events by an exchange, and by this pattern if one is given.
+    pub(super) fn listeners(&self, exchange: &str, routing_key: Option<&str>) -> BTreeSet<&str> {
+        let rules = self.rules.get(exchange).into_iter().flatten();
+        rules
+            .filter(|rule| {
+                let event = rule.event();
+                routing_key.is_none_or(|key| event.is_some_and(|event| event.routing_key == key))
+            })
+            .map(|rule| rule.definition.name.as_str())
+            .collect()
+    }
+
     /// Adds the rules of definitions that were stored after this node had started: a newer one runs
     /// beside it, and sagas of its may wait for events that only this one is given. Whether there
     /// were any.
@@ -104,6 +139,10 @@ impl EventRules {
     fn add_waits(&mut self, definition: &Arc<Definition>) {
         let version = (definition.name.clone(), definition.version);
         self.known.insert(version);
+        for event in named(definition) {
+            let patterns = self.bound.entry(event.exchange.clone()).or_default();
+            patterns.insert(event.routing_key.clone());
+        }
         for (block, _) in waits(definition) {
             self.add(definition, Place::Wait(block));
         }
@@ -120,23 +159,30 @@ impl EventRules {
         }
     }
 
-    /// What an event that was published to `route` means to each definition that is about it; `None`
-    /// if none is.
+    /// What an event that was published to `route` means. `complete` if the rules are known to be
+    /// those of all definitions that are stored.
     ///
     /// # Errors
-    /// If it means something, but can't be read.
+    /// If it means something, but can't be read, or nobody can tell what.
     fn meanings(
         &self,
         message: &Message,
         route: &Destination,
-    ) -> Result<Option<Vec<Meaning>>, Undecodable> {
-        let rules = self.rules.get(&route.exchange).into_iter().flatten();
-        let matching: Vec<(&Rule, &EventRule)> = rules
-            .filter_map(|rule| Some((rule, rule.event()?)))
-            .filter(|(_, event)| topic::matches(&event.routing_key, &route.routing_key))
-            .collect();
+        complete: bool,
+    ) -> Result<Meant, Undecodable> {
+        let key = &route.routing_key;
+        let mut matching = matching(self.rules.get(&route.exchange), key);
         if matching.is_empty() {
-            return Ok(None);
+            if self.is_bound(route) {
+                return Ok(Meant::NothingNow);
+            }
+            if !complete {
+                return Ok(Meant::AskAgain);
+            }
+            matching = self.matching_by_key(route)?;
+        }
+        if matching.is_empty() {
+            return Ok(Meant::Stray);
         }
         let event = Arc::new(json_body(message)?);
         let id = id_of(message, route, &event);
@@ -156,8 +202,56 @@ impl EventRules {
                 meanings.push(meaning);
             }
         }
-        Ok(Some(meanings))
+        Ok(Meant::Something(meanings))
     }
+
+    /// Whether an event came by a binding that was made for a definition.
+    fn is_bound(&self, route: &Destination) -> bool {
+        let patterns = self.bound.get(&route.exchange).into_iter().flatten();
+        let mut patterns = patterns;
+        patterns.any(|pattern| topic::matches(pattern, &route.routing_key))
+    }
+
+    /// The rules about an event that came by another exchange than it was published to.
+    fn matching_by_key(
+        &self,
+        route: &Destination,
+    ) -> Result<Vec<(&Rule, &EventRule)>, Undecodable> {
+        let found: Vec<(&Rule, &EventRule)> = self
+            .rules
+            .values()
+            .flat_map(|rules| matching(Some(rules), &route.routing_key))
+            .collect();
+        let ways: BTreeSet<&str> = found
+            .iter()
+            .map(|(_, event)| event.exchange.as_str())
+            .collect();
+        let meant: BTreeSet<_> = found
+            .iter()
+            .map(|(rule, _)| (&rule.definition.name, rule.signal()))
+            .collect();
+        if ways.len() < 2 || meant.len() < 2 {
+            return Ok(found);
+        }
+        let ways: Vec<String> = ways.iter().map(|way| format!("`{way}`")).collect();
+        Err(Undecodable::new(
+            code::EVENT_AMBIGUOUS,
+            format!(
+                "the event was published to {route}, to which nothing here is bound; by its key it may have come by {}, which mean different things. Name exchange `{}` in the definition that it is for; or say in the header `{HEADER_EVENT_EXCHANGE}` of this letter by which it came, and replay it",
+                ways.join(" or "),
+                route.exchange
+            ),
+        ))
+    }
+}
+
+/// Rules about events with this key.
+fn matching<'r>(rules: Option<&'r Vec<Rule>>, key: &str) -> Vec<(&'r Rule, &'r EventRule)> {
+    let rules = rules.into_iter().flatten();
+    rules
+        .filter_map(|rule| Some((rule, rule.event()?)))
+        .filter(|(_, event)| topic::matches(&event.routing_key, key))
+        .collect()
 }
 
 impl Rule {
@@ -238,32 +332,36 @@ impl Rule {
     }
 }
 
-/// The exchanges, the queue and the bindings that definitions need.
-pub(super) fn topology<'d>(definitions: impl Iterator<Item = &'d Definition>) -> Topology {
-    let mut routes = BTreeSet::new();
-    for definition in definitions {
-        let waits = waits(definition).map(|(_, event)| event);
-        for event in definition.start.on.iter().chain(waits) {
-            routes.insert((event.exchange.clone(), event.routing_key.clone()));
-        }
-    }
-    let exchanges: BTreeSet<&String> = routes.iter().map(|(exchange, _)| exchange).collect();
+/// The exchanges and the bindings that definitions need: for starts those of the newest that are
+/// loaded, for waits those of every version, for a saga keeps its own.
+pub(super) fn topology(catalogue: &Catalogue) -> Topology {
+    let starts = catalogue.newest_of_all().flat_map(|it| &it.start.on);
+    let waits = catalogue
+        .all_versions()
+        .flat_map(|it| waits(it).map(|(_, event)| event));
+    let routes: BTreeSet<(&String, &String)> = starts
+        .chain(waits)
+        .map(|event| (&event.exchange, &event.routing_key))
+        .collect();
+    let exchanges: BTreeSet<&String> = routes.iter().map(|(exchange, _)| *exchange).collect();
     Topology {
-        queues: Vec::new(),
-        queues_in_order: vec![Queue {
-            name: DOMAIN_EVENT_QUEUE.to_owned(),
-            dead_letter_to: Some(DEAD_LETTER_QUEUE.to_owned()),
-        }],
         topic_exchanges: exchanges.into_iter().cloned().collect(),
         bindings: routes
             .into_iter()
             .map(|(exchange, routing_key)| Binding {
-                exchange,
+                exchange: exchange.clone(),
                 queue: DOMAIN_EVENT_QUEUE.to_owned(),
-                routing_key,
+                routing_key: routing_key.clone(),
             })
             .collect(),
+        ..Topology::default()
     }
+}
+
+/// All events that a definition names.
+fn named(definition: &Definition) -> impl Iterator<Item = &EventRule> {
+    let waits = waits(definition).map(|(_, event)| event);
+    definition.start.on.iter().chain(waits)
 }
 
 fn waits(definition: &Definition) -> impl Iterator<Item = (NodeId, &EventRule)> {

@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::children::decode_child;
-use super::decode::{StartRequest, Undecodable, decode_reply, decode_start, starter_of};
+use super::decode::{
+    StartRequest, Undecodable, decode_reply, decode_start, starter_of, unreadable,
+};
 use super::signals::{Addressee, decode_signal};
 use super::succession::decode_successor;
 use super::work::{Job, Origin, Work};
@@ -94,6 +96,7 @@ impl Node {
     fn decode(&self, queue: &'static str, delivery: Delivery, acks: &Arc<dyn Acks>) -> Work {
         let Delivery { tag, message, .. } = delivery;
         let decoded = match queue {
+            _ if message.properties.unreadable.is_some() => Err(unreadable(&message)),
             START_QUEUE => self.decode_start(&message),
             SIGNAL_QUEUE => decode_signal(&message).map(|signal| Job::Signal(Arc::new(signal))),
             _ => decode_reply(&message, &self.secret).map(|(saga, reply)| Job::Tell {

@@ -36,6 +36,7 @@ mod shared_ack;
 mod signals;
 mod starts;
 pub mod succession;
+mod topology;
 mod work;
 mod worker;
 
@@ -48,13 +49,11 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::broker::{Broker, BrokerError, Health, Queue, Topology};
+use crate::broker::{Broker, BrokerError, Health};
 use crate::definition::Definition;
 use crate::environment::{Environment, Shutdown, Task};
-use crate::error::Class;
 use crate::id::SagaId;
 use crate::message::correlation::Secret;
-use crate::message::{DEAD_LETTER_QUEUE, EVENT_EXCHANGE, REPLY_QUEUE, SIGNAL_QUEUE, START_QUEUE};
 use crate::saga::{Input, OperatorAction, Sabotage};
 use crate::store::{Store, StoreError};
 
@@ -65,6 +64,8 @@ use intake::{QUEUES, Workers};
 use relay::{Relay, RelayOptions};
 pub use signals::{Addressee, SIGNAL_ID_BYTES_MAX, SignalAnswer, SignalError, id_by_content};
 use signals::{SignalRequest, What, by_key, check_signal};
+pub use topology::TopologyTrouble;
+use topology::topology;
 use work::{Job, Origin, Work};
 pub use work::{OperateError, StartAnswer, StartError};
 use worker::{BATCH_MAX, Node};
@@ -155,13 +156,10 @@ impl Engine {
             definitions,
             options,
         } = parts;
+        // Before definitions are stored: a queue that clashes must not use up a version's number.
         broker.declare(&topology()).await?;
-        // Before they are stored: an exchange that clashes must not use up a version's number.
-        broker
-            .declare(&events::topology(definitions.iter().map(AsRef::as_ref)))
-            .await?;
         let catalogue = Catalogue::open(&*store, definitions, environment.now()).await?;
-        bind_older_versions(&*broker, &catalogue).await?;
+        broker.declare(&events::topology(&catalogue)).await?;
         let events = Mutex::new(Arc::new(EventRules::of(&catalogue)));
         let secret = Secret::new(store.secret(fresh_secret(&*environment)).await?);
         let (returned, unroutable) = mpsc::channel(UNROUTABLE_MAX);
@@ -177,6 +175,7 @@ impl Engine {
             store,
             catalogue,
             events,
+            strays: Mutex::default(),
             secret,
             options,
             relay,
@@ -287,6 +286,15 @@ impl Engine {
         self.broker.health()
     }
 
+    /// What of our queues, exchanges and bindings can't be had at the moment.
+    pub fn troubles(&self) -> Vec<TopologyTrouble> {
+        let rules = Arc::clone(&lock(&self.node.events));
+        let troubles = self.broker.troubles().into_iter();
+        troubles
+            .map(|trouble| TopologyTrouble::of(&trouble, &rules))
+            .collect()
+    }
+
     /// The database, for queries.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.node.store
@@ -328,46 +336,6 @@ fn start_workers(node: &Arc<Node>) -> (Workers, Vec<Task>) {
         ));
     }
     (Workers(entrances.into()), tasks)
-}
-
-/// What this side needs. Participants declare their own queues: a command that no queue takes is
-/// found out and counts as a failed attempt.
-fn topology() -> Topology {
-    let own = |name: &str| Queue {
-        name: name.to_owned(),
-        dead_letter_to: Some(DEAD_LETTER_QUEUE.to_owned()),
-    };
-    let queues = vec![
-        Queue {
-            name: DEAD_LETTER_QUEUE.to_owned(),
-            dead_letter_to: None,
-        },
-        own(START_QUEUE),
-        own(REPLY_QUEUE),
-        own(SIGNAL_QUEUE),
-    ];
-    Topology {
-        queues,
-        queues_in_order: Vec::new(),
-        topic_exchanges: vec![EVENT_EXCHANGE.to_owned()],
-        bindings: Vec::new(),
-    }
-}
-
-/// Binds the events that sagas of versions wait for which are not loaded any more. If that can't be
-/// (their exchange is now something else), those sagas wait in vain; all others go on.
-async fn bind_older_versions(
-    broker: &dyn Broker,
-    catalogue: &Catalogue,
-) -> Result<(), BrokerError> {
-    let definitions = catalogue.all_versions().map(AsRef::as_ref);
-    match broker.declare(&events::topology(definitions)).await {
-        Err(error) if error.class() == Class::Bug => {
-            tracing::error!(%error, "sagas of older versions may wait in vain for domain events");
-            Ok(())
-        }
-        result => result,
-    }
 }
 
 /// Two UUIDv7, so 148 random bits; used only if the database holds none yet.

@@ -204,7 +204,9 @@ impl Shared {
             match published {
                 Published::Confirmed => sent.push(row.id),
                 // A replay has no saga that waits for it: its letter must come back.
-                Published::Unroutable | Published::Refused(_) if letter_of(&row).is_some() => {
+                Published::Unroutable | Published::Refused(_) | Published::NotYet(_)
+                    if letter_of(&row).is_some() =>
+                {
                     returned.extend(returned_replay(&row, published));
                 }
                 Published::Unroutable | Published::Refused(_) => match &self.unroutable {
@@ -216,6 +218,11 @@ impl Shared {
                         sent.push(row.id);
                     }
                 },
+                Published::NotYet(why) => {
+                    // The row stays, and with it whoever has yet to come back for it may come late.
+                    metric::publish_waits();
+                    tracing::debug!(to = %row.destination, %why, "not yet; will be swept");
+                }
                 Published::Failed(why) => {
                     // The row stays and becomes due after the grace time.
                     metric::publish_failed();
@@ -318,7 +325,7 @@ fn letter_of(row: &OutboxMessage) -> Option<Uuid> {
 
 fn returned_replay(row: &OutboxMessage, word: Published) -> Option<ReturnedReplay> {
     let why = match word {
-        Published::Refused(why) => why,
+        Published::Refused(why) | Published::NotYet(why) => why,
         _ => format!("no queue takes it: {}", row.destination),
     };
     let (letter, row) = (letter_of(row)?, row.id);

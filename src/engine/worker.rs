@@ -15,7 +15,7 @@ use super::EngineOptions;
 use super::batch::{Batch, Decided, Found, Parts};
 use super::cache::{Cache, Open};
 use super::catalogue::Catalogue;
-use super::events::EventRules;
+use super::events::{EventRules, Strays};
 use super::relay::Relay;
 use super::signals::{SignalAnswer, SignalError};
 use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
@@ -44,6 +44,7 @@ pub(super) struct Node {
     pub(super) store: Arc<dyn Store>,
     pub(super) catalogue: Catalogue,
     pub(super) events: Mutex<Arc<EventRules>>,
+    pub(super) strays: Mutex<Strays>,
     pub(super) secret: Secret,
     pub(super) options: EngineOptions,
     pub(super) relay: Arc<Relay>,

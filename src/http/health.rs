@@ -25,6 +25,9 @@ pub(super) async fn live() -> &'static str {
 struct Readiness {
     ready: bool,
     reasons: Vec<Reason>,
+    /// What some sagas are without, while all others run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Reason>,
 }
 
 #[derive(Serialize)]
@@ -40,7 +43,7 @@ pub(super) async fn ready(State(context): Shared) -> Response {
         ("database", database(&context).await),
         ("broker", broker(&context)),
     ];
-    let reasons: Vec<Reason> = parts
+    let mut reasons: Vec<Reason> = parts
         .into_iter()
         .filter_map(|(part, reason)| {
             Some(Reason {
@@ -49,13 +52,33 @@ pub(super) async fn ready(State(context): Shared) -> Response {
             })
         })
         .collect();
+    let mut warnings = Vec::new();
+    for trouble in context.api.engine.troubles() {
+        let reason = trouble.text;
+        if trouble.is_ours {
+            reasons.push(Reason {
+                part: "broker",
+                reason,
+            });
+        } else {
+            warnings.push(Reason {
+                part: "definitions",
+                reason,
+            });
+        }
+    }
     let ready = reasons.is_empty();
     let status = if ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, Json(Readiness { ready, reasons })).into_response()
+    let readiness = Readiness {
+        ready,
+        reasons,
+        warnings,
+    };
+    (status, Json(readiness)).into_response()
 }
 
 fn node(context: &Context) -> Option<String> {

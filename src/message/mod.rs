@@ -122,6 +122,19 @@ pub struct Properties {
     /// sending as long as `headers` still says the same.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub exact: Headers,
+    /// Set if the message came with properties that can't be read, or not wholly: what stands above is
+    /// then the best that could be made of them. Such a message is not handled, and not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<Box<Unreadable>>,
+}
+
+/// Properties that can't be read, kept as they came.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// What is wrong with them.
+    pub why: String,
+    /// AMQP's list of properties, byte for byte, in hexadecimal digits.
+    pub bytes: String,
 }
 
 impl Message {

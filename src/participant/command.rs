@@ -108,6 +108,10 @@ pub fn decode(
         )
     };
 
+    if let Some(unreadable) = &properties.unreadable {
+        let why = format!("{}; send it as the wire protocol says", unreadable.why);
+        return Err(unusable(code::PROPERTIES_UNREADABLE, why));
+    }
     let name = name.ok_or_else(|| lacks("`type`"))?;
     let Some(address) = reply_address.clone() else {
         return Err(lacks(if correlation_id.is_none() {

@@ -118,7 +118,12 @@ impl State {
         touched: &mut Vec<String>,
     ) -> Published {
         let Some(targets) = self.route(&outgoing.destination) else {
-            return Published::Unroutable; // no such exchange
+            let exchange = &outgoing.destination.exchange;
+            return if outgoing.mandatory {
+                Published::Unroutable
+            } else {
+                Published::NotYet(format!("there is no exchange `{exchange}`"))
+            };
         };
         if targets.is_empty() {
             return if outgoing.mandatory {

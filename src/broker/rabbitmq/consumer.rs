@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep};
 use super::acks::AckWindow;
 use super::convert;
 use super::link::{Failure, Link, REQUEST_TIME_MAX, within};
+use super::wire::Kept;
 use super::{topology, undeterred};
 use crate::broker::pace::Pace;
 use crate::broker::{Acks, BrokerError, Consumer, Deliveries, Delivery, DeliveryTag};
@@ -178,6 +179,7 @@ enum Verb {
 struct Subscribed {
     channel: Channel,
     stream: lapin::Consumer,
+    kept: Arc<Kept>,
 }
 
 /// Why a subscribed channel is no longer served.
@@ -233,9 +235,11 @@ impl Subscription {
         let Subscribed {
             channel,
             mut stream,
+            kept,
         } = subscribed;
         let mut served = Served {
             channel,
+            kept,
             epoch,
             window: AckWindow::default(),
             delivered: 0,
@@ -359,6 +363,7 @@ impl Subscription {
 /// A channel being served, and what was delivered on it.
 struct Served {
     channel: Channel,
+    kept: Arc<Kept>,
     epoch: u64,
     window: AckWindow,
     delivered: u64,
@@ -377,7 +382,7 @@ impl Served {
                 epoch: self.epoch,
                 tag: delivery.delivery_tag,
             },
-            message: convert::incoming(&delivery.properties, delivery.data),
+            message: convert::incoming(&delivery.properties, &self.kept, delivery.data),
             published_to: Destination {
                 exchange: delivery.exchange.to_string(),
                 routing_key: delivery.routing_key.to_string(),
@@ -447,5 +452,9 @@ async fn subscribe(link: &Link, queue: &str, prefetch: u16) -> Result<Subscribed
     let stream = within(REQUEST_TIME_MAX, consumed)
         .await
         .map_err(|failure| topology::not_consumed(queue, failure))?;
-    Ok(Subscribed { channel, stream })
+    Ok(Subscribed {
+        channel,
+        stream,
+        kept: Arc::clone(live.kept()),
+    })
 }

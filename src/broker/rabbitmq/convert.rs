@@ -19,10 +19,11 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde_json::Value;
 
 use super::exact;
+use super::wire::{self, Kept};
 use crate::broker::Outgoing;
 use crate::id::Timestamp;
 use crate::limits::MESSAGE_BYTES_MAX;
-use crate::message::{Headers, Message, Properties};
+use crate::message::{Headers, Message, Properties, Unreadable};
 
 /// Most bytes of properties and headers: half a frame, for they must fit one.
 pub const PROPERTIES_BYTES_MAX: usize = 64 * 1024;
@@ -48,6 +49,8 @@ pub(super) struct Prepared {
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
     pub(super) mandatory: bool,
+    /// Whether it is mandatory only until those whom it is for have had the time to bind again.
+    pub(super) is_awaited: bool,
     pub(super) properties: BasicProperties,
     pub(super) body: bytes::Bytes,
 }
@@ -65,6 +68,7 @@ pub(super) fn outgoing(outgoing: Outgoing) -> Result<Prepared, String> {
         exchange: short(outgoing.destination.exchange, "exchange name")?,
         routing_key: short(outgoing.destination.routing_key, "routing key")?,
         mandatory: outgoing.mandatory,
+        is_awaited: false,
         properties: to_amqp(properties, PROPERTIES_BYTES_MAX)?,
         body,
     })
@@ -86,15 +90,46 @@ pub(super) fn check_properties(properties: &Properties) -> Result<(), String> {
     to_amqp(properties.clone(), usize::MAX).map(drop)
 }
 
-/// A message as it was delivered.
-pub(super) fn incoming(properties: &BasicProperties, body: Vec<u8>) -> Message {
+/// A message as it was delivered. `kept` has its list of properties if the library could not take it.
+pub(super) fn incoming(properties: &BasicProperties, kept: &Kept, body: Vec<u8>) -> Message {
+    let properties = match kept.take(properties) {
+        None => from_amqp(properties),
+        Some(list) => kept_properties(list),
+    };
     Message {
-        properties: from_amqp(properties),
+        properties,
         body: body.into(),
     }
 }
 
+fn kept_properties(list: Option<Vec<u8>>) -> Properties {
+    let Some(list) = list else {
+        let why = "its properties could not be read, and were too many to be kept".to_owned();
+        let bytes = String::new();
+        return Properties {
+            unreadable: Some(Box::new(Unreadable { why, bytes })),
+            ..Properties::default()
+        };
+    };
+    let unreadable = wire::flaw(&list).map(|flaw| {
+        Box::new(Unreadable {
+            why: flaw.to_string(),
+            bytes: hex::encode(&list),
+        })
+    });
+    Properties {
+        unreadable,
+        ..from_amqp(&wire::read(&list))
+    }
+}
+
 fn to_amqp(properties: Properties, header_bytes_max: usize) -> Result<BasicProperties, String> {
+    if let Some(unreadable) = &properties.unreadable {
+        return Err(format!(
+            "{}, so it can't be sent as it came; remove `/properties/unreadable` to send what could be read of it",
+            unreadable.why
+        ));
+    }
     let mut amqp = BasicProperties::default().with_delivery_mode(PERSISTENT);
     if let Some(text) = properties.message_id {
         amqp = amqp.with_message_id(short(text, "message id")?);
@@ -248,6 +283,7 @@ fn from_amqp(amqp: &BasicProperties) -> Properties {
         delivery_mode: amqp.delivery_mode().filter(|mode| *mode != PERSISTENT),
         headers,
         exact: exact.unwrap_or_default(),
+        unreadable: None,
     }
 }
 
@@ -366,7 +402,11 @@ mod tests {
         properties.timestamp = Some(Timestamp::from_micros(1_700_000_000_000_000));
         let prepared = outgoing(sent.clone()).ok().unwrap();
         assert_eq!(*prepared.properties.delivery_mode(), Some(2));
-        let back = incoming(&prepared.properties, prepared.body.to_vec());
+        let back = incoming(
+            &prepared.properties,
+            &Kept::default(),
+            prepared.body.to_vec(),
+        );
         assert_eq!(back, sent.message);
     }
 
@@ -456,7 +496,7 @@ mod tests {
             "x-delivery-count": 3, "CC": "elsewhere", "BCC": ["elsewhere"], "mine": 1,
         }));
         let prepared = outgoing(sent).ok().unwrap();
-        let back = incoming(&prepared.properties, Vec::new());
+        let back = incoming(&prepared.properties, &Kept::default(), Vec::new());
         assert_eq!(
             back.properties.headers,
             Headers::from([("mine".to_owned(), json!(1))])

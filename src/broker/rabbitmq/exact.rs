@@ -60,6 +60,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::convert::{incoming, outgoing};
+    use super::super::wire::Kept;
     use super::*;
     use crate::broker::Outgoing;
     use crate::message::{Destination, Message, Properties};
@@ -118,7 +119,7 @@ mod tests {
             .with_cluster_id("c".into())
             .with_delivery_mode(1)
             .with_timestamp(1_700_000_000);
-        let message = incoming(&came, Vec::new());
+        let message = incoming(&came, &Kept::default(), Vec::new());
         let stored = serde_json::to_string(&message.properties).unwrap();
         let back: Properties = serde_json::from_str(&stored).unwrap();
         assert_eq!(send(back), came);
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn an_edited_header_is_sent_as_edited() {
         let came = BasicProperties::default().with_headers(foreign());
-        let mut properties = incoming(&came, Vec::new()).properties;
+        let mut properties = incoming(&came, &Kept::default(), Vec::new()).properties;
         properties.headers.insert("int".into(), json!(7));
         properties.headers.remove("when");
         let sent = send(properties).headers().clone().unwrap();

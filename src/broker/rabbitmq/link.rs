@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_rs::Runtime;
 use futures_util::StreamExt;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
@@ -17,6 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 
 use super::address;
+use super::wire::{self, Kept};
 use crate::broker::pace::Pace;
 use crate::broker::{BrokerError, Health};
 
@@ -46,6 +48,8 @@ pub(super) struct Link {
 #[derive(Clone)]
 pub(super) struct Live {
     connection: Arc<Connection>,
+    /// What the library could not take of what came by it.
+    kept: Arc<Kept>,
     epoch: u64,
 }
 
@@ -73,8 +77,8 @@ impl Link {
         let give_up_at = Instant::now() + patience;
         let mut pace = Pace::new();
         let first = loop {
-            let error = match open(&uri, &name).await {
-                Ok(connection) => break connection,
+            let error = match open(&uri, &name, 1).await {
+                Ok(live) => break live,
                 Err(error) => error,
             };
             if let Failure::Library(error) = &error
@@ -92,11 +96,7 @@ impl Link {
         let (states, watched) = watch::channel(State::Down("not connected yet".to_owned()));
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
         // The state must be right when `connect` returns, before the supervisor has run.
-        let live = Live {
-            connection: Arc::new(first),
-            epoch: 1,
-        };
-        states.send_replace(State::Up(live.clone()));
+        states.send_replace(State::Up(first.clone()));
         let supervisor = Supervisor {
             uri,
             name,
@@ -106,7 +106,7 @@ impl Link {
         Ok(Self {
             states: watched,
             reports,
-            supervisor: tokio::spawn(supervisor.run(live)).abort_handle(),
+            supervisor: tokio::spawn(supervisor.run(first)).abort_handle(),
         })
     }
 
@@ -195,6 +195,11 @@ impl Live {
         self.epoch == other.epoch
     }
 
+    /// What the library could not take of what came by this connection.
+    pub(super) fn kept(&self) -> &Arc<Kept> {
+        &self.kept
+    }
+
     /// A channel of the caller's own.
     pub(super) async fn channel(&self, link: &Link) -> Result<Channel, Failure> {
         let channel = within(REQUEST_TIME_MAX, self.connection.create_channel()).await;
@@ -227,13 +232,21 @@ pub(super) async fn within<T>(
     }
 }
 
-async fn open(uri: &AMQPUri, name: &str) -> Result<Connection, Failure> {
+async fn open(uri: &AMQPUri, name: &str, epoch: u64) -> Result<Live, Failure> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    within(
-        CONNECT_TIME_MAX,
-        Connection::connect_uri(uri.clone(), properties),
-    )
-    .await
+    let kept = Arc::new(Kept::default());
+    let (tokio, for_stream) = (Runtime::tokio_current(), Arc::clone(&kept));
+    let connect = async move |uri: AMQPUri, _| {
+        let connected = wire::connect(&uri, &tokio, Arc::clone(&for_stream)).await;
+        connected.map_err(lapin::Error::from)
+    };
+    let opened = Connection::connector(uri.clone(), wire::runtime(), connect, properties);
+    let connection = within(CONNECT_TIME_MAX, opened).await?;
+    Ok(Live {
+        connection: Arc::new(connection),
+        kept,
+        epoch,
+    })
 }
 
 struct Supervisor {
@@ -251,10 +264,7 @@ impl Supervisor {
         loop {
             let opened = match next.take() {
                 Some(live) => Ok(live),
-                None => open(&self.uri, &self.name).await.map(|connection| Live {
-                    connection: Arc::new(connection),
-                    epoch,
-                }),
+                None => open(&self.uri, &self.name, epoch).await,
             };
             let why = match opened {
                 Ok(live) => {

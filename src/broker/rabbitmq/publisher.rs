@@ -11,33 +11,28 @@
 //! Invariants: a channel is used by one task only; a set's messages are published in order; each
 //! gets exactly one answer within a bounded time, whatever happens to the connection.
 //! Deliberately absent: publishing again. The outbox does that. With one exception: when the server
-//! closes the channel over one message of a set, those it had not confirmed are published one by
-//! one, to find the one.
+//! closes the channel over one message of a set, those it had not confirmed are published again, so
+//! that they neither wait for the one nor fail with it: all but those to a missing exchange, or one
+//! by one, to find which it is.
 
-use std::collections::HashSet;
+mod set;
+
 use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, MaybeDone, join_all, maybe_done};
-use futures_util::{FutureExt, poll};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{Channel, Confirmation, ErrorKind};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use lapin::Channel;
+use lapin::options::ConfirmSelectOptions;
+use tokio::sync::{Mutex as AsyncMutex, RwLock, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::convert::{self, Prepared};
+use super::exchanges::Exchanges;
+use super::keeper::Keeper;
 use super::link::{Failure, Link, Live, REQUEST_TIME_MAX, within};
-use super::topology::{self, PRECONDITION_FAILED};
-use super::verdict::{self, Answer};
 use crate::broker::{Outgoing, Published};
 
 /// Longest time that a publish waits for the connection (or for the broker to unblock it).
 pub const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// Longest time that the broker may take to confirm a set of messages.
-pub const CONFIRM_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Channels that publish side by side.
 const LANES: usize = 3;
@@ -68,19 +63,20 @@ struct Job {
 }
 
 impl Publisher {
-    /// `link` carries the messages, `control` the questions whether an exchange exists (a blocked
-    /// connection would not answer them).
-    pub(super) fn start(link: Arc<Link>, control: Arc<Link>) -> Self {
+    /// `link` carries the messages. `keeper` is asked whether an exchange exists (a blocked
+    /// connection would not answer), and told if one does not.
+    pub(super) fn start(link: Arc<Link>, exchanges: Arc<Exchanges>, keeper: Arc<Keeper>) -> Self {
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
         let waiting = Arc::new(AsyncMutex::new(waiting));
-        let exchanges = Arc::new(Exchanges::default());
+        let turn = Arc::default();
         let mut lanes = JoinSet::new();
         for _ in 0..LANES {
             let lane = Lane {
                 link: Arc::clone(&link),
-                control: Arc::clone(&control),
+                keeper: Arc::clone(&keeper),
                 exchanges: Arc::clone(&exchanges),
                 jobs: Arc::clone(&waiting),
+                turn: Arc::clone(&turn),
                 open: None,
             };
             lanes.spawn(lane.run());
@@ -123,9 +119,11 @@ impl Publisher {
 
 struct Lane {
     link: Arc<Link>,
-    control: Arc<Link>,
+    keeper: Arc<Keeper>,
     exchanges: Arc<Exchanges>,
     jobs: Arc<AsyncMutex<mpsc::Receiver<Job>>>,
+    /// Shared by lanes that publish; a lane that must be alone on the connection has it alone.
+    turn: Arc<RwLock<()>>,
     open: Option<(Live, Channel)>,
 }
 
@@ -202,107 +200,6 @@ impl Lane {
             }
         }
     }
-
-    /// Publishes set after set; the answers are in the order of the messages.
-    async fn publish(&mut self, messages: Vec<Outgoing>) -> Vec<Published> {
-        let mut published = Vec::with_capacity(messages.len());
-        let mut messages = messages.into_iter();
-        loop {
-            let set: Vec<Outgoing> = messages.by_ref().take(SET_MESSAGES_MAX).collect();
-            if set.is_empty() {
-                return published;
-            }
-            self.publish_set(set, &mut published).await;
-        }
-    }
-
-    async fn publish_set(&mut self, set: Vec<Outgoing>, published: &mut Vec<Published>) {
-        let missing = self.missing_exchanges(&set).await;
-        let set: Vec<Result<Prepared, Published>> = set
-            .into_iter()
-            .map(|outgoing| prepare(outgoing, &missing))
-            .collect();
-        let sendable: Vec<&Prepared> = set.iter().flatten().collect();
-        let (mut words, refused) = self.send_set(&sendable).await;
-        if refused && sendable.len() > 1 {
-            self.send_one_by_one(&sendable, &mut words).await;
-        }
-        let mut words = words.into_iter();
-        published.extend(set.iter().map(|prepared| {
-            match prepared {
-                Ok(_) => words
-                    .next()
-                    .unwrap_or_else(|| Published::Failed("the channel is lost".to_owned())),
-                Err(word) => word.clone(),
-            }
-        }));
-    }
-
-    /// The broker's words on a set, and whether it closed the channel over one of the messages.
-    async fn send_set(&mut self, sendable: &[&Prepared]) -> (Vec<Published>, bool) {
-        let answers = match &self.open {
-            Some((_, channel)) => exchange(channel, sendable).await,
-            None => Vec::new(),
-        };
-        let broken = answers.len() < sendable.len()
-            || answers
-                .iter()
-                .any(|answer| !matches!(answer, Answer::Ack(_) | Answer::Nack(_)));
-        if broken {
-            // Whatever is still on its way belongs to a channel that is no longer used.
-            self.open = None;
-            self.exchanges.forget();
-        }
-        let refused = answers
-            .iter()
-            .any(|answer| matches!(answer, Answer::Refused(_)));
-        (verdict::judge(sendable, &answers), refused)
-    }
-
-    /// Publishes alone, and in their order, those of a set that the broker has not confirmed; up
-    /// to the first that fails for another reason than itself.
-    async fn send_one_by_one(&mut self, sendable: &[&Prepared], words: &mut [Published]) {
-        for (prepared, word) in sendable.iter().zip(words) {
-            if !matches!(word, Published::Failed(_)) {
-                continue;
-            }
-            let deadline = Instant::now() + REQUEST_TIME_MAX;
-            if self.ensure_channel(deadline).await.is_err() {
-                return;
-            }
-            if let (mut alone, _) = self.send_set(&[*prepared]).await
-                && let Some(said) = alone.pop()
-            {
-                *word = said;
-            }
-            if matches!(word, Published::Failed(_)) {
-                return;
-            }
-        }
-    }
-
-    /// The exchanges of a set that don't exist. Publishing to one would close the channel, and
-    /// all others of the set would fail with it.
-    async fn missing_exchanges(&self, set: &[Outgoing]) -> HashSet<String> {
-        let mut missing = HashSet::new();
-        for outgoing in set {
-            let exchange = &outgoing.destination.exchange;
-            if exchange.is_empty() || self.exchanges.has(exchange) || missing.contains(exchange) {
-                continue;
-            }
-            let deadline = Instant::now() + REQUEST_TIME_MAX;
-            let exists = match self.control.up(deadline).await {
-                Ok(live) => topology::exchange_exists(&self.control, &live, exchange).await,
-                Err(_) => true,
-            };
-            if exists {
-                self.exchanges.add(exchange);
-            } else {
-                missing.insert(exchange.clone());
-            }
-        }
-        missing
-    }
 }
 
 async fn open_channel(link: &Link, live: &Live) -> Result<Channel, Failure> {
@@ -310,95 +207,4 @@ async fn open_channel(link: &Link, live: &Live) -> Result<Channel, Failure> {
     let selected = channel.confirm_select(ConfirmSelectOptions::default());
     within(REQUEST_TIME_MAX, selected).await?;
     Ok(channel)
-}
-
-/// The word on a message that can't be published at all, if it can't.
-fn prepare(outgoing: Outgoing, missing: &HashSet<String>) -> Result<Prepared, Published> {
-    let destination = outgoing.destination.clone();
-    if missing.contains(&destination.exchange) {
-        tracing::warn!(%destination, "unroutable: there is no such exchange");
-        return Err(Published::Unroutable);
-    }
-    match convert::outgoing(outgoing) {
-        Ok(prepared) => Ok(prepared),
-        Err(why) => {
-            tracing::error!(%destination, why, "AMQP can't carry the message");
-            Err(Published::Refused(why))
-        }
-    }
-}
-
-/// Publishes a set and collects what the broker says about each message.
-async fn exchange(channel: &Channel, set: &[&Prepared]) -> Vec<Answer> {
-    let mut sends: Vec<MaybeDone<BoxFuture<'_, Answer>>> = set
-        .iter()
-        .map(|prepared| maybe_done(send(channel, prepared).boxed()))
-        .collect();
-    // The first poll of each hands it to the connection: in order, before any is waited for.
-    for send in &mut sends {
-        let _ = poll!(send);
-    }
-    let all = join_all(sends.iter_mut());
-    let _ = timeout(CONFIRM_TIME_MAX, all).await;
-    sends
-        .iter_mut()
-        .map(|send| {
-            std::pin::Pin::new(send)
-                .take_output()
-                .unwrap_or(Answer::None)
-        })
-        .collect()
-}
-
-async fn send(channel: &Channel, prepared: &Prepared) -> Answer {
-    let options = BasicPublishOptions {
-        mandatory: prepared.mandatory,
-        ..BasicPublishOptions::default()
-    };
-    let sent = channel.basic_publish(
-        prepared.exchange.clone(),
-        prepared.routing_key.clone(),
-        options,
-        &prepared.body,
-        prepared.properties.clone(),
-    );
-    let confirmed = match sent.await {
-        Ok(confirm) => confirm.await,
-        Err(error) => Err(error),
-    };
-    match confirmed {
-        Ok(Confirmation::Ack(returned)) => Answer::Ack(returned.map(Box::new)),
-        Ok(Confirmation::Nack(returned)) => Answer::Nack(returned.map(Box::new)),
-        Ok(Confirmation::NotRequested) => {
-            Answer::Lost("the channel is not in confirm mode".to_owned())
-        }
-        Err(error) => match error.kind() {
-            ErrorKind::ProtocolError(said) if said.get_id() == PRECONDITION_FAILED => {
-                Answer::Refused(said.get_message().to_string())
-            }
-            _ => Answer::Lost(error.to_string()),
-        },
-    }
-}
-
-/// Exchanges that were there when last looked at.
-#[derive(Default)]
-struct Exchanges(Mutex<HashSet<String>>);
-
-impl Exchanges {
-    fn has(&self, exchange: &str) -> bool {
-        self.lock().contains(exchange)
-    }
-
-    fn add(&self, exchange: &str) {
-        self.lock().insert(exchange.to_owned());
-    }
-
-    fn forget(&self) {
-        self.lock().clear();
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

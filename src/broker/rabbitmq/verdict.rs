@@ -22,6 +22,12 @@ pub(super) enum Answer {
     Nack(Option<Box<BasicReturnMessage>>),
     /// It closed the channel over a message of the set, and said this.
     Refused(String),
+    /// It closed the channel because it does not let us publish where a message of the set goes.
+    Forbidden(String),
+    /// It closed the channel because the exchange of a message of the set is missing.
+    NoExchange(String),
+    /// It closed the connection over something that it was sent.
+    Fatal(String),
     /// Channel or connection broke before it answered.
     Lost(String),
     /// It did not answer in time.
@@ -48,14 +54,18 @@ pub(super) fn judge(set: &[&Prepared], answers: &[Answer]) -> Vec<Published> {
         .map(|(prepared, answer)| match answer {
             // Of several, nobody knows which one it was.
             Answer::Refused(why) if set.len() == 1 => Published::Refused(why.clone()),
-            Answer::Lost(why) | Answer::Refused(why) => Published::Failed(why.clone()),
+            Answer::Lost(why)
+            | Answer::Refused(why)
+            | Answer::Forbidden(why)
+            | Answer::Fatal(why)
+            | Answer::NoExchange(why) => Published::Failed(why.clone()),
             Answer::None => Published::Failed("the broker did not confirm in time".to_owned()),
             Answer::Nack(_) => Published::Failed(
                 "the broker refused the message: the queue is full, or failing".to_owned(),
             ),
             Answer::Ack(_) if !prepared.mandatory => Published::Confirmed,
             Answer::Ack(_) => match copies.get(&Key::of(prepared)) {
-                Some(copies) if copies.returned >= copies.sent => Published::Unroutable,
+                Some(copies) if copies.returned >= copies.sent => unroutable(prepared),
                 Some(copies) if copies.returned > 0 => Published::Failed(
                     "one of several equal messages found no queue: it may have been this"
                         .to_owned(),
@@ -67,6 +77,18 @@ pub(super) fn judge(set: &[&Prepared], answers: &[Answer]) -> Vec<Published> {
             },
         })
         .collect()
+}
+
+/// The word on a message that no queue took.
+fn unroutable(prepared: &Prepared) -> Published {
+    if prepared.is_awaited {
+        let exchange = &prepared.exchange;
+        Published::NotYet(format!(
+            "exchange `{exchange}` was made anew, and nobody has bound a queue to it again"
+        ))
+    } else {
+        Published::Unroutable
+    }
 }
 
 /// What tells one message of a set from another, as far as a returned message shows it.
@@ -148,6 +170,7 @@ mod tests {
             Published::Unroutable => 'U',
             Published::Failed(_) => 'F',
             Published::Refused(_) => 'R',
+            Published::NotYet(_) => 'N',
         };
         judge(set, &answers).into_iter().map(letter).collect()
     }
@@ -196,6 +219,15 @@ mod tests {
     #[test]
     fn a_message_that_need_not_arrive_is_confirmed() {
         let event = message("nobody", None, false);
+        assert_eq!(verdicts(&[&event], vec![Answer::Ack(None)]), "C");
+    }
+
+    #[test]
+    fn what_its_receivers_have_to_come_back_for_is_not_yet_unroutable() {
+        let mut event = message("e", None, true);
+        event.is_awaited = true;
+        let came_back = vec![Answer::Ack(Some(returned(&event)))];
+        assert_eq!(verdicts(&[&event], came_back), "N");
         assert_eq!(verdicts(&[&event], vec![Answer::Ack(None)]), "C");
     }
 

@@ -20,6 +20,7 @@ use super::workload::Workload;
 use crate::aggregates::{Inventory, Payments};
 use crate::broker::{
     Broker, BrokerError, Consumer, Deliveries, Delivery, Health, Outgoing, Published, Topology,
+    Trouble,
 };
 use crate::message::{Destination, HEADER_ATTEMPT, HEADER_SAGA_KEY};
 
@@ -303,6 +304,10 @@ impl Broker for FaultyBroker {
 
     fn health(&self) -> Health {
         self.inner.health()
+    }
+
+    fn troubles(&self) -> Vec<Trouble> {
+        self.inner.troubles()
     }
 }
 

@@ -45,7 +45,7 @@ impl Desk {
                     let replay = ReturnedReplay { letter, row, why };
                     outcome.published.returned.push(replay);
                 }
-                Published::Refused(why) => {
+                Published::Refused(why) | Published::NotYet(why) => {
                     let replay = ReturnedReplay { letter, row, why };
                     outcome.published.returned.push(replay);
                 }
@@ -123,12 +123,18 @@ impl Desk {
                     let replay = ReturnedReplay { letter, row, why };
                     published.returned.push(replay);
                 }
-                (Published::Refused(why), Some(letter)) => {
+                (Published::Refused(why) | Published::NotYet(why), Some(letter)) => {
                     let replay = ReturnedReplay { letter, row, why };
                     published.returned.push(replay);
                 }
                 // A saga's: its node must hear of it, and will sweep it.
-                (Published::Unroutable | Published::Refused(_) | Published::Failed(_), _) => {}
+                (
+                    Published::Unroutable
+                    | Published::Refused(_)
+                    | Published::NotYet(_)
+                    | Published::Failed(_),
+                    _,
+                ) => {}
             }
         }
         total.returned += published.returned.len() as u64;

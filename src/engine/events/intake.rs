@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{EventRules, Meaning};
+use super::{EventRules, Meaning, Meant};
 use crate::broker::{Acks, Delivery};
-use crate::engine::decode::Undecodable;
+use crate::engine::decode::{Undecodable, unreadable};
 use crate::engine::intake::Workers;
 use crate::engine::lock;
 use crate::engine::shared_ack::SharedAck;
@@ -40,6 +40,11 @@ impl Node {
                 ..
             } = delivery;
             let meanings = match route_of(&message, published_to) {
+                Ok(route) if message.properties.unreadable.is_some() => {
+                    let wrong = unreadable(&message);
+                    note_route(&mut message, &route);
+                    vec![Meaning::Unusable(wrong)]
+                }
                 Ok(route) => {
                     let meanings = self.meanings(&message, &route, &mut has_learned).await;
                     // Unacknowledged, so the broker gives the rest to another node.
@@ -78,15 +83,19 @@ impl Node {
     ) -> Option<Vec<Meaning>> {
         loop {
             let rules = Arc::clone(&lock(&self.events));
-            match rules.meanings(message, route) {
-                Ok(Some(meanings)) => return Some(meanings),
+            match rules.meanings(message, route, *has_learned) {
+                Ok(Meant::Something(meanings)) => return Some(meanings),
                 Err(wrong) => return Some(vec![Meaning::Unusable(wrong)]),
-                Ok(None) if !*has_learned => {
+                Ok(_) if !*has_learned => {
                     *has_learned = true;
                     self.learn_rules().await?;
                 }
-                Ok(None) => {
+                Ok(Meant::NothingNow) => {
                     metric::event_ignored("unmatched");
+                    return Some(Vec::new());
+                }
+                Ok(Meant::Stray | Meant::AskAgain) => {
+                    lock(&self.strays).note(route, self.environment.now());
                     return Some(Vec::new());
                 }
             }

@@ -61,3 +61,57 @@ async fn unroutable_messages_that_nobody_takes_back_hold_up_no_other() {
     let left = store.outbox_len().await.unwrap();
     assert_eq!(left, 20, "they wait for the sweep");
 }
+
+#[tokio::test]
+async fn events_wait_for_their_exchange_and_commands_go_on() {
+    let environment: Arc<dyn Environment> = Arc::new(TokioEnvironment);
+    let (broker, store) = (MemoryBroker::new(), MemoryStore::new());
+    let queue = |name: &str| Queue {
+        name: name.to_owned(),
+        dead_letter_to: None,
+    };
+    let mut topology = Topology {
+        queues: vec![queue("there"), queue("listener")],
+        topic_exchanges: vec![EVENT_EXCHANGE.to_owned()],
+        bindings: vec![crate::broker::Binding {
+            exchange: EVENT_EXCHANGE.to_owned(),
+            queue: "listener".to_owned(),
+            routing_key: "#".to_owned(),
+        }],
+        ..Topology::default()
+    };
+    broker.declare(&topology).await.unwrap();
+    assert!(broker.delete_exchange(EVENT_EXCHANGE));
+    let options = RelayOptions {
+        grace: Duration::from_millis(50),
+        sweep_every: Duration::from_millis(10),
+        ..RelayOptions::default()
+    };
+    let relay = Relay::start(
+        Arc::clone(&environment),
+        Arc::new(broker.clone()),
+        Arc::new(store.clone()),
+        options,
+        None,
+    );
+    let mut event = row(&*environment, "");
+    event.destination = Destination::event("order.completed");
+    event.due_at = environment.now();
+    let rows = vec![event, row(&*environment, "there")];
+    let commit = Commit {
+        outbox: rows.clone(),
+        ..Commit::default()
+    };
+    store.commit(commit).await.unwrap();
+    relay.send(rows).await;
+    let mut consumer = broker.consume("there", 1).await.unwrap();
+    assert_eq!(consumer.deliveries.next_batch(1).await.len(), 1);
+    assert_eq!(broker.queue_len("listener"), 0);
+    topology.queues.clear();
+    broker.declare(&topology).await.unwrap();
+    let mut listener = broker.consume("listener", 1).await.unwrap();
+    let next = listener.deliveries.next_batch(1);
+    let arrived = tokio::time::timeout(Duration::from_secs(10), next).await;
+    assert_eq!(arrived.expect("it was dropped").len(), 1);
+    relay.stop().await;
+}
