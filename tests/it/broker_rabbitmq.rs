@@ -182,6 +182,29 @@ async fn a_message_that_the_server_breaks_the_connection_over_costs_no_other_one
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_come_back_several_times_is_taken_one_by_one() {
+    let bundle = bundle(connect(&server()).await);
+    let queue = bundle.queue("q").await;
+    let batch = (0..20).map(|n| to(&queue, n)).collect();
+    bundle.publish_all(batch).await;
+    for _ in 0..3 {
+        // As one who dies with all of them in hand.
+        let mut consumer = bundle.consume(&queue, 100).await;
+        backstitch::broker::conformance::take(&mut consumer, 20).await;
+    }
+    let mut consumer = bundle.consume(&queue, 100).await;
+    let mut seen = Vec::new();
+    while seen.len() < 20 {
+        let batch = next_batch(&mut consumer, 100).await;
+        assert_eq!(batch.len(), 1, "{seen:?}");
+        consumer.acks.ack(&tags(&batch));
+        seen.extend(bodies(&batch));
+    }
+    let numbers: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    assert_eq!(seen, numbers);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acks_for_a_lost_connection_are_ignored() {
     let proxy = Proxy::start(&server()).await;
     let bundle = bundle(connect(&proxy.url).await);

@@ -77,10 +77,11 @@ fn no_message_stops_a_node_or_costs_another_one_anything() {
     });
     let sent = i64::try_from(sent).unwrap();
     eventually("all others are letters", PATIENCE * 3, || {
-        (backends.database.count("dead_letters") >= sent).then_some(())
+        (backends.database.count("backstitch.dead_letters") >= sent).then_some(())
     });
-    assert_eq!(backends.database.count("dead_letters"), sent);
-    let unreadable = "dead_letters WHERE code = 77 AND properties LIKE '%\"unreadable\"%'";
+    assert_eq!(backends.database.count("backstitch.dead_letters"), sent);
+    let unreadable =
+        "backstitch.dead_letters WHERE code = 77 AND properties LIKE '%\"unreadable\"%'";
     assert_eq!(backends.database.count(unreadable), sent - 20);
     node.assert_running();
     let (status, ready) = get(&format!("{}/readyz", node.url)).unwrap();
@@ -107,10 +108,10 @@ fn a_letter_that_can_not_be_read_is_shown_kept_and_sent_again_once_mended() {
     eventually("both are drained", PATIENCE, || {
         let output = run(&["drain", "--queue", "bin"]);
         assert!(output.status.success(), "{}", told(&output));
-        (backends.database.count("dead_letters") == 2).then_some(())
+        (backends.database.count("backstitch.dead_letters") == 2).then_some(())
     });
     let ids: Vec<String> = backends.database.query(async |connection| {
-        sqlx::query_scalar("SELECT id::text FROM dead_letters ORDER BY length(body)")
+        sqlx::query_scalar("SELECT id::text FROM backstitch.dead_letters ORDER BY length(body)")
             .fetch_all(connection)
             .await
     });

@@ -43,6 +43,11 @@ const MOVE_MAX: usize = 256;
 /// Prefetch after a message that the library could not even read: a loss of the connection counts
 /// as a delivery of every message on its way, and innocent ones must not reach the limit.
 const CAREFUL_PREFETCH: u16 = 1;
+/// Deliveries without an end after which a message may be what ends those who take it. Those that are
+/// on their way with it are counted too, each time: so it is taken alone, to reach the limit alone.
+const SUSPECT_RETURNS: u64 = 3;
+/// The header in which the server counts them.
+const HEADER_RETURNS: &str = "x-delivery-count";
 /// Deliveries after which such caution ends.
 const CAREFUL_DELIVERIES: u64 = 200;
 
@@ -178,6 +183,7 @@ enum Verb {
 /// A subscribed channel.
 struct Subscribed {
     channel: Channel,
+    prefetch: u16,
     stream: lapin::Consumer,
     kept: Arc<Kept>,
 }
@@ -188,8 +194,8 @@ enum Over {
     Unwanted,
     /// The channel, the connection or the queue has gone.
     Broken {
-        /// The library could not read what the server sent.
-        unreadable: bool,
+        /// The library could not read what the server sent, or a message has come back too often.
+        careful: bool,
     },
 }
 
@@ -215,17 +221,17 @@ impl Subscription {
             let since = Instant::now();
             let over = self.serve(subscribed, epoch, deliveries_max).await;
             self.inbox.lock().waiting.clear();
-            let Over::Broken { unreadable } = over else {
+            let Over::Broken { careful } = over else {
                 break;
             };
-            tracing::debug!(queue = self.queue, unreadable, "subscribing again");
+            tracing::debug!(queue = self.queue, careful, "subscribing again");
             let delay = if since.elapsed() < STABLE_AFTER {
                 pace.next_delay()
             } else {
                 pace.reset();
                 Duration::ZERO
             };
-            next = self.subscribe_again(unreadable, delay).await;
+            next = self.subscribe_again(careful, delay).await;
         }
         self.inbox.end();
     }
@@ -234,11 +240,13 @@ impl Subscription {
     async fn serve(&mut self, subscribed: Subscribed, epoch: u64, deliveries_max: u64) -> Over {
         let Subscribed {
             channel,
+            prefetch,
             mut stream,
             kept,
         } = subscribed;
         let mut served = Served {
             channel,
+            prefetch,
             kept,
             epoch,
             window: AckWindow::default(),
@@ -270,11 +278,11 @@ impl Subscription {
             };
             if let Err(failure) = told {
                 tracing::debug!(queue = self.queue, %failure, "acknowledging failed");
-                return Over::Broken { unreadable: false };
+                return Over::Broken { careful: false };
             }
             if served.delivered >= deliveries_max && served.window.is_empty() {
                 topology::close(&served.channel).await;
-                return Over::Broken { unreadable: false };
+                return Over::Broken { careful: false };
             }
             gap_since = match (served.window.waiting(), gap_since) {
                 (0, _) => None,
@@ -296,11 +304,11 @@ impl Subscription {
             match item {
                 Some(Ok(delivery)) => moved.extend(served.delivery(delivery)),
                 Some(Err(error)) => {
-                    let unreadable = matches!(error.kind(), ErrorKind::ParsingError(_));
+                    let careful = matches!(error.kind(), ErrorKind::ParsingError(_));
                     tracing::debug!(queue = self.queue, %error, "the consumer's channel broke");
-                    break Err(Over::Broken { unreadable });
+                    break Err(Over::Broken { careful });
                 }
-                None => break Err(Over::Broken { unreadable: false }),
+                None => break Err(Over::Broken { careful: false }),
             }
             if moved.len() == MOVE_MAX {
                 break Ok(());
@@ -310,6 +318,13 @@ impl Subscription {
                 None => break Ok(()),
             }
         };
+        if result.is_ok() && served.prefetch > CAREFUL_PREFETCH && moved.iter().any(is_suspect) {
+            tracing::warn!(
+                queue = self.queue,
+                "messages have come back {SUSPECT_RETURNS} times without being handled; taking them one by one"
+            );
+            return Err(Over::Broken { careful: true });
+        }
         if result.is_ok() {
             self.inbox.push(moved.into_iter());
         }
@@ -360,9 +375,17 @@ impl Subscription {
     }
 }
 
+/// Whether a message has come back so often that it may be the reason.
+fn is_suspect(delivery: &Delivery) -> bool {
+    let returns = delivery.message.properties.headers.get(HEADER_RETURNS);
+    let returns = returns.and_then(serde_json::Value::as_u64);
+    delivery.redelivered && returns.is_some_and(|returns| returns >= SUSPECT_RETURNS)
+}
+
 /// A channel being served, and what was delivered on it.
 struct Served {
     channel: Channel,
+    prefetch: u16,
     kept: Arc<Kept>,
     epoch: u64,
     window: AckWindow,
@@ -454,6 +477,7 @@ async fn subscribe(link: &Link, queue: &str, prefetch: u16) -> Result<Subscribed
         .map_err(|failure| topology::not_consumed(queue, failure))?;
     Ok(Subscribed {
         channel,
+        prefetch,
         stream,
         kept: Arc::clone(live.kept()),
     })

@@ -19,7 +19,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde_json::Value;
 
 use super::exact;
-use super::wire::{self, Kept};
+use super::wire::{self, Kept, Taken};
 use crate::broker::Outgoing;
 use crate::id::Timestamp;
 use crate::limits::MESSAGE_BYTES_MAX;
@@ -93,8 +93,16 @@ pub(super) fn check_properties(properties: &Properties) -> Result<(), String> {
 /// A message as it was delivered. `kept` has its list of properties if the library could not take it.
 pub(super) fn incoming(properties: &BasicProperties, kept: &Kept, body: Vec<u8>) -> Message {
     let properties = match kept.take(properties) {
-        None => from_amqp(properties),
-        Some(list) => kept_properties(list),
+        Taken::Untouched => from_amqp(properties),
+        Taken::List(list) => kept_properties(&list),
+        Taken::Gone => {
+            let why = "its properties can't be read, and were too many to be kept".to_owned();
+            let bytes = String::new();
+            Properties {
+                unreadable: Some(Box::new(Unreadable { why, bytes })),
+                ..Properties::default()
+            }
+        }
     };
     Message {
         properties,
@@ -102,24 +110,16 @@ pub(super) fn incoming(properties: &BasicProperties, kept: &Kept, body: Vec<u8>)
     }
 }
 
-fn kept_properties(list: Option<Vec<u8>>) -> Properties {
-    let Some(list) = list else {
-        let why = "its properties could not be read, and were too many to be kept".to_owned();
-        let bytes = String::new();
-        return Properties {
-            unreadable: Some(Box::new(Unreadable { why, bytes })),
-            ..Properties::default()
-        };
-    };
-    let unreadable = wire::flaw(&list).map(|flaw| {
+fn kept_properties(list: &[u8]) -> Properties {
+    let unreadable = wire::flaw(list).map(|flaw| {
         Box::new(Unreadable {
             why: flaw.to_string(),
-            bytes: hex::encode(&list),
+            bytes: hex::encode(list),
         })
     });
     Properties {
         unreadable,
-        ..from_amqp(&wire::read(&list))
+        ..from_amqp(&wire::read(list))
     }
 }
 

@@ -23,8 +23,9 @@ use crate::error::code;
 /// How often to look again although nobody misses anything.
 pub const LOOK_EVERY: Duration = Duration::from_mins(1);
 
-/// Shortest time between two looks, however many miss something.
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// Shortest time between two looks, however many miss something: what can't be had may be missed by
+/// each message, and each look costs the server two channels then.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the program has declared.
 pub(super) struct Keeper {
@@ -91,7 +92,7 @@ impl Keeper {
             // Whether somebody misses something or the time has come, the same is done.
             let _ = timeout(self.look_every, self.missed.notified()).await;
             self.look_again().await;
-            sleep(LOOK_PAUSE).await;
+            sleep(LOOK_PAUSE.min(self.look_every)).await;
         }
     }
 

@@ -20,5 +20,5 @@ mod stream;
 mod tests;
 
 pub(super) use fields::{flaw, read};
-pub(super) use kept::Kept;
+pub(super) use kept::{Kept, Taken};
 pub(super) use stream::{connect, runtime};

@@ -18,9 +18,20 @@ pub(in crate::broker::rabbitmq) struct Kept(Mutex<Lists>);
 #[derive(Default)]
 struct Lists {
     /// In order of their numbers; those that nobody asked for go first.
-    lists: VecDeque<(i64, Vec<u8>)>,
+    by_number: VecDeque<(i64, Vec<u8>)>,
     last: i64,
     bytes: usize,
+}
+
+/// Where a message's list of properties is.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::broker::rabbitmq) enum Taken {
+    /// Where it was: the library has read it.
+    Untouched,
+    /// It was taken out of the stream, and is this.
+    List(Vec<u8>),
+    /// It was taken out, and is not there any more.
+    Gone,
 }
 
 impl Kept {
@@ -30,32 +41,30 @@ impl Kept {
         all.last += 1;
         let number = all.last;
         all.bytes += list.len();
-        all.lists.push_back((number, list));
+        all.by_number.push_back((number, list));
         while all.bytes > BYTES_MAX
-            && let Some((_, oldest)) = all.lists.pop_front()
+            && let Some((_, oldest)) = all.by_number.pop_front()
         {
             all.bytes -= oldest.len();
         }
         number
     }
 
-    /// The list that came with a message, if it was taken out: `Some(None)` if it is not there any more.
-    pub(in crate::broker::rabbitmq) fn take(
-        &self,
-        properties: &BasicProperties,
-    ) -> Option<Option<Vec<u8>>> {
-        let headers = properties.headers().as_ref().map(FieldTable::inner)?;
-        let AMQPValue::LongLongInt(number) = headers.get(MARK)? else {
-            return None;
+    /// Asks for the list that came with a message.
+    pub(in crate::broker::rabbitmq) fn take(&self, properties: &BasicProperties) -> Taken {
+        let headers = properties.headers().as_ref().map(FieldTable::inner);
+        let Some(AMQPValue::LongLongInt(number)) = headers.and_then(|it| it.get(MARK)) else {
+            return Taken::Untouched;
         };
         let mut all = self.lock();
         let found = all
-            .lists
+            .by_number
             .binary_search_by_key(number, |(number, _)| *number);
-        let taken = found.ok().and_then(|index| all.lists.remove(index));
-        let list = taken.map(|(_, list)| list);
-        all.bytes -= list.as_ref().map_or(0, Vec::len);
-        Some(list)
+        let Some((_, list)) = found.ok().and_then(|index| all.by_number.remove(index)) else {
+            return Taken::Gone;
+        };
+        all.bytes -= list.len();
+        Taken::List(list)
     }
 
     fn lock(&self) -> MutexGuard<'_, Lists> {
@@ -77,13 +86,13 @@ mod tests {
     fn a_list_is_taken_once_and_what_nobody_takes_is_bounded() {
         let kept = Kept::default();
         let (first, second) = (kept.put(vec![1]), kept.put(vec![2]));
-        assert_eq!(kept.take(&marked(second)), Some(Some(vec![2])));
-        assert_eq!(kept.take(&marked(second)), Some(None));
-        assert_eq!(kept.take(&BasicProperties::default()), None);
+        assert_eq!(kept.take(&marked(second)), Taken::List(vec![2]));
+        assert_eq!(kept.take(&marked(second)), Taken::Gone);
+        assert_eq!(kept.take(&BasicProperties::default()), Taken::Untouched);
         for _ in 0..3 {
             kept.put(vec![0; BYTES_MAX / 2]);
         }
-        assert_eq!(kept.take(&marked(first)), Some(None));
-        assert_eq!(kept.lock().lists.len(), 2);
+        assert_eq!(kept.take(&marked(first)), Taken::Gone);
+        assert_eq!(kept.lock().by_number.len(), 2);
     }
 }

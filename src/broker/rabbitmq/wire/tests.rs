@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::fields::{Flaw, MARK, stand_in};
 use super::sieve::Sieve;
-use super::{Kept, flaw, read};
+use super::{Kept, Taken, flaw, read};
 use crate::broker::rabbitmq::convert::HEADER_DEPTH_MAX;
 
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -94,7 +94,7 @@ fn list_of(frame: &[u8]) -> &[u8] {
 }
 
 /// A list as the library reads it: `read` is checked against its parser below, on good lists.
-fn stood_in_for(frame: &[u8], kept: &Kept) -> Option<Option<Vec<u8>>> {
+fn stood_in_for(frame: &[u8], kept: &Kept) -> Taken {
     kept.take(&read(list_of(frame)))
 }
 
@@ -127,7 +127,7 @@ fn what_the_library_can_not_take_is_replaced_and_kept() {
         assert_eq!(out[..3], [2, 0, 1]);
         assert_eq!(out[7..19], header(&[])[7..19], "class and body size stay");
         assert_eq!(flaw(list_of(&out)), Some(Flaw::Marked));
-        assert_eq!(stood_in_for(&out, &kept), Some(Some(list)));
+        assert_eq!(stood_in_for(&out, &kept), Taken::List(list));
     }
 }
 
@@ -137,7 +137,7 @@ fn what_it_can_take_stays_byte_for_byte() {
         assert_eq!(flaw(&list), None);
         let (out, kept) = sieved_whole(&header(&list));
         assert_eq!(out, header(&list));
-        assert_eq!(stood_in_for(&out, &kept), None);
+        assert_eq!(stood_in_for(&out, &kept), Taken::Untouched);
     }
     // A server that speaks another protocol, and a broken frame, are for the library to see.
     for other in [
@@ -176,7 +176,7 @@ fn a_list_larger_than_a_frame_may_be_is_kept_whole_and_read_as_it_is() {
     let (out, kept) = sieved_whole(&all);
     let out = &out[frame(1, &tune).len()..];
     assert!(out.len() < 100);
-    assert_eq!(stood_in_for(out, &kept), Some(Some(list.clone())));
+    assert_eq!(stood_in_for(out, &kept), Taken::List(list.clone()));
     assert_eq!(read(&list).headers().as_ref().unwrap().inner().len(), 1);
 }
 
@@ -286,7 +286,7 @@ proptest! {
                 let list = list_of(&frame).to_vec();
                 match flaw(&list) {
                     None => prop_assert_eq!(out, frame),
-                    Some(_) => prop_assert_eq!(stood_in_for(&out, &kept), Some(Some(list))),
+                    Some(_) => prop_assert_eq!(stood_in_for(&out, &kept), Taken::List(list)),
                 }
             }
         }
