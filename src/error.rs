@@ -176,6 +176,10 @@ pub const CODES: &[(Code, &str)] = &[
         "the message's properties can't be read",
     ),
     (
+        code::BROKER_REFUSED,
+        "the broker will never take the message",
+    ),
+    (
         code::SCHEMA_BEHIND,
         "the database has no tables, or an older version's",
     ),
@@ -279,6 +283,8 @@ pub mod code {
     pub const TOPOLOGY_TROUBLE: Code = Code(76);
     /// The message's properties can't be read.
     pub const PROPERTIES_UNREADABLE: Code = Code(77);
+    /// The broker will never take the message.
+    pub const BROKER_REFUSED: Code = Code(78);
     /// The database has no tables, or those of an older version.
     pub const SCHEMA_BEHIND: Code = Code(84);
     /// A newer version has changed the tables in a way that this one can't work with.

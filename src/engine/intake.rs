@@ -13,6 +13,7 @@ use super::children::decode_child;
 use super::decode::{
     StartRequest, Undecodable, decode_reply, decode_start, starter_of, unreadable,
 };
+use super::relay::Undelivered;
 use super::signals::{Addressee, decode_signal};
 use super::succession::decode_successor;
 use super::work::{Job, Origin, Work};
@@ -20,6 +21,7 @@ use super::worker::{BATCH_MAX, Node};
 use crate::broker::{Acks, Consumer, Delivery};
 use crate::environment::Shutdown;
 use crate::error::code;
+use crate::id::Timestamp;
 use crate::message::child::ChildCommand;
 use crate::message::correlation::Correlation;
 use crate::message::{
@@ -200,17 +202,19 @@ impl Node {
     /// Commands that no queue takes count as failed attempts, so that retry and roll-back apply.
     pub(super) async fn take_back_unroutable(
         self: Arc<Self>,
-        mut unroutable: mpsc::Receiver<OutboxMessage>,
+        mut unroutable: mpsc::Receiver<Undelivered>,
         workers: Workers,
     ) {
         loop {
-            let row = tokio::select! {
+            let undelivered = tokio::select! {
                 biased;
                 () = self.stop.requested() => return,
-                row = unroutable.recv() => row,
+                undelivered = unroutable.recv() => undelivered,
             };
-            let Some(row) = row else { return };
-            if row.destination == Destination::queue(START_QUEUE) {
+            let Some(Undelivered { row, refused }) = undelivered else {
+                return;
+            };
+            if refused.is_none() && row.destination == Destination::queue(START_QUEUE) {
                 // Somebody has deleted our queue. The row stays and is swept again.
                 tracing::error!(to = %row.destination, "a start found no queue; it is kept");
                 continue;
@@ -222,12 +226,21 @@ impl Node {
                 .as_deref()
                 .and_then(|text| Correlation::verify(text, &self.secret).ok());
             let Some(Correlation { saga, step, phase }) = correlation else {
+                if let Some(why) = refused {
+                    workers
+                        .give(refused_for_good(row, why, self.environment.now()))
+                        .await;
+                    continue;
+                }
                 // An answer to a starter that is gone: nobody waits for it.
                 tracing::info!(to = %row.destination, "no queue takes this answer; dropped");
                 self.relay.give_back(vec![row.id]);
                 continue;
             };
-            let reason = Some(format!("no queue: nobody listens at {}", row.destination));
+            let reason = Some(match refused {
+                None => format!("no queue: nobody listens at {}", row.destination),
+                Some(why) => format!("the broker will not take the command: {why}"),
+            });
             let body = Arc::new(Value::Null);
             let reply = Reply {
                 step,
@@ -248,6 +261,31 @@ impl Node {
                 })
                 .await;
         }
+    }
+}
+
+/// Sets a message aside that the broker will never take, and that no saga waits for.
+fn refused_for_good(row: OutboxMessage, why: String, at: Timestamp) -> Work {
+    let OutboxMessage {
+        id,
+        destination,
+        message,
+        ..
+    } = row;
+    let letter = DeadLetter {
+        id,
+        at,
+        queue: destination.routing_key.clone(),
+        code: code::BROKER_REFUSED,
+        reason: format!("the broker will not take the message to {destination}: {why}"),
+        message,
+    };
+    Work {
+        job: Job::Bury {
+            letter: Box::new(letter),
+            starter: None,
+        },
+        origin: Origin::Outbox(id),
     }
 }
 

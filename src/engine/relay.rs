@@ -69,7 +69,16 @@ struct Shared {
     sent: Mutex<Vec<Uuid>>,
     sent_some: Notify,
     /// Takes mandatory messages that no queue wanted. Without it they are dropped with a warning.
-    unroutable: Option<mpsc::Sender<OutboxMessage>>,
+    unroutable: Option<mpsc::Sender<Undelivered>>,
+}
+
+/// A message that will not arrive; its row is still there.
+#[derive(Debug)]
+pub struct Undelivered {
+    /// The row.
+    pub row: OutboxMessage,
+    /// What the broker said, if it will never take the message; `None` if no queue took it.
+    pub refused: Option<String>,
 }
 
 impl Relay {
@@ -80,7 +89,7 @@ impl Relay {
         broker: Arc<dyn Broker>,
         outbox: Arc<dyn Outbox>,
         options: RelayOptions,
-        unroutable: Option<mpsc::Sender<OutboxMessage>>,
+        unroutable: Option<mpsc::Sender<Undelivered>>,
     ) -> Arc<Self> {
         let (intake, waiting) = mpsc::channel(WAITING_BATCHES_MAX);
         let waiting = Arc::new(AsyncMutex::new(waiting));
@@ -209,15 +218,8 @@ impl Shared {
                 {
                     returned.extend(returned_replay(&row, published));
                 }
-                Published::Unroutable | Published::Refused(_) => match &self.unroutable {
-                    // Never waits: the owner waits for workers, and they for us. A row that it has
-                    // no room for, or that comes while it stops, stays and is swept.
-                    Some(owner) => drop(owner.try_send(row)),
-                    None => {
-                        tracing::warn!(to = %row.destination, "no queue takes this message; dropped");
-                        sent.push(row.id);
-                    }
-                },
+                Published::Unroutable => sent.extend(self.undelivered(row, None)),
+                Published::Refused(why) => sent.extend(self.undelivered(row, Some(why))),
                 Published::NotYet(why) => {
                     // The row stays, and with it whoever has yet to come back for it may come late.
                     metric::publish_waits();
@@ -233,6 +235,19 @@ impl Shared {
         metric::published(sent.len());
         self.mark_sent(sent);
         self.give_back_replays(returned).await;
+    }
+
+    /// Hands over a message that will not arrive; gives its id back if nobody is there for it.
+    fn undelivered(&self, row: OutboxMessage, refused: Option<String>) -> Option<Uuid> {
+        if let Some(owner) = &self.unroutable {
+            // Never waits: the owner waits for workers, and they for us. A row that it has no room
+            // for, or that comes while it stops, stays and is swept.
+            drop(owner.try_send(Undelivered { row, refused }));
+            return None;
+        }
+        let why = refused.as_deref().unwrap_or("no queue takes it");
+        tracing::warn!(to = %row.destination, why, "a message is dropped");
+        Some(row.id)
     }
 
     /// Opens the letters of replays that were not taken; their rows are done with then.

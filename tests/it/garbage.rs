@@ -8,7 +8,9 @@ use std::fs;
 use serde_json::json;
 
 use self::client::{Client, long, short};
-use crate::fixture::{Backends, Command, Node, PATIENCE, Wire, eventually, finish, get, told};
+use crate::fixture::{
+    Backends, Command, Node, PATIENCE, Sent, Wire, eventually, finish, get, told,
+};
 
 /// Garbage to each of the places it is sent to.
 const EACH: usize = 420;
@@ -139,6 +141,37 @@ fn a_letter_that_can_not_be_read_is_shown_kept_and_sent_again_once_mended() {
     let order = wire.wait_for("orders");
     assert_eq!(order.message_id.as_deref(), Some("id-1"));
     assert_eq!(order.kind.as_deref(), Some("order"));
+}
+
+#[test]
+fn an_address_over_which_the_broker_stumbles_costs_its_answers_and_nothing_else() {
+    const STARTS: usize = 5;
+    let backends = Backends::create();
+    let sagas = tempfile::tempdir().unwrap();
+    fs::write(sagas.path().join("thank.yaml"), THANK).unwrap();
+    let mut node = Node::serve_with(&backends, sagas.path(), &["--with-participants"]);
+    let wire = Wire::connect(&backends.virtual_host.url);
+    for n in 0..STARTS {
+        let body = json!({ "id": n.to_string() }).to_string();
+        let start = Sent {
+            kind: Some("thank"),
+            // RabbitMQ 3.10 ends the connection over such a name.
+            reply_to: Some("amq.rabbitmq.reply-to.rubbish"),
+            correlation_id: Some("c"),
+            body: body.as_bytes(),
+            ..Sent::default()
+        };
+        wire.send("backstitch.start", &start);
+    }
+    eventually("all are done", PATIENCE, || {
+        (backends.database.ended_sagas() == STARTS).then_some(())
+    });
+    eventually("nothing is published again and again", PATIENCE, || {
+        (backends.database.count("backstitch.outbox") == 0).then_some(())
+    });
+    let others = "backstitch.dead_letters WHERE code <> 78";
+    assert_eq!(backends.database.count(others), 0);
+    assert!(node.terminate().success());
 }
 
 /// A list of properties that the library can't take, of a kind that `number` chooses.
