@@ -160,7 +160,12 @@ impl Engine {
         broker.declare(&topology()).await?;
         let catalogue = Catalogue::open(&*store, definitions, environment.now()).await?;
         broker.declare(&events::topology(&catalogue)).await?;
-        let events = Mutex::new(Arc::new(EventRules::of(&catalogue)));
+        let events = EventRules::of(&catalogue);
+        for trouble in broker.troubles() {
+            let TopologyTrouble { text, .. } = TopologyTrouble::of(&trouble, &events);
+            tracing::warn!("{text}");
+        }
+        let events = Mutex::new(Arc::new(events));
         let secret = Secret::new(store.secret(fresh_secret(&*environment)).await?);
         let (returned, unroutable) = mpsc::channel(UNROUTABLE_MAX);
         let relay = Relay::start(
