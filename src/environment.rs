@@ -5,8 +5,8 @@
 //! scheduler, where time is virtual and a crash drops every task of a node.
 //! Channels (`tokio::sync`) need no runtime and are used directly.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
@@ -18,6 +18,12 @@ use crate::id::Timestamp;
 pub trait Environment: Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Timestamp;
+
+    /// How long it is since some moment, by a clock that nobody sets. Without one of its own, an
+    /// environment's time is taken for that.
+    fn elapsed(&self) -> Duration {
+        self.now().since(Timestamp::default())
+    }
 
     /// Completes after `duration`.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
@@ -107,6 +113,11 @@ impl Environment for TokioEnvironment {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Timestamp::default().after(since_epoch)
+    }
+
+    fn elapsed(&self) -> Duration {
+        static BEGAN: OnceLock<Instant> = OnceLock::new();
+        BEGAN.get_or_init(Instant::now).elapsed()
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {

@@ -159,6 +159,7 @@ pub const CODES: &[(Code, &str)] = &[
         code::EXPIRY_UNREADABLE,
         "the reply does not say in a readable way when the reservation lapses",
     ),
+    (code::SCHEDULE_UNKNOWN, "there is no such schedule"),
     (
         code::EVENT_UNUSABLE,
         "nothing can be made of the domain event",
@@ -275,6 +276,8 @@ pub mod code {
     pub const SIGNAL_ROLLING_BACK: Code = Code(66);
     /// The reply does not say in a readable way when the reservation lapses.
     pub const EXPIRY_UNREADABLE: Code = Code(87);
+    /// There is no such schedule.
+    pub const SCHEDULE_UNKNOWN: Code = Code(88);
     /// Nothing can be made of the domain event.
     pub const EVENT_UNUSABLE: Code = Code(65);
     /// The domain event came by a way that does not say which it is.

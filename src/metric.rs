@@ -35,6 +35,10 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         "Messages kept in the outbox because their exchange is missing, or was made anew a moment ago",
     ),
     (SWEPT, "Outbox rows published by the sweep"),
+    (
+        CLOCK_AHEAD,
+        "Seconds that this machine's clock is ahead of the database's; below 0, behind",
+    ),
     (BROKER_UP, "1 while messages can flow, else 0"),
     (
         TOPOLOGY_TROUBLE,
@@ -64,6 +68,7 @@ const PUBLISH_WAITS: &str = "backstitch_publish_waits_total";
 const TOPOLOGY_TROUBLE: &str = "backstitch_topology_trouble";
 const EVENTS_STRAY: &str = "backstitch_domain_events_stray_total";
 const SWEPT: &str = "backstitch_outbox_swept_total";
+const CLOCK_AHEAD: &str = "backstitch_clock_ahead_seconds";
 const BROKER_UP: &str = "backstitch_broker_up";
 
 /// Tells the installed recorder what each metric means.
@@ -71,7 +76,7 @@ pub fn describe() {
     for (name, text) in DESCRIPTIONS.iter().copied() {
         if name.ends_with("_total") {
             describe_counter!(name, text);
-        } else if [BROKER_UP, TOPOLOGY_TROUBLE].contains(&name) {
+        } else if [BROKER_UP, CLOCK_AHEAD, TOPOLOGY_TROUBLE].contains(&name) {
             describe_gauge!(name, text);
         } else {
             describe_histogram!(name, text);
@@ -157,6 +162,11 @@ pub fn event_stray(exchange: &str) {
 /// Outbox rows were swept.
 pub fn swept(count: usize) {
     counter!(SWEPT).increment(count as u64);
+}
+
+/// How far this machine's clock is ahead of the database's.
+pub fn clock_ahead(seconds: f64) {
+    gauge!(CLOCK_AHEAD).set(seconds);
 }
 
 /// Whether messages can flow.

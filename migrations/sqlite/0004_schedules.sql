@@ -1,7 +1,15 @@
--- How far each schedule has come: all its ticks up to this one are settled.
+-- How far each schedule has come: all its ticks up to this one are settled. A position means
+-- nothing under another rhythm, so each that a definition has had has a row of its own.
+-- `absent_since`: nodes run without it. `moved_*`: who has set its position last, if a person did.
 CREATE TABLE schedules (
-    name TEXT NOT NULL PRIMARY KEY,
-    settled INTEGER NOT NULL
+    name TEXT NOT NULL,
+    rhythm TEXT NOT NULL,
+    settled INTEGER NOT NULL,
+    absent_since INTEGER,
+    moved_by TEXT,
+    moved_why TEXT,
+    moved_at INTEGER,
+    PRIMARY KEY (name, rhythm)
 ) STRICT;
 
 -- A saga that has ended may give up its key to one that replaces it. The table is written anew,

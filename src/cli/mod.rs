@@ -22,6 +22,7 @@ mod operator;
 mod output;
 mod participants;
 mod plan;
+mod schedules;
 mod schema;
 mod seeds;
 mod serve;
@@ -107,6 +108,8 @@ enum Command {
     ForceComplete(operator::Arguments),
     /// Call a saga compensated, whatever is still open.
     ForceCompensated(operator::Arguments),
+    /// See how far schedules have come, and set one back.
+    Schedules(schedules::Arguments),
     /// Check that every saga's history is what was written, and make a checkpoint of it.
     Verify(verify::Arguments),
     /// Look at messages nobody could handle.
@@ -150,6 +153,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Plan(arguments) => block_on(plan::run(arguments)),
         Command::List(arguments) => block_on(list::run(arguments)),
         Command::Show(arguments) => block_on(show::run(arguments)),
+        Command::Schedules(arguments) => block_on(schedules::run(arguments)),
         Command::Verify(arguments) => block_on(verify::run(arguments)),
         Command::DeadLetters(arguments) => block_on(dead_letters::run(*arguments)),
         Command::Migrate(arguments) => block_on(migrate::run(arguments)),

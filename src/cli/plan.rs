@@ -11,7 +11,8 @@ use super::definitions::{report, sources};
 use super::exit::{Exit, Failure};
 use super::output;
 use crate::definition::Problem;
-use crate::engine::plan::{Pinned, Plan};
+use crate::engine::plan::{Held, Pinned, Plan, PlannedSchedule};
+use crate::environment::{Environment, TokioEnvironment};
 
 /// What to compare with which database.
 #[derive(Debug, Args)]
@@ -39,8 +40,16 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let sagas = store.sagas();
     let stored = sagas.definitions().await.map_err(Failure::new)?;
     let live = sagas.live().await.map_err(Failure::new)?;
+    let schedules = sagas.schedules().await.map_err(Failure::new)?;
+    let now = sagas.clock().await.map_err(Failure::new)?;
     store.close().await;
-    let plan = Plan::new(&definitions, &stored, &live);
+    let held = Held {
+        definitions: &stored,
+        live: &live,
+        schedules: &schedules,
+        now: now.unwrap_or_else(|| TokioEnvironment.now()),
+    };
+    let plan = Plan::new(&definitions, &held);
     let accepted = plan.is_accepted() && refused.is_empty();
     if arguments.json {
         let problems: Vec<&Problem> = refused.iter().flat_map(|it| &it.0).collect();
@@ -85,6 +94,10 @@ pub(super) fn as_text(plan: &Plan) -> String {
             let remark = output::printable(remark);
             let _ = writeln!(remarks, "{saga} {version}: {remark}");
         }
+        if let Some(schedule) = &planned.schedule {
+            let (saga, version) = (&planned.saga, planned.version);
+            let _ = writeln!(remarks, "{saga} {version}: {}", in_words(schedule));
+        }
     }
     for kept in &plan.kept {
         let change = match (&kept.refused, kept.startable) {
@@ -108,6 +121,33 @@ pub(super) fn as_text(plan: &Plan) -> String {
         }
     }
     output::table(&rows) + &remarks
+}
+
+fn in_words(schedule: &PlannedSchedule) -> String {
+    let PlannedSchedule {
+        rhythm,
+        starts_at_once,
+        and_more,
+        since,
+        next,
+    } = schedule;
+    let next = next.as_deref().unwrap_or("never");
+    match (since, starts_at_once) {
+        (None, _) => format!(
+            "its schedule `{rhythm}` is new, so it counts from when a node loads it: no saga at once, the next one at {next}"
+        ),
+        (Some(since), 0) => {
+            format!(
+                "its schedule `{rhythm}` goes on from {since}: no saga at once, the next one at {next}"
+            )
+        }
+        (Some(since), count) => {
+            let at_least = if *and_more { "at least " } else { "" };
+            format!(
+                "its schedule `{rhythm}` goes on from {since}: {at_least}{count} saga(s) AT ONCE, the next one at {next}"
+            )
+        }
+    }
 }
 
 fn live(pinned: &[Pinned]) -> String {

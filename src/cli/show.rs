@@ -212,7 +212,9 @@ fn step_row(step: &StepView) -> Vec<String> {
 
 fn signal_row(signal: &SignalView) -> Vec<String> {
     let body = shortened(&signal.body.to_string(), REPLY_CHARS_MAX);
-    vec![signal.name.clone(), body, printable(&signal.id)]
+    let at = signal.at.as_deref().map(whole_seconds);
+    let came = at.map(|at| format!("came {at}")).unwrap_or_default();
+    vec![signal.name.clone(), body, printable(&signal.id), came]
 }
 
 fn attempts(step: &StepView) -> String {
@@ -246,6 +248,9 @@ fn detail(step: &StepView) -> String {
     }
     if let Some(reply) = step.reply.as_deref().filter(|reply| **reply != Value::Null) {
         parts.push(shortened(&reply.to_string(), REPLY_CHARS_MAX));
+    }
+    if let Some(at) = &step.signal_at {
+        parts.push(format!("signal came {}", whole_seconds(at)));
     }
     if step.phase.is_none() && step.reason.is_none() {
         let commands = step
@@ -288,6 +293,7 @@ fn cause(cause: &crate::saga::journal::Cause) -> &'static str {
         Cause::Start => "start",
         Cause::Restart => "restart",
         Cause::Reply => "reply",
+        Cause::Returned => "broker",
         Cause::Signal => "signal",
         Cause::Timer => "timer",
         Cause::Operator => "operator",

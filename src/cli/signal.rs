@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// The payload: JSON, `@FILE`, or `-` for stdin.
     #[arg(long, default_value = "{}", value_name = "JSON|@FILE|-")]
     body: String,
-    /// What the signal is deduplicated by; its name and payload, if absent.
+    /// What the signal is deduplicated by; if absent, each call is a signal of its own.
     #[arg(long)]
     id: Option<String>,
     /// Print JSON.

@@ -417,7 +417,7 @@ fn what_a_saga_waits_for_and_which_signals_it_keeps_is_shown() {
     let text = show::as_text(&Bundle::waiting().view());
     for line in [
         "waits for signal `paid` until 2023-11-17T22:13:20Z",
-        "Signals kept for a wait to come\n  parcel  {\"at\":\"door\"}  s-1\n",
+        "Signals kept for a wait to come\n  parcel  {\"at\":\"door\"}  s-1  came 2023-",
         "signal `parcel` came",
     ] {
         assert!(text.contains(line), "{line}: {text}");

@@ -12,15 +12,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{CHUNK_BYTES_MAX, DeadLetterError};
 use crate::broker::pace::Pace;
-use crate::broker::{Broker, Consumer, Delivery, DeliveryTag};
+use crate::broker::{Broker, Consumer, Delivery, DeliveryTag, Outgoing, Published};
 use crate::environment::{Environment, Shutdown};
 use crate::error::{Class, code};
-use crate::message::Message;
+use crate::message::{
+    DEAD_LETTER_QUEUE, Destination, HEADER_OUTCOME, HEADER_REASON, Message, Properties, REPLY_QUEUE,
+};
 use crate::store::dead_letters::{DeadLetterStore, DrainedLetter};
 use crate::store::{DeadLetter, StoreError};
 
@@ -125,6 +129,7 @@ impl Drain {
                     .zip(&stored.refused)
                     .filter(|(_, refused)| !**refused);
                 let kept: Vec<DeliveryTag> = kept.map(|(tag, _)| *tag).collect();
+                self.tell_who_asked(queue, &letters).await;
                 acks.ack(&kept);
                 drained.taken += tags.len() as u64;
                 drained.new += stored.new;
@@ -133,6 +138,27 @@ impl Drain {
             progress(&drained);
         }
         Ok(drained)
+    }
+
+    /// A command of ours that a participant's queue has given up is answered, in its place: its saga
+    /// need not wait for an answer that will not come. If that can't be said, it waits, as for silence.
+    async fn tell_who_asked(&self, queue: &str, letters: &[DrainedLetter]) {
+        if queue != DEAD_LETTER_QUEUE {
+            return;
+        }
+        let letters = letters.iter().map(|drained| &drained.letter);
+        let answers: Vec<Outgoing> = letters.filter_map(answer_for).collect();
+        if answers.is_empty() {
+            return;
+        }
+        for published in self.broker.publish(answers).await {
+            if published != Published::Confirmed {
+                tracing::warn!(
+                    ?published,
+                    "can't tell a saga that its command was dead-lettered"
+                );
+            }
+        }
     }
 
     /// Stores until the database takes it; `None` when asked to stop. A batch that is refused is
@@ -301,6 +327,31 @@ fn key(queue: &str, message: &Message) -> Uuid {
     hasher.update([0]);
     hasher.update(&message.body);
     Uuid::new_v5(&Uuid::NAMESPACE_OID, &hasher.finalize())
+}
+
+/// The answer of a participant that has given up a command, if the letter is one.
+fn answer_for(letter: &DeadLetter) -> Option<Outgoing> {
+    let properties = &letter.message.properties;
+    let asked = properties.reply_to.as_deref() == Some(REPLY_QUEUE);
+    let correlation_id = properties.correlation_id.clone().filter(|_| asked)?;
+    let reason = format!(
+        "the command was dead-lettered: {}; it is dead letter {}",
+        letter.reason, letter.id
+    );
+    let headers = [(HEADER_OUTCOME, "failed"), (HEADER_REASON, &reason)];
+    let headers = headers.map(|(name, value)| (name.to_owned(), Value::from(value)));
+    Some(Outgoing {
+        destination: Destination::queue(REPLY_QUEUE),
+        message: Message {
+            properties: Properties {
+                correlation_id: Some(correlation_id),
+                headers: headers.into(),
+                ..Properties::default()
+            },
+            body: Bytes::new(),
+        },
+        mandatory: true,
+    })
 }
 
 /// Why a message is in a dead-letter queue, as far as the broker and the consumer tell.

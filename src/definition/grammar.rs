@@ -98,7 +98,7 @@ pub(super) const KINDS: [Kind; 6] = [
     Kind {
         field: "wait",
         what: "a wait",
-        own: &["signal", "match", "on", "timeout", "on_timeout"],
+        own: &["signal", "match", "since", "on", "timeout", "on_timeout"],
     },
     Kind {
         field: "sleep",

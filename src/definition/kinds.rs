@@ -20,6 +20,8 @@ pub struct Wait {
     pub signal: String,
     /// Which signals count: over `signal`, `input`, `steps`, `item`. All, if absent.
     pub matching: Option<Expression>,
+    /// Whether only signals count that come after the wait has begun, not those kept from before.
+    pub since_begin: bool,
     /// Domain events that count as this signal.
     pub on: Option<EventRule>,
     /// How long to wait; for ever, if absent.

@@ -50,7 +50,7 @@ pub use names::check_name;
 pub use parse::{parse, parse_all, parse_stored};
 pub use problem::{End, PROBLEMS_MAX, Problem, Problems, Rule};
 pub use template::Template;
-pub use ticks::TICK_GRACE;
+pub use ticks::{TICK_GRACE, TICKS_COUNTED_MAX};
 
 use crate::message::Destination;
 

@@ -15,7 +15,31 @@ use crate::limits::BODY;
 /// How late a tick may be and still not count as missed: a node restarts within it.
 pub const TICK_GRACE: Duration = Duration::from_mins(1);
 
+/// Most ticks that are counted beforehand.
+pub const TICKS_COUNTED_MAX: usize = 1_000;
+
 impl Every {
+    /// All that decides when it ticks and which ticks count, in words. How far a schedule has come
+    /// means nothing under another one.
+    pub fn rhythm(&self) -> String {
+        let fields: Vec<&str> = self.schedule.split_ascii_whitespace().collect();
+        let catch_up = match self.catch_up {
+            CatchUp::All => "all",
+            CatchUp::Last => "last",
+            CatchUp::None => "none",
+        };
+        format!(
+            "{} {}, catch_up {catch_up}",
+            fields.join(" "),
+            self.timezone
+        )
+    }
+
+    /// How many sagas would be started at once, at most [`TICKS_COUNTED_MAX`].
+    pub fn count_due(&self, settled: Timestamp, now: Timestamp) -> usize {
+        self.due(settled, now, TICKS_COUNTED_MAX).len()
+    }
+
     /// The ticks to start sagas for, the oldest first and at most `most`, given that all up to
     /// `settled` are done with. What `catch_up` gives up is passed over.
     pub fn due(&self, settled: Timestamp, now: Timestamp, most: usize) -> Vec<Timestamp> {
@@ -145,6 +169,22 @@ mod tests {
             assert!(every.next_after(newest).unwrap() > now, "{schedule}");
             let before = Timestamp::from_micros(newest.as_micros() - 1);
             assert_eq!(every.next_after(before), Some(newest), "{schedule}");
+        }
+    }
+
+    #[test]
+    fn a_rhythm_is_all_that_decides_which_ticks_count() {
+        let base = every("0  9 * * *", CatchUp::Last);
+        assert_eq!(base.rhythm(), "0 9 * * * UTC, catch_up last");
+        assert_eq!(every(" 0 9 * * * ", CatchUp::Last).rhythm(), base.rhythm());
+        let mut zone = every("0 9 * * *", CatchUp::Last);
+        zone.timezone = "Europe/Berlin".to_owned();
+        for other in [
+            every("0 9 * * *", CatchUp::All),
+            every("0 8 * * *", CatchUp::Last),
+            zone,
+        ] {
+            assert_ne!(other.rhythm(), base.rhythm());
         }
     }
 

@@ -25,6 +25,8 @@ impl Draft<'_> {
         let matching = fields
             .get("match")
             .and_then(|yaml| self.expression(yaml, "match", Place::Match(id)));
+        let words = [("start", false), ("begin", true)];
+        let since_begin = fields.choice("since", &words, &mut self.findings);
         let on = fields.get("on").and_then(|yaml| self.event(yaml, true));
         let timeout = self.wait_timeout(fields, id);
         let on_timeout = self.on_timeout(fields, id);
@@ -32,6 +34,7 @@ impl Draft<'_> {
             name,
             signal,
             matching,
+            since_begin: since_begin.unwrap_or_default(),
             on,
             timeout,
             on_timeout,

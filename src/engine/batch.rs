@@ -121,6 +121,15 @@ impl<'a> Batch<'a> {
                 let (saga, input) = (*saga, input.clone());
                 self.tell(work, saga, input);
             }
+            Job::TellAndBury {
+                saga,
+                input,
+                letter,
+            } => {
+                let (saga, input) = (*saga, input.clone());
+                let letter = DeadLetter::clone(letter);
+                self.tell_and_bury(work, saga, input, letter);
+            }
             Job::Signal(request) => {
                 let request = Arc::clone(request);
                 self.decide_signal(work, &request);
@@ -131,38 +140,6 @@ impl<'a> Batch<'a> {
                 self.done(work, None, None);
             }
         }
-    }
-
-    fn tell(&mut self, work: Work, id: SagaId, input: Input) {
-        let told = match self.turn(id, input) {
-            // A person's action that is known already is done.
-            Ok(()) | Err(Rejection::Nothing) => Ok(()),
-            Err(Rejection::Stale) => return self.look_closer(work),
-            Err(Rejection::Wrong(wrong)) => {
-                if let Origin::Delivery { letter, .. } = &work.origin {
-                    let letter = DeadLetter {
-                        code: wrong.code,
-                        reason: wrong.reason.clone(),
-                        ..letter()
-                    };
-                    self.bury(letter, None);
-                }
-                Err(OperateError::Refused(wrong))
-            }
-        };
-        self.decided.push(Decided {
-            work,
-            saga: Some(id),
-            answer: None,
-            told,
-            signalled: None,
-        });
-    }
-
-    /// Our copy of a saga may be behind: decides again on what is stored.
-    pub(super) fn look_closer(&mut self, work: Work) {
-        self.node.is_wary();
-        self.again.push(work);
     }
 
     /// A message about a saga that its decision does not have. If the saga is changed by this
@@ -181,8 +158,9 @@ impl<'a> Batch<'a> {
         let changed = self.changed(id)?;
         let cause = match &input {
             Input::Start { .. } | Input::StartInLine { .. } => Cause::Start,
-            Input::Supersede(_) => Cause::Restart,
+            Input::Supersede(_) | Input::Listen(_) => Cause::Restart,
             Input::Reply(_) => Cause::Reply,
+            Input::Returned(_) => Cause::Returned,
             Input::Wake => Cause::Timer,
             Input::Signal(_) | Input::SignalForSuccessor(_) => Cause::Signal,
             Input::Operator(_) => Cause::Operator,

@@ -164,21 +164,65 @@ pub fn starter_of(message: &Message) -> Option<Starter> {
     })
 }
 
+/// A reply that nothing can be made of, but of which it may be known what it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnusableReply {
+    /// What is wrong with it.
+    pub wrong: Undecodable,
+    /// The command that it answers, if its correlation id is one of ours.
+    pub answers: Option<Correlation>,
+}
+
+impl From<Undecodable> for UnusableReply {
+    fn from(wrong: Undecodable) -> Self {
+        let answers = None;
+        Self { wrong, answers }
+    }
+}
+
 /// Reads a message from the reply queue.
-pub fn decode_reply(message: &Message, secret: &Secret) -> Result<(SagaId, Reply), Undecodable> {
+pub fn decode_reply(message: &Message, secret: &Secret) -> Result<(SagaId, Reply), UnusableReply> {
+    let correlation = correlation_of(message, secret)?;
+    match read_answer(message) {
+        Ok((outcome, body)) => {
+            let reason = message
+                .header(HEADER_REASON)
+                .map(|reason| reason.chars().take(REASON_CHARS_MAX).collect());
+            let Correlation { saga, step, phase } = correlation;
+            let reply = Reply {
+                step,
+                phase,
+                outcome,
+                stated: message.properties.headers.contains_key(HEADER_OUTCOME),
+                body: Arc::new(body),
+                reason,
+            };
+            Ok((saga, reply))
+        }
+        Err(wrong) => Err(UnusableReply {
+            wrong,
+            answers: Some(correlation),
+        }),
+    }
+}
+
+fn correlation_of(message: &Message, secret: &Secret) -> Result<Correlation, Undecodable> {
     let Some(text) = message.properties.correlation_id.as_deref() else {
         return Err(Undecodable::new(
             code::CORRELATION_MISSING,
             "a reply must copy the command's `correlation_id` property, and it is missing",
         ));
     };
-    let correlation = Correlation::verify(text, secret).map_err(|error| {
+    Correlation::verify(text, secret).map_err(|error| {
         let code = match error {
             CorrelationError::Malformed(_) => code::CORRELATION_MISSING,
             CorrelationError::Forged(_) => code::CORRELATION_FORGED,
         };
         Undecodable::new(code, error.to_string())
-    })?;
+    })
+}
+
+fn read_answer(message: &Message) -> Result<(Outcome, Value), Undecodable> {
     let outcome = match message.properties.headers.get(HEADER_OUTCOME) {
         None => Some(Outcome::Succeeded),
         Some(value) => value
@@ -197,21 +241,7 @@ pub fn decode_reply(message: &Message, secret: &Secret) -> Result<(SagaId, Reply
         Err(_) if outcome != Outcome::Succeeded => Value::Null,
         Err(error) => return Err(error),
     };
-    let reason = message
-        .header(HEADER_REASON)
-        .map(|reason| reason.chars().take(REASON_CHARS_MAX).collect());
-    let Correlation { saga, step, phase } = correlation;
-    Ok((
-        saga,
-        Reply {
-            step,
-            phase,
-            outcome,
-            stated: message.properties.headers.contains_key(HEADER_OUTCOME),
-            body: Arc::new(body),
-            reason,
-        },
-    ))
+    Ok((outcome, body))
 }
 
 pub(super) fn json_body(message: &Message) -> Result<Value, Undecodable> {

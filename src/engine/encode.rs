@@ -104,10 +104,15 @@ impl Encoder<'_> {
                 reason,
                 body,
             } => {
-                // All but a refusal, which goes to one after the other, come once a saga.
+                // All but a refusal, which goes to one after the other, come once a saga and starter.
+                let began = self.saga.starter.as_ref() == Some(&starter);
                 let name = match kind {
                     "refused" => format!("answer/{kind}/{}", self.seq),
-                    _ => format!("answer/{kind}"),
+                    _ if began => format!("answer/{kind}"),
+                    _ => {
+                        let correlation = starter.correlation_id.as_deref().unwrap_or_default();
+                        format!("answer/{kind}/{}/{correlation}", starter.reply_to)
+                    }
                 };
                 let id = MessageId::of_notice(self.saga.id, &name);
                 let mut headers = Headers::new();

@@ -19,6 +19,7 @@ mod strays;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 
@@ -295,6 +296,9 @@ impl Rule {
                         id: id.to_owned(),
                     }),
                     sender: None,
+                    // The one who has the delivery knows.
+                    by_content: false,
+                    uncertain: AtomicBool::default(),
                 }))
             }
         }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::children::decode_child;
 use super::decode::{
-    StartRequest, Undecodable, decode_reply, decode_start, starter_of, unreadable,
+    StartRequest, Undecodable, UnusableReply, decode_reply, decode_start, starter_of, unreadable,
 };
 use super::relay::Undelivered;
 use super::signals::{Addressee, decode_signal};
@@ -21,14 +21,15 @@ use super::worker::{BATCH_MAX, Node};
 use crate::broker::{Acks, Consumer, Delivery};
 use crate::environment::Shutdown;
 use crate::error::code;
-use crate::id::Timestamp;
+use crate::id::{SagaId, Timestamp};
 use crate::message::child::ChildCommand;
 use crate::message::correlation::Correlation;
 use crate::message::{
-    DOMAIN_EVENT_QUEUE, Destination, Message, Outcome, REPLY_QUEUE, SIGNAL_QUEUE, START_QUEUE,
+    DOMAIN_EVENT_QUEUE, Destination, HEADER_ATTEMPT, Message, Outcome, REPLY_QUEUE, SIGNAL_QUEUE,
+    START_QUEUE,
 };
-use crate::saga::{Input, Reply};
-use crate::store::{DeadLetter, OutboxMessage};
+use crate::saga::{Input, Reply, Returned};
+use crate::store::{DeadLetter, OutboxMessage, StoreError};
 
 /// Most sagas woken at once.
 const DUE_MAX: usize = 500;
@@ -43,7 +44,9 @@ impl Workers {
     pub(super) async fn give(&self, work: Work) {
         let mut hasher = std::hash::DefaultHasher::new();
         match &work.job {
-            Job::Tell { saga, .. } | Job::Succeed { replaces: saga } => saga.hash(&mut hasher),
+            Job::Tell { saga, .. }
+            | Job::TellAndBury { saga, .. }
+            | Job::Succeed { replaces: saga } => saga.hash(&mut hasher),
             Job::Child(wanted) => wanted.child.hash(&mut hasher),
             Job::Start { request, .. } => request.key.hash(&mut hasher),
             Job::Signal(request) => match &request.to {
@@ -96,15 +99,35 @@ impl Node {
     }
 
     fn decode(&self, queue: &'static str, delivery: Delivery, acks: &Arc<dyn Acks>) -> Work {
-        let Delivery { tag, message, .. } = delivery;
+        let Delivery {
+            tag,
+            message,
+            redelivered,
+            ..
+        } = delivery;
         let decoded = match queue {
             _ if message.properties.unreadable.is_some() => Err(unreadable(&message)),
             START_QUEUE => self.decode_start(&message),
-            SIGNAL_QUEUE => decode_signal(&message).map(|signal| Job::Signal(Arc::new(signal))),
-            _ => decode_reply(&message, &self.secret).map(|(saga, reply)| Job::Tell {
-                saga,
-                input: Input::Reply(reply),
-            }),
+            SIGNAL_QUEUE => {
+                decode_signal(&message, redelivered).map(|signal| Job::Signal(Arc::new(signal)))
+            }
+            _ => match decode_reply(&message, &self.secret) {
+                Ok((saga, reply)) => Ok(Job::Tell {
+                    saga,
+                    input: Input::Reply(reply),
+                }),
+                Err(UnusableReply {
+                    wrong,
+                    answers: None,
+                }) => Err(wrong),
+                Err(UnusableReply {
+                    wrong,
+                    answers: Some(command),
+                }) => {
+                    let letter = self.letter(queue, message.clone())();
+                    Ok(failed_by(wrong, command, letter))
+                }
+            },
         };
         let letter = self.letter(queue, message);
         let job = decoded.unwrap_or_else(|Undecodable { code, reason }| {
@@ -167,10 +190,8 @@ impl Node {
     /// Wakes sagas whose time has come.
     pub(super) async fn watch_the_clock(self: Arc<Self>, workers: Workers) {
         loop {
-            let now = self.environment.now();
-            let until = now.after(self.options.claim);
             let mut full = false;
-            match self.store.claim_due(now, until, DUE_MAX).await {
+            match self.claim_due().await {
                 Ok(due) => {
                     full = due.len() == DUE_MAX;
                     for saga in due {
@@ -199,7 +220,17 @@ impl Node {
         }
     }
 
-    /// Commands that no queue takes count as failed attempts, so that retry and roll-back apply.
+    /// Sagas whose time has come; none while this node's clock is wrong: others see to them.
+    async fn claim_due(&self) -> Result<Vec<SagaId>, StoreError> {
+        if !self.clock.is_right(&*self.store).await? {
+            return Ok(Vec::new());
+        }
+        let now = self.environment.now();
+        let until = now.after(self.options.claim);
+        self.store.claim_due(now, until, DUE_MAX).await
+    }
+
+    /// Tells sagas of commands that no queue took, or that the broker refused.
     pub(super) async fn take_back_unroutable(
         self: Arc<Self>,
         mut unroutable: mpsc::Receiver<Undelivered>,
@@ -211,7 +242,7 @@ impl Node {
                 () = self.stop.requested() => return,
                 undelivered = unroutable.recv() => undelivered,
             };
-            let Some(Undelivered { row, refused }) = undelivered else {
+            let Some(Undelivered { row, once, refused }) = undelivered else {
                 return;
             };
             if refused.is_none() && row.destination == Destination::queue(START_QUEUE) {
@@ -237,23 +268,26 @@ impl Node {
                 self.relay.give_back(vec![row.id]);
                 continue;
             };
-            let reason = Some(match refused {
-                None => format!("no queue: nobody listens at {}", row.destination),
-                Some(why) => format!("the broker will not take the command: {why}"),
-            });
-            let body = Arc::new(Value::Null);
-            let reply = Reply {
-                step,
-                phase,
-                outcome: Outcome::Failed,
-                stated: true,
-                body,
-                reason,
+            let headers = &row.message.properties.headers;
+            let attempt = headers.get(HEADER_ATTEMPT).and_then(Value::as_u64);
+            let input = match refused {
+                None => Input::Returned(Returned {
+                    step,
+                    phase,
+                    attempt: attempt.and_then(|it| u32::try_from(it).ok()).unwrap_or(1),
+                    to: row.destination.clone(),
+                    certain: once,
+                }),
+                Some(why) => Input::Reply(Reply {
+                    step,
+                    phase,
+                    outcome: Outcome::Failed,
+                    stated: true,
+                    body: Arc::new(Value::Null),
+                    reason: Some(format!("the broker will not take the command: {why}")),
+                }),
             };
-            let job = Job::Tell {
-                saga,
-                input: Input::Reply(reply),
-            };
+            let job = Job::Tell { saga, input };
             workers
                 .give(Work {
                     job,
@@ -286,6 +320,34 @@ fn refused_for_good(row: OutboxMessage, why: String, at: Timestamp) -> Work {
             starter: None,
         },
         origin: Origin::Outbox(id),
+    }
+}
+
+/// A reply that nothing can be made of is a failed attempt, whatever it was meant to say. The letter
+/// says which saga it is about, and the saga which letter.
+fn failed_by(wrong: Undecodable, command: Correlation, letter: DeadLetter) -> Job {
+    let Undecodable { code, reason } = wrong;
+    let Correlation { saga, step, phase } = command;
+    let letter = DeadLetter {
+        code,
+        reason: format!("saga {saga}, {step} {phase}: {reason}"),
+        ..letter
+    };
+    let reply = Reply {
+        step,
+        phase,
+        outcome: Outcome::Failed,
+        stated: true,
+        body: Arc::new(Value::Null),
+        reason: Some(format!(
+            "{code}: the reply is unusable: {reason}; it is dead letter {}",
+            letter.id
+        )),
+    };
+    Job::TellAndBury {
+        saga,
+        input: Input::Reply(reply),
+        letter: Box::new(letter),
     }
 }
 

@@ -6,10 +6,11 @@
 //! [`relay`] publishes what was committed. [`cache`] spares the loading.
 //!
 //! What a work is about has a file of its own, which the batch asks: [`starts`], and
-//! [`succession`] if a start replaces a saga; [`signals`]; [`children`] for what one saga wants of
-//! another. [`events`] makes starts and signals of domain events ([`shared_ack`] acknowledges one
-//! when all of them are stored), [`schedule`] makes starts of ticks. [`catalogue`] has the
-//! definitions, and [`plan`] says beforehand what it would make of new ones.
+//! [`succession`] if a start replaces a saga; [`tells`] for what one saga is told; [`signals`];
+//! [`children`] for what one saga wants of another. [`events`] makes starts and signals of domain
+//! events ([`shared_ack`] acknowledges one when all of them are stored), [`schedule`] makes starts
+//! of ticks, and [`clock`] says what time it is. [`catalogue`] has the definitions, and [`plan`]
+//! says beforehand what it would make of new ones.
 //!
 //! Invariants:
 //! * a message is acknowledged only after what follows from it is committed;
@@ -25,22 +26,24 @@ mod batch;
 mod cache;
 pub mod catalogue;
 mod children;
+pub mod clock;
 pub mod decode;
 mod encode;
 mod events;
 mod intake;
 pub mod plan;
 pub mod relay;
-mod schedule;
+pub mod schedule;
 mod shared_ack;
 mod signals;
 mod starts;
 pub mod succession;
+mod tells;
 mod topology;
 mod work;
 mod worker;
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -52,17 +55,18 @@ use uuid::Uuid;
 use crate::broker::{Broker, BrokerError, Health};
 use crate::definition::Definition;
 use crate::environment::{Environment, Shutdown, Task};
-use crate::id::SagaId;
+use crate::id::{SagaId, Timestamp};
 use crate::message::correlation::Secret;
-use crate::saga::{Input, OperatorAction, Sabotage};
+use crate::saga::{Flaw, Input, OperatorAction, Sabotage};
 use crate::store::{Store, StoreError};
 
 use catalogue::{Catalogue, CatalogueError};
+use clock::SharedClock;
 use decode::check_start;
 use events::EventRules;
 use intake::{QUEUES, Workers};
 use relay::{Relay, RelayOptions};
-pub use signals::{Addressee, SIGNAL_ID_BYTES_MAX, SignalAnswer, SignalError, id_by_content};
+pub use signals::{Addressee, SIGNAL_ID_BYTES_MAX, SignalAnswer, SignalError};
 use signals::{SignalRequest, What, by_key, check_signal};
 pub use topology::TopologyTrouble;
 use topology::topology;
@@ -70,7 +74,7 @@ use work::{Job, Origin, Work};
 pub use work::{OperateError, StartAnswer, StartError};
 use worker::{BATCH_MAX, Node};
 
-/// Commands that no queue took, waiting to be counted as failed; more of them wait in the outbox,
+/// Commands that no queue took, until their sagas are told; more of them wait in the outbox,
 /// for the next sweep.
 const UNROUTABLE_MAX: usize = 2_000;
 
@@ -156,6 +160,10 @@ impl Engine {
             definitions,
             options,
         } = parts;
+        let believes_itself = options.sabotage.has(Flaw::OwnClock);
+        let clock = Arc::new(SharedClock::new(environment, believes_itself));
+        clock.refresh(&*store).await?;
+        let environment: Arc<dyn Environment> = Arc::clone(&clock) as _;
         // Before definitions are stored: a queue that clashes must not use up a version's number.
         broker.declare(&topology()).await?;
         let catalogue = Catalogue::open(&*store, definitions, environment.now()).await?;
@@ -177,6 +185,7 @@ impl Engine {
         );
         let node = Arc::new(Node {
             environment,
+            clock,
             store,
             catalogue,
             events,
@@ -245,7 +254,7 @@ impl Engine {
     }
 
     /// Sends a saga a signal, and answers once that is committed. The same id again is the same
-    /// signal; without one, so are the same name and payload.
+    /// signal.
     ///
     /// # Errors
     /// [`SignalError`] says whether it is not possible or the node can't.
@@ -253,18 +262,20 @@ impl Engine {
         &self,
         to: Addressee,
         name: &str,
-        id: Option<String>,
+        id: String,
         payload: Value,
     ) -> Result<SignalAnswer, SignalError> {
         let to = match to {
             Addressee::Key(key) => Addressee::Key(by_key(&key.name, key.key)?),
             Addressee::Saga(id) => Addressee::Saga(id),
         };
-        let signal = check_signal(name, id, payload)?;
+        let signal = check_signal(name, Some(id), payload)?;
         let request = SignalRequest {
             to,
             what: What::Sent(signal),
             sender: None,
+            by_content: false,
+            uncertain: AtomicBool::new(false),
         };
         let (signaller, answer) = oneshot::channel();
         self.give(Job::Signal(Arc::new(request)), Origin::Signaller(signaller))
@@ -298,6 +309,17 @@ impl Engine {
         troubles
             .map(|trouble| TopologyTrouble::of(&trouble, &rules))
             .collect()
+    }
+
+    /// How far this machine's clock is from the database's, in words, if that is so far that the
+    /// node leaves time to others.
+    pub fn clock_off(&self) -> Option<String> {
+        self.node.clock.off()
+    }
+
+    /// The database's time.
+    pub fn now(&self) -> Timestamp {
+        self.node.environment.now()
     }
 
     /// The database, for queries.

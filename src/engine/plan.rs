@@ -8,8 +8,23 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::catalogue::{CatalogueError, changed};
-use crate::definition::{Definition, parse_stored};
-use crate::store::{DefinitionRow, LiveCount};
+use super::schedule::schedule_of;
+use crate::definition::{Definition, TICKS_COUNTED_MAX, parse_stored};
+use crate::id::Timestamp;
+use crate::store::{DefinitionRow, LiveCount, ScheduleRow};
+
+/// What the database holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Held<'a> {
+    /// Definitions, in all versions.
+    pub definitions: &'a [DefinitionRow],
+    /// Sagas that have not ended.
+    pub live: &'a [LiveCount],
+    /// How far schedules have come.
+    pub schedules: &'a [ScheduleRow],
+    /// What time it is.
+    pub now: Timestamp,
+}
 
 /// What loading these definitions would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,6 +52,27 @@ pub struct Planned {
     pub note: Option<String>,
     /// Live sagas of this name, by the version that they keep.
     pub live: Vec<Pinned>,
+    /// What its schedule would do, if new sagas start with this version and it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<PlannedSchedule>,
+}
+
+/// What a schedule would do when nodes load it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedSchedule {
+    /// When it ticks and which ticks count.
+    pub rhythm: String,
+    /// How many sagas it would start at once, for ticks that have passed.
+    pub starts_at_once: usize,
+    /// Whether there are more of them than were counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub and_more: bool,
+    /// The position that it goes on from; none if it counts from when the first node loads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// The first tick after now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// What a definition is to the database.
@@ -92,14 +128,15 @@ pub struct Kept {
 
 impl Plan {
     /// Compares sound definitions with what is stored.
-    pub fn new(files: &[Definition], stored: &[DefinitionRow], live: &[LiveCount]) -> Self {
+    pub fn new(files: &[Definition], held: &Held<'_>) -> Self {
+        let (stored, live) = (held.definitions, held.live);
         let rows: BTreeMap<(&str, u32), &DefinitionRow> = stored
             .iter()
             .map(|row| ((row.name.as_str(), row.version), row))
             .collect();
         let mut definitions: Vec<Planned> = files
             .iter()
-            .map(|definition| planned(definition, files, &rows, live))
+            .map(|definition| planned(definition, files, &rows, held))
             .collect();
         definitions.sort_by(|a, b| (&a.saga, a.version).cmp(&(&b.saga, b.version)));
         let is_loaded = |count: &&LiveCount| {
@@ -125,8 +162,9 @@ fn planned(
     definition: &Definition,
     files: &[Definition],
     rows: &BTreeMap<(&str, u32), &DefinitionRow>,
-    live: &[LiveCount],
+    held: &Held<'_>,
 ) -> Planned {
+    let live = held.live;
     let (name, version) = (definition.name.as_str(), definition.version);
     let versions = || {
         rows.keys()
@@ -151,7 +189,9 @@ fn planned(
     let note = newer.map(|newer| {
         format!("version {newer} is stored; with these files new sagas start with an older one")
     });
+    let starts = Some(version) == newest_file;
     Planned {
+        schedule: starts.then(|| schedule(definition, held)).flatten(),
         saga: name.to_owned(),
         version,
         change,
@@ -166,6 +206,22 @@ fn planned(
             })
             .collect(),
     }
+}
+
+fn schedule(definition: &Definition, held: &Held<'_>) -> Option<PlannedSchedule> {
+    let every = definition.start.every.as_ref()?;
+    let key = schedule_of(definition)?;
+    let row = held.schedules.iter().find(|row| row.key == key);
+    let since = row.filter(|row| row.absent_since.is_none());
+    let due = since.map_or(0, |row| every.count_due(row.settled, held.now));
+    let next = every.next_after(since.map_or(held.now, |row| row.settled.max(held.now)));
+    Some(PlannedSchedule {
+        rhythm: key.rhythm,
+        starts_at_once: due,
+        and_more: due >= TICKS_COUNTED_MAX,
+        since: since.map(|row| row.settled.to_string()),
+        next: next.map(|next| next.to_string()),
+    })
 }
 
 fn kept(
@@ -201,7 +257,6 @@ fn kept(
 mod tests {
     use super::*;
     use crate::definition::parse;
-    use crate::id::Timestamp;
 
     fn source(name: &str, version: u32, step: &str) -> String {
         format!("saga: {name}\nversion: {version}\nkey: ${{ input.id }}\nsteps:\n  - {step}\n")
@@ -236,6 +291,67 @@ mod tests {
         }
     }
 
+    fn plan_of(files: &[Definition], definitions: &[DefinitionRow], live: &[LiveCount]) -> Plan {
+        let held = Held {
+            definitions,
+            live,
+            ..Held::default()
+        };
+        Plan::new(files, &held)
+    }
+
+    #[test]
+    fn a_schedule_says_how_many_sagas_it_would_start_at_once() {
+        let daily = |version: u32, catch_up: &str| {
+            let yaml = format!(
+                "saga: report\nversion: {version}\nkey: ${{ input.tick }}\nstart: {{ every: \"0 9 * * *\", catch_up: {catch_up} }}\nsteps:\n  - {STEP}\n"
+            );
+            parse(&yaml, "x.yaml").unwrap_or_else(|why| panic!("{why}"))
+        };
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = at("2026-03-31T12:00:00Z");
+        let row = |definition: &Definition, absent: Option<Timestamp>| ScheduleRow {
+            key: schedule_of(definition).unwrap(),
+            settled: at("2026-03-01T12:00:00Z"),
+            absent_since: absent,
+            moved: None,
+        };
+        let (all, last) = (daily(2, "all"), daily(2, "last"));
+        let known = [row(&all, None)];
+        let away = [row(&all, Some(now))];
+        let cases: [(&Definition, &[ScheduleRow], usize); 5] = [
+            (&all, &known, 30),
+            (&all, &away, 0),
+            (&all, &[], 0),
+            // Another rhythm's position says nothing.
+            (&last, &known, 0),
+            (&last, &[row(&last, None)], 1),
+        ];
+        for (definition, schedules, expected) in cases {
+            let held = Held {
+                schedules,
+                now,
+                ..Held::default()
+            };
+            let plan = Plan::new(std::slice::from_ref(definition), &held);
+            let told = plan.definitions[0].schedule.clone().unwrap();
+            assert_eq!(told.starts_at_once, expected, "{told:?}");
+            assert_eq!(told.next.as_deref(), Some("2026-04-01T09:00:00Z"));
+        }
+        // Only the newest version starts anything.
+        let held = Held {
+            now,
+            ..Held::default()
+        };
+        let plan = Plan::new(&[daily(1, "all"), daily(2, "all")], &held);
+        let told: Vec<bool> = plan
+            .definitions
+            .iter()
+            .map(|it| it.schedule.is_some())
+            .collect();
+        assert_eq!(told, [false, true]);
+    }
+
     #[test]
     fn each_definition_is_told_by_what_the_database_holds() {
         let other = "{ step: b, confirm: p.f }";
@@ -253,7 +369,7 @@ mod tests {
             row("older", 2, STEP),
             row("same", 1, STEP),
         ];
-        let plan = Plan::new(&files, &rows, &[live("newer", 2, 7)]);
+        let plan = plan_of(&files, &rows, &[live("newer", 2, 7)]);
         let told: Vec<_> = plan
             .definitions
             .iter()
@@ -296,7 +412,7 @@ mod tests {
             row("broken", 2, STEP),
         ];
         let counts = [live("gone", 1, 2), live("unsound", 1, 1)];
-        let plan = Plan::new(&[file("broken", 2, STEP)], &rows, &counts);
+        let plan = plan_of(&[file("broken", 2, STEP)], &rows, &counts);
         let told: Vec<_> = plan
             .kept
             .iter()
@@ -306,7 +422,7 @@ mod tests {
         assert!(plan.is_accepted(), "{plan:?}");
 
         let counts = [live("broken", 1, 1), live("lost", 1, 1)];
-        let plan = Plan::new(&[file("broken", 2, STEP)], &rows, &counts);
+        let plan = plan_of(&[file("broken", 2, STEP)], &rows, &counts);
         assert_eq!(plan.kept[0].sagas, 1);
         assert!(plan.kept[0].startable);
         assert!(plan.kept.iter().all(|it| it.refused.is_some()), "{plan:?}");

@@ -55,7 +55,7 @@ impl Default for RelayOptions {
 
 /// A running relay.
 pub struct Relay {
-    intake: Mutex<Option<mpsc::Sender<Vec<OutboxMessage>>>>,
+    intake: Mutex<Option<mpsc::Sender<Handed>>>,
     shared: Arc<Shared>,
     tasks: Mutex<Vec<Task>>,
     stop: Shutdown,
@@ -72,11 +72,20 @@ struct Shared {
     unroutable: Option<mpsc::Sender<Undelivered>>,
 }
 
+/// Rows to publish.
+struct Handed {
+    rows: Vec<OutboxMessage>,
+    /// Whether they were left behind, so that they may have been published before.
+    swept: bool,
+}
+
 /// A message that will not arrive; its row is still there.
 #[derive(Debug)]
 pub struct Undelivered {
     /// The row.
     pub row: OutboxMessage,
+    /// Whether it was published just this once, so that no copy of it has arrived either.
+    pub once: bool,
     /// What the broker said, if it will never take the message; `None` if no queue took it.
     pub refused: Option<String>,
 }
@@ -144,7 +153,12 @@ impl Relay {
             .clone();
         if let Some(intake) = intake {
             // Fails only after `stop`: the rows stay, and another node sweeps them.
-            let _ = intake.send(messages).await;
+            let _ = intake
+                .send(Handed {
+                    rows: messages,
+                    swept: false,
+                })
+                .await;
         }
     }
 
@@ -175,32 +189,29 @@ impl Relay {
 }
 
 impl Shared {
-    async fn publish_waiting(
-        self: Arc<Self>,
-        waiting: Arc<AsyncMutex<mpsc::Receiver<Vec<OutboxMessage>>>>,
-    ) {
+    async fn publish_waiting(self: Arc<Self>, waiting: Arc<AsyncMutex<mpsc::Receiver<Handed>>>) {
         loop {
             let mut batch = Vec::new();
             {
                 let mut waiting = waiting.lock().await;
                 match waiting.recv().await {
-                    Some(messages) => batch.extend(messages),
+                    Some(handed) => take(&mut batch, handed),
                     None => return,
                 }
                 while batch.len() < PUBLISH_BATCH_MAX
-                    && let Ok(messages) = waiting.try_recv()
+                    && let Ok(handed) = waiting.try_recv()
                 {
-                    batch.extend(messages);
+                    take(&mut batch, handed);
                 }
             }
             self.publish(batch).await;
         }
     }
 
-    async fn publish(&self, batch: Vec<OutboxMessage>) {
+    async fn publish(&self, batch: Vec<(OutboxMessage, bool)>) {
         let outgoing = batch
             .iter()
-            .map(|row| Outgoing {
+            .map(|(row, _)| Outgoing {
                 destination: row.destination.clone(),
                 message: row.message.clone(),
                 mandatory: row.destination.exchange != EVENT_EXCHANGE,
@@ -209,7 +220,7 @@ impl Shared {
         let published = self.broker.publish(outgoing).await;
         let mut sent = Vec::with_capacity(batch.len());
         let mut returned = Vec::new();
-        for (row, published) in batch.into_iter().zip(published) {
+        for ((row, swept), published) in batch.into_iter().zip(published) {
             match published {
                 Published::Confirmed => sent.push(row.id),
                 // A replay has no saga that waits for it: its letter must come back.
@@ -218,8 +229,8 @@ impl Shared {
                 {
                     returned.extend(returned_replay(&row, published));
                 }
-                Published::Unroutable => sent.extend(self.undelivered(row, None)),
-                Published::Refused(why) => sent.extend(self.undelivered(row, Some(why))),
+                Published::Unroutable => sent.extend(self.undelivered(row, !swept, None)),
+                Published::Refused(why) => sent.extend(self.undelivered(row, !swept, Some(why))),
                 Published::NotYet(why) => {
                     // The row stays, and with it whoever has yet to come back for it may come late.
                     metric::publish_waits();
@@ -238,11 +249,11 @@ impl Shared {
     }
 
     /// Hands over a message that will not arrive; gives its id back if nobody is there for it.
-    fn undelivered(&self, row: OutboxMessage, refused: Option<String>) -> Option<Uuid> {
+    fn undelivered(&self, row: OutboxMessage, once: bool, refused: Option<String>) -> Option<Uuid> {
         if let Some(owner) = &self.unroutable {
             // Never waits: the owner waits for workers, and they for us. A row that it has no room
             // for, or that comes while it stops, stays and is swept.
-            drop(owner.try_send(Undelivered { row, refused }));
+            drop(owner.try_send(Undelivered { row, once, refused }));
             return None;
         }
         let why = refused.as_deref().unwrap_or("no queue takes it");
@@ -272,11 +283,7 @@ impl Shared {
         }
     }
 
-    async fn sweep_left_behind(
-        self: Arc<Self>,
-        intake: mpsc::Sender<Vec<OutboxMessage>>,
-        stop: Shutdown,
-    ) {
+    async fn sweep_left_behind(self: Arc<Self>, intake: mpsc::Sender<Handed>, stop: Shutdown) {
         loop {
             let now = self.environment.now();
             let until = now.after(self.options.grace);
@@ -286,7 +293,7 @@ impl Shared {
                     if !rows.is_empty() {
                         metric::swept(rows.len());
                         tracing::info!(rows = rows.len(), "publishing messages left in the outbox");
-                        let _ = intake.send(rows).await;
+                        let _ = intake.send(Handed { rows, swept: true }).await;
                     }
                     full
                 }
@@ -331,6 +338,11 @@ impl Shared {
             lock(&self.sent).extend(sent);
         }
     }
+}
+
+fn take(batch: &mut Vec<(OutboxMessage, bool)>, handed: Handed) {
+    let Handed { rows, swept } = handed;
+    batch.extend(rows.into_iter().map(|row| (row, swept)));
 }
 
 /// The letter whose replay this is.

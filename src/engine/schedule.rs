@@ -5,12 +5,16 @@
 //! the same start, because its input and id are made of the tick. A tick that can't start a saga
 //! becomes a dead letter, once, and the schedule goes on.
 //!
+//! A schedule counts from when a node first loads its rhythm, also if its definition has had
+//! another one before. One that nodes ran without, and that comes back, counts from then anew:
+//! `catch_up` is about time in which no node ran, not about time in which nobody wanted it. So
+//! nodes note which schedules they run without, and those that have one take the note away.
+//!
 //! Invariants: a tick is settled only after its saga, or its dead letter, is committed; a node acts
-//! on what the database says, not on what it remembers; a schedule that is new begins now.
-//! Deliberately absent: a leader, and clocks that agree; a node that is ahead starts the tick so
-//! much too early, and then it is settled for all.
+//! on what the database says, not on what it remembers; a schedule that is new begins now; a node
+//! whose clock is wrong starts nothing. Deliberately absent: a leader.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::clock::CLOCK_OFF_MAX;
 use super::decode::{Undecodable, check_start};
 use super::intake::Workers;
 use super::work::{Job, Origin, StartAnswer, StartError, Work};
@@ -27,15 +32,20 @@ use crate::definition::{CatchUp, Definition, Every};
 use crate::error::code;
 use crate::id::Timestamp;
 use crate::message::{CONTENT_TYPE_JSON, Message, Properties, START_QUEUE};
-use crate::store::{DeadLetter, StoreError};
+use crate::store::{DeadLetter, ScheduleKey, ScheduleRow, StoreError};
 
 /// Most ticks of one schedule started before the others have their turn.
 const TICKS_AT_ONCE: usize = 50;
-/// Pause when the database or a worker could not do it.
+/// Pause when the database or a worker could not do it, or the node's clock is wrong.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How far schedules have come, by name, as last read.
-type Positions = BTreeMap<String, Timestamp>;
+/// A schedule that this node has loaded.
+struct Scheduled {
+    key: ScheduleKey,
+    definition: Arc<Definition>,
+    /// Whether this node has made sure, since it started, where the schedule counts from.
+    joined: bool,
+}
 
 /// A tick is not done with; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -49,19 +59,13 @@ enum Postponed {
 impl Node {
     /// Starts sagas as schedules tick, until the stop.
     pub(super) async fn keep_schedules(self: Arc<Self>, workers: Workers) {
-        let scheduled: Vec<Arc<Definition>> = self
-            .catalogue
-            .newest_of_all()
-            .filter(|definition| definition.start.every.is_some())
-            .cloned()
-            .collect();
-        if scheduled.is_empty() {
-            return;
-        }
-        let mut positions = Positions::new();
+        let newest = self.catalogue.newest_of_all();
+        let mut scheduled: Vec<Scheduled> = newest.filter_map(Scheduled::of).collect();
         loop {
-            let pause = match self.round(&scheduled, &mut positions, &workers).await {
-                Ok(pause) => pause,
+            let pause = match self.round(&mut scheduled, &workers).await {
+                Ok(Some(pause)) => pause,
+                // None here, and none anywhere that would have to know.
+                Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(%error, "can't read how far schedules have come; trying again");
                     PAUSE
@@ -78,23 +82,29 @@ impl Node {
     /// Goes over all schedules once; returns how long nothing will be due.
     async fn round(
         &self,
-        scheduled: &[Arc<Definition>],
-        positions: &mut Positions,
+        scheduled: &mut [Scheduled],
         workers: &Workers,
-    ) -> Result<Duration, Postponed> {
-        let now = self.environment.now();
-        if is_due(scheduled, positions, now) {
-            let rows = self.store.schedules().await?.into_iter();
-            *positions = rows.map(|row| (row.name, row.settled)).collect();
+    ) -> Result<Option<Duration>, Postponed> {
+        if !self.clock.is_right(&*self.store).await? {
+            return Ok(Some(PAUSE));
         }
+        let now = self.environment.now();
+        let rows = self.store.schedules().await?;
+        if scheduled.is_empty() && rows.is_empty() {
+            return Ok(None);
+        }
+        self.note_what_is_missing(&rows, scheduled, now).await?;
+        let mut rows: BTreeMap<ScheduleKey, ScheduleRow> =
+            rows.into_iter().map(|row| (row.key.clone(), row)).collect();
         let mut pause = self.options.read_clock_every;
-        for definition in scheduled {
-            match self.advance(definition, now, positions, workers).await {
+        for schedule in scheduled {
+            let row = rows.remove(&schedule.key);
+            match self.advance(schedule, row, now, workers).await {
                 Ok(None) => {}
                 Ok(Some(next)) => pause = pause.min(next.since(self.environment.now())),
                 Err(error) => {
                     // The others are not to wait for this one.
-                    tracing::warn!(saga.name = %definition.name, %error, "a tick waits; trying again");
+                    tracing::warn!(saga.name = %schedule.key.name, %error, "a tick waits; trying again");
                     pause = pause.min(PAUSE);
                 }
             }
@@ -102,38 +112,86 @@ impl Node {
                 break;
             }
         }
-        Ok(pause)
+        Ok(Some(pause))
+    }
+
+    /// Notes which schedules this node runs without.
+    async fn note_what_is_missing(
+        &self,
+        rows: &[ScheduleRow],
+        scheduled: &[Scheduled],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let own: BTreeSet<&ScheduleKey> = scheduled.iter().map(|it| &it.key).collect();
+        let missing = rows.iter().filter(|row| !own.contains(&row.key));
+        for row in missing.filter(|row| row.absent_since.is_none()) {
+            self.store.mark_absent(&row.key, Some(now)).await?;
+        }
+        Ok(())
     }
 
     /// Starts and settles what is due of one schedule; returns when it is to be looked at again.
     async fn advance(
         &self,
-        definition: &Definition,
+        schedule: &mut Scheduled,
+        row: Option<ScheduleRow>,
         now: Timestamp,
-        positions: &mut Positions,
         workers: &Workers,
     ) -> Result<Option<Timestamp>, Postponed> {
-        let name = &definition.name;
+        let mut settled = self.join(schedule, row, now).await?;
+        let Scheduled {
+            key, definition, ..
+        } = schedule;
         let Some(every) = &definition.start.every else {
             return Ok(None);
         };
-        let mut settled = match positions.get(name) {
-            Some(settled) => *settled,
-            None => self.store.settle(name, None, now).await?,
-        };
-        positions.insert(name.clone(), settled);
+        if settled > now.after(CLOCK_OFF_MAX) {
+            tracing::warn!(
+                saga.name = %key.name, %settled,
+                "the schedule's position lies in the future, so nothing ticks until then; to set it back: backstitch schedules move"
+            );
+        }
         let due = every.due(settled, now, TICKS_AT_ONCE);
-        tell_given_up(definition, every, settled, &due);
+        tell_given_up(&key.name, every, settled, &due);
         for tick in due {
             if settled >= tick {
                 // Another node was faster.
                 continue;
             }
-            self.start_tick(name, every, tick, workers).await?;
-            settled = self.store.settle(name, Some(settled), tick).await?;
-            positions.insert(name.clone(), settled);
+            self.start_tick(&key.name, every, tick, workers).await?;
+            settled = self.store.settle(key, Some(settled), tick).await?;
         }
         Ok(every.next_due(settled, now))
+    }
+
+    /// Where the schedule stands. One that nodes have run without begins now; a node that has it
+    /// loaded all the time knows better than those who have noted that.
+    async fn join(
+        &self,
+        schedule: &mut Scheduled,
+        row: Option<ScheduleRow>,
+        now: Timestamp,
+    ) -> Result<Timestamp, StoreError> {
+        let key = &schedule.key;
+        let settled = match row {
+            None => self.store.settle(key, None, now).await?,
+            Some(row) => {
+                let mut settled = row.settled;
+                if let Some(since) = row.absent_since {
+                    if !schedule.joined && settled < now {
+                        settled = self.store.settle(key, Some(settled), now).await?;
+                        tracing::info!(
+                            saga.name = %key.name, %since,
+                            "nodes ran without this schedule, so it counts from now"
+                        );
+                    }
+                    self.store.mark_absent(key, None).await?;
+                }
+                settled
+            }
+        };
+        schedule.joined = true;
+        Ok(settled)
     }
 
     /// Starts the tick's saga, or keeps why that is not possible.
@@ -231,18 +289,23 @@ impl Node {
     }
 }
 
-/// Whether anything may be due as far as we remember: reason enough to ask the database.
-fn is_due(scheduled: &[Arc<Definition>], positions: &Positions, now: Timestamp) -> bool {
-    scheduled.iter().any(|definition| {
-        let every = definition.start.every.as_ref();
-        match (every, positions.get(&definition.name)) {
-            (Some(every), Some(settled)) => {
-                let next = every.next_due(*settled, now);
-                next.is_some_and(|next| next <= now)
-            }
-            _ => true,
-        }
+/// What the definition's schedule is known by, if it has one.
+pub fn schedule_of(definition: &Definition) -> Option<ScheduleKey> {
+    let every = definition.start.every.as_ref()?;
+    Some(ScheduleKey {
+        name: definition.name.clone(),
+        rhythm: every.rhythm(),
     })
+}
+
+impl Scheduled {
+    fn of(definition: &Arc<Definition>) -> Option<Self> {
+        Some(Self {
+            key: schedule_of(definition)?,
+            definition: Arc::clone(definition),
+            joined: false,
+        })
+    }
 }
 
 /// What a tick's start is known by, whichever node does it.
@@ -263,12 +326,12 @@ fn tell_started(name: &str, tick: Timestamp, started: &StartAnswer) {
 }
 
 /// Ticks that nobody starts a saga for are no secret.
-fn tell_given_up(definition: &Definition, every: &Every, settled: Timestamp, due: &[Timestamp]) {
+fn tell_given_up(name: &str, every: &Every, settled: Timestamp, due: &[Timestamp]) {
     let Some(first) = due.first() else { return };
     let missed = every.next_after(settled);
     if every.catch_up != CatchUp::All && missed.is_some_and(|missed| missed < *first) {
         tracing::warn!(
-            saga.name = %definition.name, since = %settled, tick = %first,
+            saga.name = %name, since = %settled, tick = %first,
             "earlier ticks were missed and are given up, as `catch_up` says"
         );
     }

@@ -12,6 +12,7 @@ mod delivery;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 
@@ -64,6 +65,11 @@ pub(super) struct SignalRequest {
     pub(super) what: What,
     /// Who wants to hear what became of it.
     pub(super) sender: Option<Starter>,
+    /// Whether its id is made of what it says, because its sender gave none. Then an equal one that
+    /// the saga had before is another signal, unless this may be the same one once more.
+    pub(super) by_content: bool,
+    /// Whether it may have been taken in already: it was delivered before, or a commit was lost.
+    pub(super) uncertain: AtomicBool,
 }
 
 /// What a signal says.
@@ -86,8 +92,8 @@ pub(super) struct Correlated {
     pub(super) id: String,
 }
 
-/// The id of a signal whose sender gave none: the same name and payload is the same signal.
-pub fn id_by_content(name: &str, payload: &Value) -> String {
+/// The id of the first signal with this name and payload whose sender gave none.
+fn id_by_content(name: &str, payload: &Value) -> String {
     format!("hash:{}", fingerprint_text(&json!([name, payload])))
 }
 
@@ -115,7 +121,10 @@ pub(super) fn check_signal(
 }
 
 /// Reads a message from the signal queue.
-pub(super) fn decode_signal(message: &Message) -> Result<SignalRequest, Undecodable> {
+pub(super) fn decode_signal(
+    message: &Message,
+    redelivered: bool,
+) -> Result<SignalRequest, Undecodable> {
     let properties = &message.properties;
     let name = properties.kind.as_deref().unwrap_or_default();
     if name.is_empty() {
@@ -126,11 +135,14 @@ pub(super) fn decode_signal(message: &Message) -> Result<SignalRequest, Undecoda
     }
     let to = addressee(message)?;
     let id = properties.message_id.clone().filter(|id| !id.is_empty());
+    let by_content = id.is_none();
     let signal = check_signal(name, id, json_body(message)?)?;
     Ok(SignalRequest {
         to,
         what: What::Sent(signal),
         sender: starter_of(message),
+        by_content,
+        uncertain: AtomicBool::new(redelivered),
     })
 }
 

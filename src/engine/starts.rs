@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::batch::{Batch, Found};
+use super::batch::{Batch, Found, Rejection};
 use super::cache::Open;
 use super::decode::{StartRequest, Undecodable};
 use super::encode::start_answer;
@@ -14,7 +14,7 @@ use crate::definition::ConflictRule;
 use crate::error::{Code, code};
 use crate::id::SagaId;
 use crate::saga::journal::GENESIS;
-use crate::saga::{Input, Saga, Starter, Status};
+use crate::saga::{Input, Saga, Starter, Status, end_of};
 use crate::store::{DeadLetter, KeyMatch, OutboxMessage, SagaHead};
 
 impl Batch<'_> {
@@ -101,20 +101,44 @@ impl Batch<'_> {
         }
     }
 
-    /// The same start again: answered with the saga that it began.
+    /// The same start again: answered with the saga that it began, and with how that ends.
     pub(super) fn existing(&mut self, work: Work, request: &StartRequest, known: &KeyMatch) {
-        if let Some(starter) = &request.starter {
-            let body = json!({
-                "saga_id": known.id,
-                "saga": request.definition.name,
-                "key": request.key,
-                "status": known.status,
-                "existing": true,
-            });
-            self.answer(starter, "accepted", None, &body);
+        let Some(starter) = &request.starter else {
+            let answer = StartAnswer::Existing(known.id, known.status);
+            return self.done(work, None, Some(Ok(answer)));
+        };
+        let mut status = known.status;
+        let mut end = None;
+        let listen = Input::Listen(starter.clone());
+        match self.saga(known.id).map(|saga| end_of(saga, self.now)) {
+            None => {}
+            Some(Some(ended)) => end = Some(ended),
+            Some(None) => match self.turn(known.id, listen) {
+                Ok(()) | Err(Rejection::Nothing) => {}
+                Err(Rejection::Stale) => return self.look_closer(work),
+                Err(Rejection::Wrong(wrong)) => {
+                    tracing::warn!(saga.id = %known.id, reason = %wrong, "a starter will not hear the end");
+                }
+            },
         }
-        let answer = StartAnswer::Existing(known.id, known.status);
-        self.done(work, None, Some(Ok(answer)));
+        if let Some(saga) = self.saga(known.id) {
+            status = saga.status();
+        }
+        let body = json!({
+            "saga_id": known.id,
+            "saga": request.definition.name,
+            "key": request.key,
+            "status": status,
+            "existing": true,
+        });
+        let row = self.answer_row(starter, "accepted", None, &body);
+        self.add_message(known.id, row);
+        if let Some((kind, reason, body)) = end {
+            let row = self.answer_row(starter, kind, reason.as_deref(), &body);
+            self.add_message(known.id, row);
+        }
+        let answer = StartAnswer::Existing(known.id, status);
+        self.done(work, Some(known.id), Some(Ok(answer)));
     }
 
     fn conflict(&mut self, work: Work, request: &StartRequest, error: StartError) {

@@ -63,6 +63,12 @@ impl StartRequest {
         })
     }
 
+    /// Whether the saga that holds the key must be there: to decide, or to be told who wants to hear
+    /// how it ends.
+    pub(super) fn is_about_the_holder(&self) -> bool {
+        self.asks_the_holder() || self.starter.is_some()
+    }
+
     /// Whether the saga that holds the key must be seen to decide.
     pub(super) fn asks_the_holder(&self) -> bool {
         self.definition.start.conflict != ConflictRule::Existing

@@ -27,6 +27,12 @@ pub(super) enum Job {
     Child(Box<ChildWork>),
     /// Tell a saga something.
     Tell { saga: SagaId, input: Input },
+    /// Tell a saga that an answer to it is worth nothing, and keep that.
+    TellAndBury {
+        saga: SagaId,
+        input: Input,
+        letter: Box<DeadLetter>,
+    },
     /// Tell a saga, named by its id or key, of something from outside.
     Signal(Arc<SignalRequest>),
     /// Keep a message nobody can handle, and tell the one who wanted a saga, if any.
@@ -40,7 +46,9 @@ impl Job {
     /// The saga it is about, if it names one by its id; what a signal is for, its request says.
     pub(super) fn saga(&self) -> Option<SagaId> {
         match self {
-            Self::Tell { saga, .. } | Self::Succeed { replaces: saga } => Some(*saga),
+            Self::Tell { saga, .. }
+            | Self::TellAndBury { saga, .. }
+            | Self::Succeed { replaces: saga } => Some(*saga),
             Self::Child(wanted) => Some(wanted.child),
             Self::Start { .. } | Self::Signal(_) | Self::Bury { .. } => None,
         }
@@ -61,6 +69,7 @@ impl Job {
             | Self::Succeed { .. }
             | Self::Child(_)
             | Self::Tell { .. }
+            | Self::TellAndBury { .. }
             | Self::Bury { .. } => None,
         }
     }

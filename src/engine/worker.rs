@@ -15,6 +15,7 @@ use super::EngineOptions;
 use super::batch::{Batch, Decided, Found, Parts};
 use super::cache::{Cache, Open};
 use super::catalogue::Catalogue;
+use super::clock::SharedClock;
 use super::events::{EventRules, Strays};
 use super::relay::Relay;
 use super::signals::{SignalAnswer, SignalError};
@@ -40,7 +41,9 @@ const WARY_BATCHES: u32 = 64;
 
 /// What all parts of a node share.
 pub(super) struct Node {
+    /// Goes by the shared clock.
     pub(super) environment: Arc<dyn Environment>,
+    pub(super) clock: Arc<SharedClock>,
     pub(super) store: Arc<dyn Store>,
     pub(super) catalogue: Catalogue,
     pub(super) events: Mutex<Arc<EventRules>>,
@@ -71,7 +74,7 @@ impl Node {
     }
 
     /// Brings a batch to its end; if the database refuses it for good, part by part.
-    async fn settle(&self, works: Vec<Work>) {
+    pub(super) async fn settle(&self, works: Vec<Work>) {
         if let Err((works, error)) = self.persist(works).await {
             self.isolate(works, &error).await;
         }
@@ -150,7 +153,10 @@ impl Node {
     /// One time round. Returns the works that must be decided again, or all of them if nothing
     /// was stored.
     async fn attempt(&self, works: Vec<Work>) -> Result<Vec<Work>, (Vec<Work>, StoreError)> {
-        let began = self.environment.now();
+        if let Err(error) = self.clock.refresh(&*self.store).await {
+            return Err((works, error));
+        }
+        let began = self.environment.elapsed();
         let (found, keys) = match self.load(&works).await {
             Ok(loaded) => loaded,
             Err(error) => return Err((works, error)),
@@ -179,6 +185,12 @@ impl Node {
             Ok(outcome) => BTreeMap::from_iter(outcome.conflicts),
             Err(error) => {
                 self.relay.give_back(sent);
+                for decided in &decided {
+                    // It may be stored all the same.
+                    if let Job::Signal(request) = &decided.work.job {
+                        request.uncertain.store(true, Ordering::Relaxed);
+                    }
+                }
                 let works = decided
                     .into_iter()
                     .map(|decided| decided.work)
@@ -187,7 +199,7 @@ impl Node {
                 return Err((works, error));
             }
         };
-        let took = self.environment.now().since(began);
+        let took = self.environment.elapsed().saturating_sub(began);
         metric::committed(decided.len(), took.as_secs_f64());
         for (id, rows) in outboxes {
             if !conflicts.contains_key(&id) {
@@ -343,7 +355,7 @@ fn holders(
         Job::Start {
             request,
             key_taken: true,
-        } if request.asks_the_holder() => {
+        } if request.is_about_the_holder() => {
             let holder = keys.get(&request.saga_key())?;
             holder.as_ref().map(|holder| holder.id)
         }
@@ -364,7 +376,11 @@ fn undecided(lost: Decided, conflicts: &BTreeMap<SagaId, Conflict>) -> Work {
             }
         }
         Job::Child(wanted) => wanted.key_taken = taken,
-        Job::Succeed { .. } | Job::Tell { .. } | Job::Signal(_) | Job::Bury { .. } => {}
+        Job::Succeed { .. }
+        | Job::Tell { .. }
+        | Job::TellAndBury { .. }
+        | Job::Signal(_)
+        | Job::Bury { .. } => {}
     }
     work
 }

@@ -54,13 +54,7 @@ pub(super) async fn operate(
     let Path((id, action)) = place.map_err(|wrong| Problem::malformed(wrong.body_text()))?;
     let id = saga_id(&id)?;
     let request: ActionRequest = parse(&json_body(&context, &headers, body)?)?;
-    for (field, words) in [("by", &request.by), ("why", &request.why)] {
-        if words.trim().is_empty() || words.len() > OPERATOR_BYTES_MAX {
-            return Err(Problem::malformed(format!(
-                "`{field}` must have between 1 and {OPERATOR_BYTES_MAX} bytes: it goes into the journal"
-            )));
-        }
-    }
+    check_words(&request.by, &request.why, "the journal")?;
     let kind = operator_kind(&action, &request)?;
     let action = OperatorAction {
         id: request
@@ -74,6 +68,18 @@ pub(super) async fn operate(
     let head = read_head(&**context.api.engine.store(), id).await?;
     let head = head.ok_or_else(|| Problem::no_saga(id))?;
     Ok(Json(HeadView::new(&head)))
+}
+
+/// Who and why, which go somewhere to stay.
+pub(super) fn check_words(by: &str, why: &str, into: &str) -> Result<(), Problem> {
+    for (field, words) in [("by", by), ("why", why)] {
+        if words.trim().is_empty() || words.len() > OPERATOR_BYTES_MAX {
+            return Err(Problem::malformed(format!(
+                "`{field}` must have between 1 and {OPERATOR_BYTES_MAX} bytes: it goes into {into}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn operator_kind(action: &str, request: &ActionRequest) -> Result<OperatorKind, Problem> {

@@ -73,6 +73,11 @@ pub(super) async fn ready(State(context): Shared) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
+    let off = context.api.engine.clock_off();
+    warnings.extend(off.map(|reason| Reason {
+        part: "clock",
+        reason,
+    }));
     let readiness = Readiness {
         ready,
         reasons,

@@ -14,6 +14,7 @@ mod host;
 pub mod metrics;
 mod problem;
 mod sagas;
+mod schedules;
 mod signals;
 #[cfg(test)]
 mod tests;
@@ -100,6 +101,8 @@ pub fn router(api: Api) -> Router {
             "/sagas/{saga}/keys/{key}/signals/{signal}",
             post(signals::to_key),
         )
+        .route("/schedules", get(schedules::list))
+        .route("/schedules/{saga}", post(schedules::set))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/groups", get(dead_letters::groups))
         .route("/dead-letters/stats", get(dead_letters::stats))

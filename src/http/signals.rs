@@ -10,12 +10,15 @@ use serde::Serialize;
 use super::problem::Problem;
 use super::sagas::{json_body, parse_value, saga_id};
 use super::{Context, Shared};
-use crate::engine::{Addressee, SignalAnswer, id_by_content};
+use crate::engine::{Addressee, SignalAnswer};
 use crate::id::SagaId;
 use crate::store::SagaKey;
 
 /// Header that says what a signal is deduplicated by.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// What becomes of a request that nothing tells from another one.
+const NO_KEY: &str =
+    "without an `Idempotency-Key` every request is a signal of its own, also if it says the same";
 
 /// The answer to a signal.
 #[derive(Serialize)]
@@ -25,6 +28,9 @@ pub(super) struct Signalled {
     signal: String,
     /// What it is deduplicated by.
     id: String,
+    /// What the sender should know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -68,15 +74,12 @@ async fn send(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Signalled>, Problem> {
     let payload = parse_value(&json_body(context, headers, body)?)?;
-    let id = match headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str()) {
-        None => id_by_content(&signal, &payload),
-        Some(Ok(key)) => key.to_owned(),
+    let (id, note) = match headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str()) {
+        None => (context.api.engine.new_id().to_string(), Some(NO_KEY)),
+        Some(Ok(key)) => (key.to_owned(), None),
         Some(Err(_)) => return Err(Problem::malformed("`Idempotency-Key` is not plain text")),
     };
-    let sent = context
-        .api
-        .engine
-        .signal(to, &signal, Some(id.clone()), payload);
+    let sent = context.api.engine.signal(to, &signal, id.clone(), payload);
     let (outcome, saga_id) = match sent.await? {
         SignalAnswer::Accepted(saga) => (Outcome::Accepted, saga),
         SignalAnswer::Duplicate(saga) => (Outcome::Duplicate, saga),
@@ -86,6 +89,7 @@ async fn send(
         saga_id,
         signal,
         id,
+        note,
     }))
 }
 

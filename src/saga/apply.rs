@@ -26,6 +26,7 @@ pub fn apply(saga: &mut Saga, event: &Event) {
             saga.starter.clone_from(starter);
             saga.pass = Pass::Forward;
         }
+        Event::Listening(starter) => saga.listeners.push(starter.clone()),
         Event::InLine(line) => saga.line.clone_from(line),
         Event::Superseding(successor) => saga.line.follow(successor),
         Event::KeptForSuccessor(signal) => saga.line.kept.push(signal.clone()),
@@ -89,7 +90,25 @@ pub fn apply(saga: &mut Saga, event: &Event) {
             step, at, reason, ..
         } => saga.update(step, |state| {
             state.waiting = Waiting::Retry(*at);
+            state.returned_until = None;
             state.reason = Some(reason.clone());
+        }),
+        Event::Returned {
+            step,
+            again,
+            due,
+            certain,
+            reason,
+            ..
+        } => saga.update(step, |state| {
+            state.deliverable = state.deliverable.saturating_sub(u32::from(*certain));
+            state.returns += 1;
+            state.returned_until = Some(*due);
+            state.waiting = Waiting::Retry(*again);
+            state.reason = Some(reason.clone());
+        }),
+        Event::NeverDelivered { step, reason } => saga.update(step, |state| {
+            state.settle(StepStatus::Undelivered, Some(reason.clone()));
         }),
         Event::OutcomeUnknown { step, reason } => saga.update(step, |state| {
             state.settle(StepStatus::Unknown, Some(reason.clone()));
@@ -107,16 +126,19 @@ pub fn apply(saga: &mut Saga, event: &Event) {
             step,
             until,
             signal,
-        } => apply_waiting(saga, step, *until, *signal),
+            but_not,
+        } => apply_waiting(saga, step, *until, *signal, but_not),
         Event::Signalled(signal) => {
             saga.remember(&signal.id);
             saga.signals.push(signal.clone());
         }
         Event::Received { step, id } => {
             let kept = saga.signals.iter().position(|signal| signal.id == *id);
-            let body = kept.map(|at| saga.signals.remove(at).body);
+            let signal = kept.map(|at| saga.signals.remove(at));
             saga.update(step, |state| {
-                state.reply = body;
+                state.signal_at = signal.as_ref().and_then(|signal| signal.at);
+                state.reply = signal.map(|signal| signal.body);
+                state.but_not.clear();
                 state.settle(StepStatus::Done, None);
             });
         }
@@ -174,6 +196,11 @@ impl StepState {
             with: None,
             reply: None,
             reason: None,
+            deliverable: 0,
+            returns: 0,
+            returned_until: None,
+            but_not: Vec::new(),
+            signal_at: None,
         }
     }
 
@@ -208,6 +235,14 @@ fn apply_asked(
             Phase::Confirm => StepStatus::Confirming,
             Phase::Compensate => StepStatus::Compensating,
         };
+        if state.phase != phase {
+            state.deliverable = 0;
+        }
+        if state.returned_until.is_none() {
+            state.returns = 0;
+        }
+        state.deliverable += 1;
+        state.returned_until = None;
         state.phase = phase;
         state.attempt = attempt;
         state.waiting = Waiting::Reply(due);
@@ -217,11 +252,18 @@ fn apply_asked(
     });
 }
 
-fn apply_waiting(saga: &mut Saga, step: &StepPath, until: Option<Timestamp>, signal: bool) {
+fn apply_waiting(
+    saga: &mut Saga,
+    step: &StepPath,
+    until: Option<Timestamp>,
+    signal: bool,
+    but_not: &[String],
+) {
     let new = StepState::asked(Phase::Action, 0, Waiting::Nothing);
     saga.steps.entry(step.clone()).or_insert(new);
     saga.update(step, |state| {
         state.status = StepStatus::Waiting;
+        state.but_not = but_not.to_vec();
         state.waiting = match until {
             Some(until) if !signal => Waiting::Sleep(until),
             until => Waiting::Signal(until),

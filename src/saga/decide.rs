@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::apply::apply;
 use super::event::{Decision, Event, Input, Refusal, Reply, Send, Starter};
 use super::retry::backoff;
-use super::state::{Pass, Saga, StepStatus, Waiting};
+use super::state::{LISTENERS_MAX, Pass, Saga, StepStatus, Waiting};
 use super::walk::Move;
 use crate::definition::{Definition, NodeId, OnReject};
 use crate::id::{Phase, StepPath, Timestamp};
@@ -40,6 +40,8 @@ pub enum Flaw {
     ConfirmLapsed,
     /// The payload of a step is computed before anybody asks whether the step runs.
     RenderSkipped,
+    /// A node goes by its own clock.
+    OwnClock,
 }
 
 /// Known bugs, switched on to prove that the simulator catches them; all off otherwise.
@@ -85,8 +87,10 @@ pub fn decide_sabotaged(
             starter,
             line,
         } => turn.start_in_line(input, starter, line)?,
+        Input::Listen(starter) => turn.listen(starter)?,
         Input::Supersede(successor) => turn.supersede(successor)?,
         Input::Reply(reply) => turn.reply(reply)?,
+        Input::Returned(returned) => turn.returned(returned)?,
         Input::Wake => turn.wake()?,
         Input::Signal(signal) => turn.signal(signal)?,
         Input::SignalForSuccessor(signal) => turn.keep_for_successor(signal)?,
@@ -145,6 +149,24 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// Somebody wants to hear the end who did not begin it.
+    fn listen(&mut self, starter: Starter) -> Result<(), Refusal> {
+        if self.saga.status().is_ended() {
+            return Err(Refusal::Ended);
+        }
+        let mut known = self.saga.starter.iter().chain(&self.saga.listeners);
+        if known.any(|known| *known == starter) {
+            return Err(Refusal::Settled);
+        }
+        if self.saga.listeners.len() >= LISTENERS_MAX {
+            return Err(Refusal::NotPossible(
+                "as many as it may tell want to hear how it ends".into(),
+            ));
+        }
+        self.emit(Event::Listening(starter));
+        Ok(())
+    }
+
     pub(super) fn reply(&mut self, reply: Reply) -> Result<(), Refusal> {
         if self.saga.paused.is_some() {
             self.expects(&reply.step, reply.phase)?;
@@ -184,7 +206,7 @@ impl Turn<'_> {
     }
 
     /// Whether an answer to this command can still change anything, and what the step waits for.
-    fn expects(&self, path: &StepPath, phase: Phase) -> Result<Waiting, Refusal> {
+    pub(super) fn expects(&self, path: &StepPath, phase: Phase) -> Result<Waiting, Refusal> {
         let never = || Refusal::NeverAsked {
             step: path.clone(),
             phase,
@@ -258,7 +280,7 @@ impl Turn<'_> {
     }
 
     /// An attempt failed or was not answered: plan the next one, or give up.
-    fn trouble(&mut self, path: &StepPath, phase: Phase, reason: String) {
+    pub(super) fn trouble(&mut self, path: &StepPath, phase: Phase, reason: String) {
         let Some(step) = self.definition.step(&path.name) else {
             return;
         };
@@ -283,13 +305,8 @@ impl Turn<'_> {
             });
         } else if forward {
             let summary = format!("{path} {phase}: {reason}, after {attempt} attempt(s)");
-            self.emit(Event::OutcomeUnknown {
-                step: path.clone(),
-                reason,
-            });
-            if rolling_back {
-                self.undo(path);
-            } else {
+            self.give_up(path, reason);
+            if !rolling_back {
                 self.roll_back(summary);
             }
         } else {
@@ -330,7 +347,7 @@ impl Turn<'_> {
         if matches!(state.waiting, Waiting::Signal(_) | Waiting::Sleep(_)) {
             self.waited(path);
         } else if matches!(state.waiting, Waiting::Retry(_)) {
-            self.ask(path, phase, attempt + 1, None);
+            self.ask_next(path);
         } else if self.is_at_work(path, phase) {
             self.ask(path, phase, attempt, None);
         } else {

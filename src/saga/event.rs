@@ -3,13 +3,14 @@
 //! Events are the journal's words: they are stored for as long as the saga is, so a field may be
 //! added with a default, but never change its meaning.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::child::{ChildAnswer, Parent, ParentOrder};
+pub use super::refusal::Refusal;
+use super::returned::Returned;
 use super::succession::{Line, Successor};
 use crate::definition::NodeId;
 use crate::id::{Phase, StepPath, Timestamp};
@@ -36,8 +37,12 @@ pub enum Input {
     },
     /// Another start with its key wants to replace it.
     Supersede(Successor),
+    /// The same start again, by somebody who wants to hear how it ends.
+    Listen(Starter),
     /// A participant answered.
     Reply(Reply),
+    /// A command found no queue.
+    Returned(Returned),
     /// Its `wake_at` has come (or a node looks early: then nothing is due and nothing happens).
     Wake,
     /// Something from outside that a `wait` may be waiting for.
@@ -197,6 +202,8 @@ pub enum Event {
     InLine(Line),
     /// Another start with its key will replace it once it has ended.
     Superseding(Successor),
+    /// Somebody who wanted the same saga started wants to hear how it ends.
+    Listening(Starter),
     /// A signal came that its successor will be told once it has started.
     KeptForSuccessor(Signal),
     /// A command was sent.
@@ -274,6 +281,28 @@ pub enum Event {
         /// What went wrong.
         reason: String,
     },
+    /// A command found no queue; it is sent again, or its attempt has failed.
+    Returned {
+        /// The step.
+        step: StepPath,
+        /// Which command.
+        phase: Phase,
+        /// When it is sent again.
+        again: Timestamp,
+        /// When the attempt's time is up.
+        due: Timestamp,
+        /// Whether it was certainly not delivered.
+        certain: bool,
+        /// Where nobody listens.
+        reason: String,
+    },
+    /// No command for this `reserve` or `action` found a queue: it was not done.
+    NeverDelivered {
+        /// The step.
+        step: StepPath,
+        /// What went wrong.
+        reason: String,
+    },
     /// Nobody knows whether a `reserve` or `action` was done; it will be compensated.
     OutcomeUnknown {
         /// The step.
@@ -308,6 +337,9 @@ pub enum Event {
         until: Option<Timestamp>,
         /// Whether a signal ends it.
         signal: bool,
+        /// Ids of signals that were kept when it began and do not count for it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        but_not: Vec<String>,
     },
     /// A signal came, and is kept until a `wait` takes it.
     Signalled(Signal),
@@ -438,38 +470,4 @@ pub struct Decision {
     pub sends: Vec<Send>,
     /// When to look again if nothing comes.
     pub wake_at: Option<Timestamp>,
-}
-
-/// Why an input changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A duplicate, or an answer to a question that has been settled otherwise: no-op.
-    #[error("nothing is waiting for this any more")]
-    Settled,
-    /// An answer to a question that was never asked: someone else's mistake.
-    #[error("step `{step}` of this saga was never asked to {phase}")]
-    NeverAsked {
-        /// The step.
-        step: StepPath,
-        /// The phase.
-        phase: Phase,
-    },
-    /// A signal or a person's action for a saga that has ended.
-    #[error("this saga has ended")]
-    Ended,
-    /// A signal for a saga that is rolled back: no `wait` of it will come.
-    #[error("this saga is being rolled back: {0}")]
-    RollingBack(String),
-    /// A signal that no `wait` of the saga's definition is about.
-    #[error("no `wait` of this saga is for a signal called `{0}`")]
-    NoSuchSignal(String),
-    /// More signals than a saga keeps.
-    #[error("this saga keeps as many signals as it may; nothing waits for them")]
-    TooManySignals,
-    /// A person's action that makes no sense where the saga stands.
-    #[error("that is not possible: {0}")]
-    NotPossible(Cow<'static, str>),
-    /// A start for a saga that has started.
-    #[error("this saga has started already")]
-    AlreadyStarted,
 }

@@ -51,6 +51,8 @@ pub enum Cause {
     Restart,
     /// A participant's answer.
     Reply,
+    /// A command that found no queue.
+    Returned,
     /// The clock.
     Timer,
     /// A signal.

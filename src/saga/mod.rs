@@ -27,8 +27,10 @@ mod event;
 pub mod journal;
 mod loops;
 mod operator;
+mod refusal;
 mod replies;
 mod retry;
+mod returned;
 mod sends;
 mod state;
 mod status;
@@ -46,9 +48,11 @@ pub use event::{
     BlockPath, Decision, Event, Input, OperatorAction, OperatorKind, Refusal, Reply, Send, Signal,
     Starter,
 };
+pub use returned::Returned;
+pub use sends::end_of;
 pub use state::{
-    BlockState, Forced, LEASE_MARGIN, Pass, SEEN_IDS_MAX, SIGNALS_KEPT_MAX, Saga, StepState,
-    StepStatus, Waiting,
+    BlockState, Forced, LEASE_MARGIN, LISTENERS_MAX, Pass, SEEN_IDS_MAX, SIGNALS_KEPT_MAX, Saga,
+    StepState, StepStatus, Waiting,
 };
 pub use status::Status;
 pub use succession::{Line, Successor, holdup};

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::decide::Turn;
-use super::event::{Event, Send};
+use super::event::{Event, Send, Starter};
+use super::state::{Pass, Saga};
 use crate::definition::{Call, Forward, Step};
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::message::Outcome;
@@ -23,10 +24,23 @@ impl Turn<'_> {
         let Some(step) = self.definition.step(&path.name) else {
             return;
         };
-        if call_of(step, phase).is_none() {
+        let due = self.now.after(step.timeout);
+        self.ask_until(path, phase, attempt, with, due);
+    }
+
+    /// The same, with an answer due at a time that was set before.
+    pub(super) fn ask_until(
+        &mut self,
+        path: &StepPath,
+        phase: Phase,
+        attempt: u32,
+        with: Option<Arc<Value>>,
+        due: Timestamp,
+    ) {
+        let step = self.definition.step(&path.name);
+        if step.is_none_or(|step| call_of(step, phase).is_none()) {
             return;
         }
-        let due = self.now.after(step.timeout);
         self.emit(Event::Asked {
             step: path.clone(),
             phase,
@@ -89,10 +103,12 @@ impl Turn<'_> {
         self.sends.push(Send::Notice { change, body });
     }
 
-    /// A notice to all, and an answer to the starter.
+    /// A notice to all, and an answer to the starter and whoever listens.
     pub(super) fn tell(&mut self, change: &'static str, kind: &'static str, outcome: Outcome) {
         let body = self.summary();
-        if let Some(starter) = self.saga.starter.clone() {
+        let listeners = self.saga.listeners.iter();
+        let told: Vec<Starter> = self.saga.starter.iter().chain(listeners).cloned().collect();
+        for starter in told {
             let reason = match change {
                 "completed" if self.saga.output_error.is_some() => self.saga.status_reason(),
                 _ => self.saga.reason.clone(),
@@ -109,25 +125,41 @@ impl Turn<'_> {
     }
 
     fn summary(&self) -> Value {
-        let saga = &*self.saga;
-        let mut summary = json!({
-            "saga_id": saga.facts.id,
-            "saga": saga.name,
-            "key": saga.facts.key,
-            "status": saga.status(),
-            "at": self.now.to_string(),
-        });
-        if let Some(reason) = saga.status_reason() {
-            summary["reason"] = Value::String(reason);
-        }
-        if let Some(output) = &saga.output {
-            summary["output"] = output.as_ref().clone();
-        }
-        if let Some(error) = &saga.output_error {
-            summary["output_error"] = Value::String(error.clone());
-        }
-        summary
+        summary(self.saga, self.now)
     }
+}
+
+/// How a saga has ended, for whoever asks later: the kind of the answer, the reason and the body.
+pub fn end_of(saga: &Saga, now: Timestamp) -> Option<(&'static str, Option<String>, Value)> {
+    let (kind, reason) = match saga.pass {
+        Pass::Completed => ("completed", None),
+        Pass::Compensated => {
+            let reason = saga.reason.clone();
+            ("compensated", Some(reason.unwrap_or_default()))
+        }
+        _ => return None,
+    };
+    Some((kind, reason, summary(saga, saga.ended_at.unwrap_or(now))))
+}
+
+fn summary(saga: &Saga, at: Timestamp) -> Value {
+    let mut summary = json!({
+        "saga_id": saga.facts.id,
+        "saga": saga.name,
+        "key": saga.facts.key,
+        "status": saga.status(),
+        "at": at.to_string(),
+    });
+    if let Some(reason) = saga.status_reason() {
+        summary["reason"] = Value::String(reason);
+    }
+    if let Some(output) = &saga.output {
+        summary["output"] = output.as_ref().clone();
+    }
+    if let Some(error) = &saga.output_error {
+        summary["output_error"] = Value::String(error.clone());
+    }
+    summary
 }
 
 fn call_of(step: &Step, phase: Phase) -> Option<&Call> {

@@ -32,6 +32,9 @@ pub struct Saga {
     pub input: Arc<Value>,
     /// Who wants to hear of it.
     pub starter: Option<Starter>,
+    /// Who wanted the same saga started, and wants to hear how it ends; bounded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<Starter>,
     /// What is being done.
     pub pass: Pass,
     /// Why it is being, or was, rolled back.
@@ -86,6 +89,8 @@ pub struct Saga {
 
 /// Ids of signals and operator actions that one saga remembers.
 pub const SEEN_IDS_MAX: usize = 1_000;
+/// Starters that one saga tells how it ended, besides the one that began it.
+pub const LISTENERS_MAX: usize = 100;
 /// Signals that one saga keeps for a `wait` to come.
 pub const SIGNALS_KEPT_MAX: usize = 100;
 
@@ -152,6 +157,21 @@ pub struct StepState {
     /// The newest trouble, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of the phase's commands that were sent, how many may have been delivered.
+    #[serde(default = "one")]
+    pub deliverable: u32,
+    /// How often this attempt found no queue.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub returns: u32,
+    /// When the time of an attempt is up that found no queue and is to be sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned_until: Option<Timestamp>,
+    /// Of a `wait`: ids of signals that were kept when it began and do not count for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub but_not: Vec<String>,
+    /// Of a `wait` that took a signal: when that came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal_at: Option<Timestamp>,
 }
 
 /// What is known of a step.
@@ -168,6 +188,8 @@ pub enum StepStatus {
     Rejected,
     /// It was not answered, and nobody asks any more.
     Unknown,
+    /// None of its commands found a queue, and nobody asks any more.
+    Undelivered,
     /// `confirm` was sent.
     Confirming,
     /// It was answered with yes.
@@ -191,6 +213,7 @@ impl StepStatus {
             Self::Reserved => "reserved",
             Self::Rejected => "rejected",
             Self::Unknown => "unknown",
+            Self::Undelivered => "never delivered",
             Self::Confirming => "confirming",
             Self::Confirmed => "confirmed",
             Self::Compensating => "compensating",
@@ -219,7 +242,22 @@ pub enum Waiting {
     Sleep(Timestamp),
 }
 
+/// What was stored before commands were counted may have been delivered.
+fn one() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for it
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 impl StepState {
+    /// Whether it was asked, and none of the commands was delivered.
+    pub(super) fn undelivered(&self) -> bool {
+        self.attempt > 0 && self.deliverable == 0
+    }
+
     /// Whether a person has just asked to try again what could not even be computed.
     pub(super) fn is_resumed(&self) -> bool {
         self.waiting == Waiting::Nothing && self.attempt == 0 && self.reason.is_some()
@@ -263,6 +301,7 @@ impl Saga {
             name: name.to_owned(),
             input: Arc::new(Value::Null),
             starter: None,
+            listeners: Vec::new(),
             pass: Pass::New,
             reason: None,
             deadline: None,

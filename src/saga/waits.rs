@@ -37,10 +37,14 @@ impl<'d> Turn<'d> {
             Ok(until) => until,
             Err(error) => return self.cannot_compute(node, &at, &error),
         };
+        let kept = self.saga.signals.iter();
+        let too_old = kept.filter(|signal| wait.since_begin && signal.name == wait.signal);
+        let but_not = too_old.map(|signal| signal.id.clone()).collect();
         self.emit(Event::Waiting {
             step: path.clone(),
             until,
             signal: true,
+            but_not,
         });
         self.take_signal(&path, wait);
     }
@@ -61,6 +65,7 @@ impl<'d> Turn<'d> {
                 step: path,
                 until: Some(until),
                 signal: false,
+                but_not: Vec::new(),
             }),
             Err(error) => self.cannot_compute(node, &at, &error),
         }
@@ -153,13 +158,17 @@ impl<'d> Turn<'d> {
         self.item_at(block, &path.indices)
     }
 
-    /// Whether the saga had the signal before the wait's time was over, even if it is over now.
+    /// Whether the saga had the signal before the wait's time was over, even if it is over now, and
+    /// not before the wait began, if that matters.
     fn is_in_time(&self, path: &StepPath, signal: &Signal) -> bool {
-        let waiting = self.saga.steps.get(path).map(|state| state.waiting);
-        match (waiting, signal.at) {
-            (Some(Waiting::Signal(Some(until))), Some(at)) => at <= until,
+        let Some(state) = self.saga.steps.get(path) else {
+            return true;
+        };
+        let in_time = match (state.waiting, signal.at) {
+            (Waiting::Signal(Some(until)), Some(at)) => at <= until,
             _ => true,
-        }
+        };
+        in_time && !state.but_not.contains(&signal.id)
     }
 
     /// Ends the wait with the oldest kept signal that it accepts. One that it can't judge is not the

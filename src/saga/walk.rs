@@ -354,11 +354,7 @@ impl Turn<'_> {
             Some((StepStatus::Reserving, Waiting::Reply(_))) => {}
             Some((StepStatus::Reserving, _)) => {
                 let reason = "an attempt had failed when the roll-back came".to_owned();
-                self.emit(Event::OutcomeUnknown {
-                    step: path.clone(),
-                    reason,
-                });
-                self.undo(path);
+                self.give_up(path, reason);
             }
             _ => self.step_done(path),
         }

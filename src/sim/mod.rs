@@ -10,8 +10,12 @@
 //! Deliberately absent: real threads, real time, real sockets; those are for the end-to-end tests.
 
 mod bundles;
+#[cfg(test)]
+mod ends_tests;
 pub mod network;
 pub mod scheduler;
+#[cfg(test)]
+mod schedules_tests;
 mod shop;
 pub mod stage;
 #[cfg(test)]
@@ -47,6 +51,8 @@ const DRIVER: NodeName = "driver";
 const CHAOS: Duration = Duration::from_secs(40);
 /// How likely an outage follows a crash, in scenarios that have them.
 const OUTAGE: f64 = 0.2;
+/// How far a clock may be wrong, in scenarios that have that.
+const CLOCK_WRONG_MICROS: i64 = 7_200_000_000;
 /// How long a healed world may take to bring everything to its end, in virtual time.
 const PATIENCE: Duration = Duration::from_hours(2);
 
@@ -63,6 +69,8 @@ pub struct Scenario {
     pub rates: FaultRates,
     /// Longest time, now and then, in which no node runs.
     pub outage_max: Duration,
+    /// Whether nodes' clocks are wrong now and then.
+    pub wrong_clocks: bool,
     /// A known bug to switch on.
     pub bug: Option<Bug>,
 }
@@ -76,6 +84,7 @@ impl Scenario {
             workload: Workload::Orders,
             rates: FaultRates::default(),
             outage_max: Duration::ZERO,
+            wrong_clocks: false,
             bug: None,
         }
     }
@@ -90,6 +99,14 @@ impl Scenario {
             rates,
             outage_max: Duration::from_secs(30),
             ..Self::new(seed)
+        }
+    }
+
+    /// The same, and now and then a node's clock is wrong.
+    pub fn wrong_clocks(seed: u64) -> Self {
+        Self {
+            wrong_clocks: true,
+            ..Self::lapses(seed)
         }
     }
 
@@ -125,6 +142,8 @@ pub enum Bug {
     ChildrenRush,
     /// The pivot is passed although a reservation has lapsed, or the deadline has passed.
     LapsedConfirmed,
+    /// A node believes its own clock.
+    OwnClock,
 }
 
 impl Bug {
@@ -135,6 +154,7 @@ impl Bug {
             Self::UnknownNotCompensated => Sabotage::with(Flaw::ForgetUnknown),
             Self::ChildrenRush => Sabotage::with(Flaw::RushChildren),
             Self::LapsedConfirmed => Sabotage::with(Flaw::ConfirmLapsed),
+            Self::OwnClock => Sabotage::with(Flaw::OwnClock),
             Self::NoDedupe => Sabotage::default(),
         }
     }
@@ -207,8 +227,11 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
         shop.clone()
             .open(world.driver(), world.shop_store.clone(), world.broker()),
     );
-    let crashes = world.wreak_havoc(scenario.outage_max);
+    let crashes = world.wreak_havoc(scenario);
     world.faults.heal();
+    for node in NODES {
+        scheduler.set_clock(node, 0);
+    }
     let ended = scheduler.run_until(PATIENCE, || world.is_quiet(saga, sagas));
     if ended != Ended::Met {
         return fail(world.describe_unfinished(ended));
@@ -326,7 +349,8 @@ impl World {
     }
 
     /// Lets processes crash and come back until the chaos is over. Returns how many did.
-    fn wreak_havoc(&self, outage_max: Duration) -> u64 {
+    fn wreak_havoc(&self, scenario: &Scenario) -> u64 {
+        let outage_max = scenario.outage_max;
         let end = self.scheduler.now().after(CHAOS);
         let mut crashes = 0;
         while self.scheduler.now() < end {
@@ -344,6 +368,9 @@ impl World {
             self.scheduler
                 .run_until(Duration::from_millis(away), || false);
             self.start(victim);
+            if scenario.wrong_clocks {
+                self.set_a_clock();
+            }
             if !outage_max.is_zero() && self.scheduler.chance(OUTAGE) {
                 self.suffer_outage(outage_max);
                 crashes += NODES.len() as u64;
@@ -352,14 +379,30 @@ impl World {
         crashes
     }
 
+    /// Sets the clock of a node wrong, or right again.
+    fn set_a_clock(&self) {
+        let (node, ahead) = self.scheduler.random(|random| {
+            let wrong = random.i64(-CLOCK_WRONG_MICROS..CLOCK_WRONG_MICROS);
+            (
+                NODES[random.usize(..NODES.len())],
+                wrong * i64::from(random.bool()),
+            )
+        });
+        self.scheduler.set_clock(node, ahead);
+    }
+
     /// No node runs for a while; participants do, so answers wait in the queue.
     fn suffer_outage(&self, outage_max: Duration) {
-        NODES.iter().for_each(|node| self.scheduler.crash(node));
+        for node in NODES {
+            self.scheduler.crash(node);
+        }
         let most = u64::try_from(outage_max.as_millis()).unwrap_or(u64::MAX);
         let away = self.scheduler.random(|random| random.u64(..=most));
         self.scheduler
             .run_until(Duration::from_millis(away), || false);
-        NODES.iter().for_each(|node| self.start(node));
+        for node in NODES {
+            self.start(node);
+        }
     }
 
     /// All sagas have ended, those that were asked for are among them, and nothing is left to be

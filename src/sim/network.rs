@@ -25,8 +25,8 @@ use crate::store::participant::{
 };
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, ListFilter,
-    LiveCount, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision, SagaCount, SagaHead,
-    SagaKey, ScheduleRow, Schedules, Store, StoreError,
+    LiveCount, LoadRequest, LoadedSaga, Moved, Outbox, OutboxMessage, Revision, SagaCount,
+    SagaHead, SagaKey, ScheduleKey, ScheduleRow, Schedules, Store, StoreError,
 };
 
 /// How likely each fault is, for each message or call.
@@ -259,11 +259,30 @@ impl<S: Schedules> Schedules for SimStore<S> {
 
     async fn settle(
         &self,
-        name: &str,
+        schedule: &ScheduleKey,
         expected: Option<Timestamp>,
         settled: Timestamp,
     ) -> Result<Timestamp, StoreError> {
-        self.call(self.inner.settle(name, expected, settled)).await
+        self.call(self.inner.settle(schedule, expected, settled))
+            .await
+    }
+
+    async fn mark_absent(
+        &self,
+        schedule: &ScheduleKey,
+        since: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        self.call(self.inner.mark_absent(schedule, since)).await
+    }
+
+    async fn move_schedule(
+        &self,
+        schedule: &ScheduleKey,
+        to: Timestamp,
+        moved: &Moved,
+    ) -> Result<bool, StoreError> {
+        self.call(self.inner.move_schedule(schedule, to, moved))
+            .await
     }
 }
 
@@ -307,6 +326,10 @@ impl<S: Store> Store for SimStore<S> {
 
     async fn definitions(&self) -> Result<Vec<DefinitionRow>, StoreError> {
         self.inner.definitions().await
+    }
+
+    async fn clock(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(Some(self.faults.scheduler.now()))
     }
 
     async fn secret(&self, candidate: [u8; 32]) -> Result<[u8; 32], StoreError> {

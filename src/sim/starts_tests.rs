@@ -14,20 +14,20 @@ use crate::saga::Status;
 use crate::store::{ListFilter, SagaHead};
 use crate::view::{SagaView, read_history};
 
-const HOUR: Duration = Duration::from_hours(1);
+pub(super) const HOUR: Duration = Duration::from_hours(1);
 
 /// A world whose nodes run one definition, and a participant `p` that says yes to everything.
-struct Stage {
-    scheduler: Scheduler,
-    faults: Arc<Faults>,
-    store: MemoryStore,
+pub(super) struct Stage {
+    pub(super) scheduler: Scheduler,
+    pub(super) faults: Arc<Faults>,
+    pub(super) store: MemoryStore,
     broker: MemoryBroker,
     source: String,
-    loses_messages: bool,
+    pub(super) loses_messages: bool,
 }
 
 impl Stage {
-    fn new(seed: u64, source: &str) -> Self {
+    pub(super) fn new(seed: u64, source: &str) -> Self {
         let scheduler = Scheduler::new(seed);
         let faults = Faults::new(&scheduler, FaultRates::default());
         let stage = Self {
@@ -63,7 +63,12 @@ impl Stage {
         })
     }
 
-    fn start(&self, node: NodeName) {
+    pub(super) fn start(&self, node: NodeName) {
+        self.start_with(node, &self.source);
+    }
+
+    /// Starts a node that has other definitions than the rest.
+    pub(super) fn start_with(&self, node: NodeName, source: &str) {
         let skew = Duration::from_secs(if node == NODES[0] { 0 } else { 2 });
         let parts = engine::EngineParts {
             environment: self.scheduler.environment(node, skew),
@@ -72,7 +77,7 @@ impl Stage {
                 faults: Arc::clone(&self.faults),
             }),
             broker: self.network(),
-            definitions: self.source.split("---\n").map(parsed).collect(),
+            definitions: source.split("---\n").map(parsed).collect(),
             options: engine::EngineOptions {
                 look_every: Duration::from_secs(1),
                 ..engine::EngineOptions::default()
@@ -85,13 +90,13 @@ impl Stage {
         self.scheduler.spawn(node, Box::pin(start));
     }
 
-    fn start_all(&self) {
+    pub(super) fn start_all(&self) {
         for node in NODES {
             self.start(node);
         }
     }
 
-    fn run(&self, time: Duration) {
+    pub(super) fn run(&self, time: Duration) {
         self.scheduler.run_until(time, || false);
     }
 
@@ -104,7 +109,7 @@ impl Stage {
     }
 
     /// All sagas, oldest first.
-    fn sagas(&self) -> Vec<SagaHead> {
+    pub(super) fn sagas(&self) -> Vec<SagaHead> {
         let filter = ListFilter {
             limit: 1_000,
             ..ListFilter::default()
@@ -124,7 +129,7 @@ impl Stage {
     }
 
     /// Sends a start as a client does, and lets it be handled.
-    fn place(&self, message_id: Option<&str>, input: &Value) {
+    pub(super) fn place(&self, message_id: Option<&str>, input: &Value) {
         self.place_a("job", message_id, input);
     }
 
@@ -192,7 +197,7 @@ async fn say_yes(broker: MemoryBroker) {
 }
 
 /// What the starter has heard: of each start by its correlation id, in order.
-fn heard(stage: &Stage) -> BTreeMap<String, Vec<String>> {
+pub(super) fn heard(stage: &Stage) -> BTreeMap<String, Vec<String>> {
     let (told, heard) = std::sync::mpsc::channel();
     let broker = stage.broker.clone();
     stage.drive(async move {
@@ -214,14 +219,14 @@ fn heard(stage: &Stage) -> BTreeMap<String, Vec<String>> {
     answers
 }
 
-fn scheduled(start: &str) -> String {
+pub(super) fn scheduled(start: &str) -> String {
     format!(
         "saga: job\nversion: 1\nkey: job-${{ input.tick }}\nstart: {{ every: \"0 * * * *\", {start} }}\nsteps:\n  - {{ sleep: nap, for: 1s }}\n"
     )
 }
 
 /// `job-2026-01-01T05:00:00Z` is `5`.
-fn hours(stage: &Stage) -> Vec<u32> {
+pub(super) fn hours(stage: &Stage) -> Vec<u32> {
     let mut hours: Vec<u32> = stage
         .sagas()
         .iter()
@@ -317,13 +322,13 @@ fn a_schedule_can_restart_one_saga() {
     assert!(sagas[..3].iter().all(|it| it.superseded));
 }
 
-fn job(conflict: &str) -> String {
+pub(super) fn job(conflict: &str) -> String {
     format!(
         "saga: job\nversion: 1\nkey: ${{ input.id }}\nstart: {{ conflict: {conflict} }}\ntimeout: 30d\nsteps:\n  - {{ step: a, reserve: p.r, confirm: p.c, compensate: p.u }}\n  - {{ sleep: long, for: \"${{ input.seconds }}\" }}\n"
     )
 }
 
-fn input(seconds: u64) -> Value {
+pub(super) fn input(seconds: u64) -> Value {
     json!({ "id": "k", "seconds": seconds })
 }
 

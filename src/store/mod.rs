@@ -36,7 +36,7 @@ use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
 pub use crate::saga::Status;
 pub use crate::saga::journal::{Hash, JournalEntry};
-pub use schedules::{ScheduleRow, Schedules};
+pub use schedules::{Moved, ScheduleKey, ScheduleRow, Schedules};
 pub use schema::Access;
 
 /// A saga's position in its journal: the `seq` of its newest entry; 0 before the first.
@@ -67,6 +67,9 @@ pub trait Store: Outbox + Schedules {
     /// Stores a batch in one transaction. Sagas that conflict are left out whole and named in the
     /// outcome; the rest of the batch is stored.
     async fn commit(&self, commit: Commit) -> Result<CommitOutcome, StoreError>;
+
+    /// The database's own time, which nodes go by. `None`: it has none but the node's.
+    async fn clock(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// Sagas whose `wake_at` has come, at most `limit`, earliest first; moves their `wake_at` to
     /// `until`, so that no other node is given them before then (and any node is, after it).

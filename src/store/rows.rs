@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
 use super::{
-    DeadLetter, DefinitionRow, Hash, JournalEntry, KeyMatch, LiveCount, OutboxMessage, SagaCount,
-    SagaHead, SagaKey, ScheduleRow, Snapshot, StoreError,
+    DeadLetter, DefinitionRow, Hash, JournalEntry, KeyMatch, LiveCount, Moved, OutboxMessage,
+    SagaCount, SagaHead, SagaKey, ScheduleKey, ScheduleRow, Snapshot, StoreError,
 };
 use crate::error::Code;
 use crate::id::{SagaId, Timestamp};
@@ -122,13 +122,29 @@ pub(super) fn live(row: LiveRow) -> Result<LiveCount, StoreError> {
     })
 }
 
-/// `name, settled` of `schedules`.
-pub(super) type ScheduleTuple = (String, i64);
+/// `name, rhythm, settled, absent_since, moved_by, moved_why, moved_at` of `schedules`.
+pub(super) type ScheduleTuple = (
+    String,
+    String,
+    i64,
+    Option<i64>,
+    Option<String>,
+    Option<String>,
+    Option<i64>,
+);
 
-pub(super) fn schedule((name, settled): ScheduleTuple) -> ScheduleRow {
+pub(super) fn schedule(row: ScheduleTuple) -> ScheduleRow {
+    let (name, rhythm, settled, absent_since, moved_by, why, at) = row;
+    let moved = moved_by.map(|by| Moved {
+        by,
+        why: why.unwrap_or_default(),
+        at: Timestamp::from_micros(at.unwrap_or_default()),
+    });
     ScheduleRow {
-        name,
+        key: ScheduleKey { name, rhythm },
         settled: Timestamp::from_micros(settled),
+        absent_since: absent_since.map(Timestamp::from_micros),
+        moved,
     }
 }
 

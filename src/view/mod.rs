@@ -9,6 +9,7 @@
 //! Deliberately absent: how it is laid out on a screen.
 
 mod letter;
+mod schedule;
 mod steps;
 mod timeline;
 
@@ -26,6 +27,7 @@ use crate::store::{LoadRequest, SagaHead, Store, StoreError};
 use crate::verify::row_agrees;
 
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
+pub use schedule::{MovedView, ScheduleView};
 pub use steps::{ChildView, StepStage, StepView, Until};
 pub use timeline::{EventView, Moment};
 
@@ -182,6 +184,9 @@ pub struct SignalView {
     pub id: String,
     /// Its payload.
     pub body: Arc<Value>,
+    /// When it came, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
 }
 
 impl SignalView {
@@ -190,6 +195,7 @@ impl SignalView {
             name: signal.name.clone(),
             id: signal.id.clone(),
             body: Arc::clone(&signal.body),
+            at: signal.at.map(|at| at.to_string()),
         }
     }
 }

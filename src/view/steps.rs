@@ -40,6 +40,9 @@ pub struct StepView {
     pub reply: Option<Arc<Value>>,
     /// The newest trouble.
     pub reason: Option<String>,
+    /// Of a `wait` that took a signal: when that came, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal_at: Option<String>,
     /// The commands by phase.
     pub commands: BTreeMap<&'static str, String>,
     /// The saga that it runs, once it was told to.
@@ -324,6 +327,7 @@ fn blank(step: String, status: StepStage) -> StepView {
         with: None,
         reply: None,
         reason: None,
+        signal_at: None,
         commands: BTreeMap::new(),
         child: None,
     }
@@ -349,6 +353,7 @@ fn view_of(step: String, state: &StepState) -> StepView {
         with: state.with.clone(),
         reply: state.reply.clone(),
         reason: state.reason.clone(),
+        signal_at: state.signal_at.map(|at| at.to_string()),
         ..blank(step, StepStage::Reached(state.status))
     }
 }

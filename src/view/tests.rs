@@ -341,7 +341,7 @@ fn what_a_saga_waits_for_and_what_is_kept_for_it_is_shown() {
     let waiting = json!({ "for": "signal", "signal": "paid", "until": "2023-11-17T22:13:20Z" });
     assert_eq!(json["steps"][0]["waiting"], waiting);
     assert_eq!(json["steps"][1]["status"], "to_come");
-    let kept = json!([{ "name": "parcel", "id": "s-1", "body": { "at": "door" } }]);
+    let kept = json!([{ "name": "parcel", "id": "s-1", "body": { "at": "door" }, "at": "2023-11-14T22:13:20.005Z" }]);
     assert_eq!(json["signals"], kept);
 }
 

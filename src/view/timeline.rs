@@ -1,5 +1,7 @@
 //! A journal in words.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::spoken;
@@ -39,6 +41,7 @@ pub(super) fn moments(
     started_at: Timestamp,
     entries: &[JournalEntry],
 ) -> Vec<Moment> {
+    let mut came = BTreeMap::new();
     entries
         .iter()
         .map(|entry| {
@@ -53,9 +56,19 @@ pub(super) fn moments(
                 cause,
                 events: events
                     .into_iter()
-                    .map(|event| EventView {
-                        text: words(definition, entry.at, &event),
-                        event,
+                    .map(|event| {
+                        let text = match &event {
+                            Event::Signalled(signal) => {
+                                let at = signal.at.unwrap_or(entry.at);
+                                came.insert(signal.id.clone(), at);
+                                words(definition, entry.at, &event)
+                            }
+                            Event::Received { step, id } => {
+                                Some(taken(step, came.get(id).copied(), entry.at))
+                            }
+                            _ => words(definition, entry.at, &event),
+                        };
+                        EventView { text, event }
                     })
                     .collect(),
             }
@@ -63,6 +76,7 @@ pub(super) fn moments(
         .collect()
 }
 
+#[allow(clippy::too_many_lines)] // one short arm an event; a reader looks for one of them
 fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Option<String> {
     let text = match event {
         Event::Advanced { .. } | Event::NextItem { .. } => return None,
@@ -74,6 +88,12 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
             "started; must pass the pivot within {}",
             spoken(deadline.since(now))
         ),
+        Event::Listening(starter) => {
+            format!(
+                "the same start again; {} will hear the end",
+                starter.reply_to
+            )
+        }
         Event::InLine(line) => match line.replaces {
             Some(before) => format!("takes the key over from saga {before}"),
             None => return None,
@@ -114,6 +134,19 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
             "{step} {phase} failed: {reason}; trying again in {}",
             spoken(at.since(now))
         ),
+        Event::Returned {
+            step,
+            phase,
+            again,
+            reason,
+            ..
+        } => format!(
+            "{step} {phase} was not delivered: {reason}; sent again in {}",
+            spoken(again.since(now))
+        ),
+        Event::NeverDelivered { step, reason } => {
+            format!("{step} was never delivered, so it was not done: {reason}")
+        }
         Event::OutcomeUnknown { step, reason } => {
             format!("whether {step} was done is unknown: {reason}; it will be compensated")
         }
@@ -127,7 +160,14 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
             step,
             until,
             signal,
-        } => pause(step, *until, *signal),
+            but_not,
+        } => match but_not.len() {
+            0 => pause(step, *until, *signal),
+            kept => format!(
+                "{}; {kept} kept before do not count",
+                pause(step, *until, *signal)
+            ),
+        },
         Event::KeptForSuccessor(signal) => {
             format!(
                 "signal `{}` came for the saga that is to replace it",
@@ -135,7 +175,7 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
             )
         }
         Event::Signalled(signal) => format!("signal `{}` came", signal.name),
-        Event::Received { step, .. } => format!("{step} took its signal"),
+        Event::Received { step, .. } => taken(step, None, now),
         Event::Unjudged { step, id, reason } => {
             format!("{step} can't tell whether signal {id} is the one it waits for: {reason}")
         }
@@ -174,6 +214,19 @@ fn operated(action: &OperatorAction) -> String {
     };
     let OperatorAction { kind, by, why, .. } = action;
     format!("{}{what} by {by}: {why}", kind.as_str())
+}
+
+/// A signal that was kept is told from one that was waited for.
+fn taken(step: &StepPath, came: Option<Timestamp>, now: Timestamp) -> String {
+    let age = came.map(|came| now.since(came)).unwrap_or_default();
+    if age.is_zero() {
+        format!("{step} took its signal")
+    } else {
+        format!(
+            "{step} took its signal, which had come {} before",
+            spoken(age)
+        )
+    }
 }
 
 fn pause(step: &StepPath, until: Option<Timestamp>, signal: bool) -> String {

@@ -70,7 +70,9 @@ fn events_start_sagas_and_end_their_waits_though_a_node_is_killed() {
     }
     let last = format!("o-{}", ORDERS - 1);
     let url = nodes[1].url.clone();
-    let words = ["signal", "parcel", &last, "arrived", "--url", &url];
+    let words = [
+        "signal", "parcel", &last, "arrived", "--id", "s-1", "--url", &url,
+    ];
     for expected in ["accepted", "duplicate"] {
         let said = finish(&Command::backstitch(words));
         assert_eq!(told(&said).trim(), expected);

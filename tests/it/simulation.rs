@@ -134,6 +134,23 @@ fn a_lapsed_reservation_that_is_confirmed_is_noticed() {
     notices_in(Scenario::lapses, Bug::LapsedConfirmed);
 }
 
+#[test]
+fn nobodys_sagas_suffer_from_a_wrong_clock() {
+    if repeated(Scenario::wrong_clocks) {
+        return;
+    }
+    let (reports, failure) = search(0..LAPSE_SEEDS, Scenario::wrong_clocks);
+    if let Some(failure) = failure {
+        panic!("wrong clocks: {failure}");
+    }
+    assert_eq!(reports.len() as u64, LAPSE_SEEDS);
+}
+
+#[test]
+fn a_node_that_believes_its_own_clock_is_noticed() {
+    notices_in(Scenario::wrong_clocks, Bug::OwnClock);
+}
+
 fn notices(bug: Bug) {
     notices_in(Scenario::new, bug);
 }

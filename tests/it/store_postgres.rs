@@ -340,3 +340,18 @@ async fn an_url_that_leads_nowhere_is_told_at_opening() {
         "{refused:?}"
     );
 }
+
+#[tokio::test]
+async fn the_databases_clock_is_told_in_microseconds() {
+    let database = Database::open().await;
+    let first = database.store.clock().await.unwrap().unwrap();
+    let own = Timestamp::from_micros(jiff::Timestamp::now().as_microsecond());
+    let minute = std::time::Duration::from_secs(60);
+    assert!(
+        first.since(own).max(own.since(first)) < minute,
+        "{first} {own}"
+    );
+    let second = database.store.clock().await.unwrap().unwrap();
+    assert!(second >= first);
+    database.close().await;
+}

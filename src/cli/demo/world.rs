@@ -358,6 +358,10 @@ impl Environment for CrashableEnvironment {
         TokioEnvironment.now()
     }
 
+    fn elapsed(&self) -> Duration {
+        TokioEnvironment.elapsed()
+    }
+
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         TokioEnvironment.sleep(duration)
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::tests::{Bundle, dead};
 use super::*;
 use crate::broker::memory::MemoryBroker;
-use crate::broker::{BrokerError, Health, Outgoing, Published, Topology};
+use crate::broker::{BrokerError, Health, Outgoing, Published, Queue, Topology};
 use crate::dead_letters::edit::{document, from_document};
 use crate::dead_letters::replay::{REPLAYS_MAX, ReplayOptions, Replayed};
 use crate::dead_letters::transfer::LetterLine;
@@ -185,4 +185,49 @@ async fn what_rabbitmq_would_refuse_is_neither_edited_in_nor_imported() {
     let refused = bundle.desk.edit(&letter, edited, "ann", "why").await;
     assert!(refused.is_err_and(|error| error.to_string().contains("headers")));
     assert_eq!(bundle.heads().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_command_of_ours_that_is_dead_lettered_is_answered_in_its_participants_place() {
+    let bundle = Bundle::new().await;
+    let queue = |name: &str| Queue {
+        name: name.to_owned(),
+        dead_letter_to: None,
+    };
+    let topology = Topology {
+        queues: [DEAD_LETTER_QUEUE, REPLY_QUEUE].map(queue).to_vec(),
+        ..Topology::default()
+    };
+    bundle.broker.declare(&topology).await.unwrap();
+    let message = |reply_to: Option<&str>| Message {
+        properties: Properties {
+            correlation_id: Some("saga/step/reserve/mac".to_owned()),
+            reply_to: reply_to.map(str::to_owned),
+            headers: [
+                ("x-first-death-reason".to_owned(), json!("rejected")),
+                ("x-first-death-queue".to_owned(), json!("rooms")),
+            ]
+            .into(),
+            ..Properties::default()
+        },
+        body: "{}".into(),
+    };
+    // Somebody else's request, and a letter without anybody who waits, are none of ours.
+    let messages = [Some(REPLY_QUEUE), Some("theirs"), None].map(message);
+    bundle.publish(DEAD_LETTER_QUEUE, messages.to_vec()).await;
+    let drained = bundle.drain_of(DEAD_LETTER_QUEUE).await;
+    assert_eq!((drained.taken, drained.new), (3, 3));
+    let mut replies = bundle.broker.consume(REPLY_QUEUE, 10).await.unwrap();
+    let answers = replies.deliveries.next_batch(10).await;
+    assert_eq!(answers.len(), 1);
+    let answer = &answers[0].message;
+    let correlation = answer.properties.correlation_id.as_deref();
+    assert_eq!(correlation, Some("saga/step/reserve/mac"));
+    assert_eq!(answer.header("outcome"), Some("failed"));
+    let reason = answer.header("reason").unwrap();
+    assert!(
+        reason.contains("rejected by a consumer of queue `rooms`"),
+        "{reason}"
+    );
+    assert!(reason.contains("it is dead letter "), "{reason}");
 }

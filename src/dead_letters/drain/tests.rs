@@ -67,9 +67,13 @@ impl Bundle {
     }
 
     pub(super) async fn drain(&self) -> Drained {
+        self.drain_of("dlq").await
+    }
+
+    pub(super) async fn drain_of(&self, queue: &str) -> Drained {
         let stop = Shutdown::default();
         self.drain
-            .run("dlq", Until::Empty, &stop, |_| {})
+            .run(queue, Until::Empty, &stop, |_| {})
             .await
             .unwrap()
     }

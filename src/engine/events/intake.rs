@@ -1,6 +1,7 @@
 //! Domain events from the queue to the workers, in order.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -37,8 +38,10 @@ impl Node {
                 tag,
                 mut message,
                 published_to,
-                ..
+                redelivered,
             } = delivery;
+            let id = message.properties.message_id.as_deref();
+            let by_content = id.is_none_or(str::is_empty);
             let meanings = match route_of(&message, published_to) {
                 Ok(route) if message.properties.unreadable.is_some() => {
                     let wrong = unreadable(&message);
@@ -60,7 +63,11 @@ impl Node {
             }
             let acks: Arc<dyn Acks> = SharedAck::new(acks, tag, meanings.len());
             let letter = self.letter(DOMAIN_EVENT_QUEUE, message);
-            for meaning in meanings {
+            for mut meaning in meanings {
+                if let Meaning::Signal(request) = &mut meaning {
+                    request.by_content = by_content;
+                    request.uncertain = AtomicBool::new(redelivered);
+                }
                 let job = meaning.job(&*letter);
                 let origin = Origin::Delivery {
                     acks: Arc::clone(&acks),

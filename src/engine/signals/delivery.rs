@@ -1,6 +1,7 @@
 //! A signal in a batch: its saga is found, told, and the sender hears of it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
@@ -28,9 +29,9 @@ enum Undelivered {
 impl Batch<'_> {
     pub(in crate::engine) fn decide_signal(&mut self, work: Work, request: &SignalRequest) {
         let (saga, outcome) = match self.deliver(request) {
-            Ok((saga, answer)) => {
-                if let (Some(sender), What::Sent(signal)) = (&request.sender, &request.what) {
-                    self.acknowledge_signal(saga, sender, signal, answer);
+            Ok((saga, answer, signal)) => {
+                if let (Some(sender), What::Sent(_)) = (&request.sender, &request.what) {
+                    self.acknowledge_signal(saga, sender, &signal, answer);
                 }
                 (Some(saga), Some(Ok(answer)))
             }
@@ -63,7 +64,10 @@ impl Batch<'_> {
     }
 
     /// Tells a saga; says which, and what to answer.
-    fn deliver(&mut self, request: &SignalRequest) -> Result<(SagaId, SignalAnswer), Undelivered> {
+    fn deliver(
+        &mut self,
+        request: &SignalRequest,
+    ) -> Result<(SagaId, SignalAnswer, Signal), Undelivered> {
         let id = self.addressed(request)?;
         let heir = match &request.to {
             Addressee::Key(_) => self.saga(id).and_then(Saga::heir),
@@ -73,6 +77,8 @@ impl Batch<'_> {
             What::Sent(signal) => signal.clone(),
             What::Event(correlated) => self.signal_of(id, heir.is_some(), correlated)?,
         };
+        let signal = self.told_apart(id, request, signal);
+        let told = signal.clone();
         let input = match heir {
             None => Input::Signal(signal),
             Some(_) if !self.heir_waits(id, &signal.name) => {
@@ -84,8 +90,8 @@ impl Batch<'_> {
         };
         let reached = heir.unwrap_or(id);
         match self.turn(id, input) {
-            Ok(()) => Ok((id, SignalAnswer::Accepted(reached))),
-            Err(Rejection::Nothing) => Ok((id, SignalAnswer::Duplicate(reached))),
+            Ok(()) => Ok((id, SignalAnswer::Accepted(reached), told)),
+            Err(Rejection::Nothing) => Ok((id, SignalAnswer::Duplicate(reached), told)),
             Err(Rejection::Stale) => Err(Undelivered::Stale),
             // It ended between the look for its key and now, or is on its way back.
             Err(Rejection::Wrong(wrong))
@@ -98,6 +104,31 @@ impl Batch<'_> {
             }
             Err(Rejection::Wrong(wrong)) => Err(Undelivered::Refused(wrong)),
         }
+    }
+
+    /// A signal without an id is another one than an equal one that the saga has had, and gets an
+    /// id of its own; one that may be that very signal once more is taken for it, but not silently.
+    fn told_apart(&self, id: SagaId, request: &SignalRequest, mut signal: Signal) -> Signal {
+        let Some(saga) = self.saga(id).filter(|_| request.by_content) else {
+            return signal;
+        };
+        let had = |id: &str| saga.has_seen(id) || saga.line.kept.iter().any(|it| it.id == id);
+        if !had(&signal.id) {
+            return signal;
+        }
+        if request.uncertain.load(Ordering::Relaxed) {
+            tracing::warn!(
+                saga.id = %id, signal = %signal.name, id = %signal.id,
+                "an equal signal without an id came before, and this one may be it once more: not taken in"
+            );
+            return signal;
+        }
+        let mut ids = (2..).map(|number| format!("{}#{number}", signal.id));
+        // A saga remembers so many ids and no more, so one of these is free.
+        if let Some(free) = ids.find(|id| !had(id)) {
+            signal.id = free;
+        }
+        signal
     }
 
     /// The saga that a signal is for: one that a work before it starts, or a stored one.

@@ -85,7 +85,7 @@ impl Shop {
     async fn signal(&self, to: Addressee, name: &str, id: &str) -> Result<SignalAnswer, String> {
         let payload = json!({ "said": id });
         let node = self.nodes.last().unwrap();
-        let sent = node.signal(to, name, Some(id.to_owned()), payload).await;
+        let sent = node.signal(to, name, id.to_owned(), payload).await;
         sent.map_err(|error| match error {
             SignalError::Refused(wrong) => wrong.code.to_string(),
             SignalError::Unavailable(why) => why,
@@ -266,15 +266,16 @@ async fn a_signal_by_message_is_answered_and_kept_if_it_is_wrong() {
         (kind.as_str(), &body["duplicate"]),
         ("accepted", &json!(false))
     );
-    // Without an id, the same name and payload is the same signal.
+    // Without an id, the same name and payload is another signal.
     let by_key = json!({ "saga": "parcel", "saga-key": "7" });
     let (kind, body) = shop
         .send(Some("packed"), by_key.clone(), r#"{ "by": 1 }"#)
         .await;
     assert_eq!(
         (kind.as_str(), &body["duplicate"]),
-        ("accepted", &json!(true))
+        ("accepted", &json!(false))
     );
+    assert!(body["id"].as_str().unwrap().ends_with("#2"), "{body}");
 
     let cases = [
         (None, by_key.clone(), "{}", "BST-0060"),
@@ -415,7 +416,9 @@ async fn an_event_means_to_a_saga_what_its_own_version_says() {
     shop.event("depot", "packed", r#"{"order":"8","packer":"bob"}"#)
         .await;
     for order in ["7", "8"] {
-        let sent = second.signal(key(order), "arrived", None, json!(1)).await;
+        let sent = second
+            .signal(key(order), "arrived", "a".to_owned(), json!(1))
+            .await;
         assert!(matches!(sent, Ok(SignalAnswer::Accepted(_))), "{sent:?}");
     }
     assert_eq!(shop.output("7").await["packed"], json!({ "by": "ann" }));
@@ -443,7 +446,9 @@ async fn an_older_node_loses_no_event_that_a_newer_one_knows() {
     shop.event("shop", "order.made", r#"{"id":"9"}"#).await;
     shop.until_quiet().await;
     assert_eq!(shop.letters().await, ["BST-0065"]);
-    let arrived = second.signal(key("8"), "arrived", None, json!(1)).await;
+    let arrived = second
+        .signal(key("8"), "arrived", "a".to_owned(), json!(1))
+        .await;
     assert!(matches!(arrived, Ok(SignalAnswer::Accepted(_))));
     assert_eq!(shop.output("8").await["packed"], json!({ "by": "ann" }));
     second.stop().await;

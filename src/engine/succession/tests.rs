@@ -94,10 +94,10 @@ async fn what_comes_for_the_key_during_the_roll_back_reaches_the_successor() {
             key: "k".to_owned(),
         })
     };
-    let said = || node.signal(key(), "said", Some("s".to_owned()), json!("yes"));
+    let said = || node.signal(key(), "said", "s".to_owned(), json!("yes"));
     assert_eq!(said().await, Ok(SignalAnswer::Accepted(saga)));
     assert_eq!(said().await, Ok(SignalAnswer::Duplicate(saga)));
-    let unknown = node.signal(key(), "sung", None, json!(1)).await;
+    let unknown = node.signal(key(), "sung", "t".to_owned(), json!(1)).await;
     assert!(
         matches!(unknown, Err(SignalError::Refused(_))),
         "{unknown:?}"

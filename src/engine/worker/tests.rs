@@ -1,5 +1,7 @@
 //! Whole batches on a store that refuses, and on nodes that know of different versions.
 
+use std::sync::atomic::AtomicBool;
+
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -19,8 +21,8 @@ use crate::saga::journal::JournalEntry;
 use crate::store::dead_letters::ReturnedReplay;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Commit, CommitOutcome, DefinitionRow, ListFilter, LiveCount, Outbox, OutboxMessage, SagaCount,
-    SagaHead, ScheduleRow, Schedules,
+    Commit, CommitOutcome, DefinitionRow, ListFilter, LiveCount, Moved, Outbox, OutboxMessage,
+    SagaCount, SagaHead, ScheduleKey, ScheduleRow, Schedules,
 };
 
 const JOB: &str = "
@@ -77,11 +79,28 @@ impl Schedules for Picky {
 
     async fn settle(
         &self,
-        name: &str,
+        schedule: &ScheduleKey,
         expected: Option<Timestamp>,
         settled: Timestamp,
     ) -> Result<Timestamp, StoreError> {
-        self.inner.settle(name, expected, settled).await
+        self.inner.settle(schedule, expected, settled).await
+    }
+
+    async fn mark_absent(
+        &self,
+        schedule: &ScheduleKey,
+        since: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        self.inner.mark_absent(schedule, since).await
+    }
+
+    async fn move_schedule(
+        &self,
+        schedule: &ScheduleKey,
+        to: Timestamp,
+        moved: &Moved,
+    ) -> Result<bool, StoreError> {
+        self.inner.move_schedule(schedule, to, moved).await
     }
 }
 
@@ -107,6 +126,10 @@ impl Store for Picky {
             }
         }
         self.inner.commit(commit).await
+    }
+
+    async fn clock(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.inner.clock().await
     }
 
     async fn claim_due(
@@ -198,6 +221,8 @@ fn event(definition: &Arc<Definition>, event: Value) -> Work {
         to: Addressee::Key(key),
         what,
         sender: None,
+        by_content: false,
+        uncertain: AtomicBool::default(),
     };
     Work {
         job: Job::Signal(Arc::new(request)),
@@ -266,7 +291,10 @@ async fn a_restart_is_answered_once_though_another_node_changes_the_holder_first
         key: "k".to_owned(),
     });
     // The first node's copy is behind now.
-    nodes[1].signal(key, "first", None, json!(1)).await.unwrap();
+    nodes[1]
+        .signal(key, "first", "s-1".to_owned(), json!(1))
+        .await
+        .unwrap();
     let starter = Starter {
         reply_to: "starter".to_owned(),
         correlation_id: None,

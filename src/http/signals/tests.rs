@@ -90,7 +90,7 @@ impl Bundle {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_is_accepted_once_by_its_key_or_its_content() {
+async fn a_signal_is_accepted_once_by_its_key_and_each_time_without_one() {
     let node = Bundle::start().await;
     let saga = node.begin("a/b").await;
     let by_id = format!("/sagas/{saga}/signals/signed");
@@ -100,7 +100,7 @@ async fn a_signal_is_accepted_once_by_its_key_or_its_content() {
         (by_key, Some("s-1"), "2", "duplicate"),
         (by_key, Some("s-2"), "1", "accepted"),
         (by_key, None, r#"{"by":"ann"}"#, "accepted"),
-        (by_id.as_str(), None, r#"{ "by": "ann" }"#, "duplicate"),
+        (by_id.as_str(), None, r#"{ "by": "ann" }"#, "accepted"),
     ] {
         let (status, answer) = node.post(path, id, body).await;
         assert_eq!(
@@ -110,6 +110,7 @@ async fn a_signal_is_accepted_once_by_its_key_or_its_content() {
         );
         assert_eq!(answer["saga_id"], saga);
         assert_eq!(answer["signal"], "signed");
+        assert_eq!(answer["note"].is_string(), id.is_none(), "{answer}");
     }
     node.stop().await;
 }

@@ -14,6 +14,7 @@ steps:
     reserve: seats.hold
     confirm: seats.book
     compensate: seats.free
+    retry: { attempts: 3 }
   - step: pay
     reserve: payments.reserve
     confirm: payments.capture

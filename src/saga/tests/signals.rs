@@ -112,3 +112,34 @@ fn a_signal_that_a_wait_takes_at_once_needs_no_room() {
     story.tell(operator("b", OperatorKind::Resume)).unwrap();
     assert_eq!(story.tell(signal("fits", 10)).unwrap(), ["hold confirm#1"]);
 }
+
+/// Two rounds of approval, of which the second one wants an answer of its own.
+const ROUNDS: &str = "
+saga: s
+version: 1
+key: ${ input.id }
+timeout: 30d
+steps:
+  - { wait: first, signal: paid, timeout: 1d }
+  - { step: hold, reserve: x.hold, confirm: x.keep, compensate: x.free }
+  - { wait: second, signal: paid, since: SINCE, timeout: 1d }
+";
+
+#[test]
+fn what_is_left_over_does_not_decide_the_next_round_if_that_says_so() {
+    for (since, ends) in [("start", true), ("begin", false)] {
+        let yaml = ROUNDS.replace("SINCE", since);
+        let (mut story, _) = Story::begin(&yaml, json!({ "id": "i" }));
+        assert_eq!(story.tell(signal("s1", 1)).unwrap(), ["hold reserve#1"]);
+        assert!(story.tell(signal("s2", 2)).unwrap().is_empty());
+        let sent = story.yes("hold reserve");
+        assert_eq!(sent == ["hold confirm#1"], ends, "{since}");
+        if !ends {
+            assert_eq!(story.step("second"), StepStatus::Waiting);
+            assert_eq!(story.tell(signal("s3", 3)).unwrap(), ["hold confirm#1"]);
+        }
+        let taken = story.saga.steps[&StepPath::plain("second")].reply.clone();
+        let amount = if ends { 2 } else { 3 };
+        assert_eq!(taken.unwrap()["amount"], json!(amount), "{since}");
+    }
+}

@@ -202,3 +202,57 @@ fn what_is_sent_to_the_key_of_a_saga_that_gives_way_is_handed_down() {
     assert_eq!(next.kept.len(), SIGNALS_KEPT_MAX);
     assert_eq!(next.kept[0].id, "a");
 }
+
+#[test]
+fn whoever_wanted_the_same_saga_hears_how_it_ends() {
+    let starter = |name: &str| Starter {
+        reply_to: "answers".to_owned(),
+        correlation_id: Some(name.to_owned()),
+    };
+    let mut story = Story::unstarted(ORDER);
+    let input = Arc::new(json!({ "id": "o1", "items": [] }));
+    let first = Some(starter("first"));
+    let start = Input::Start {
+        input,
+        starter: first,
+    };
+    story.tell(start).unwrap();
+    let again = story.tell(Input::Listen(starter("first")));
+    assert_eq!(again, Err(Refusal::Settled), "it hears the end anyway");
+    assert!(
+        story
+            .tell(Input::Listen(starter("second")))
+            .unwrap()
+            .is_empty()
+    );
+    let again = story.tell(Input::Listen(starter("second")));
+    assert_eq!(again, Err(Refusal::Settled));
+    for number in 1..LISTENERS_MAX {
+        let starter = starter(&number.to_string());
+        story.tell(Input::Listen(starter)).unwrap();
+    }
+    let full = story.tell(Input::Listen(starter("more")));
+    assert!(matches!(full, Err(Refusal::NotPossible(_))), "{full:?}");
+
+    let end = operator("end", OperatorKind::ForceComplete);
+    let decision = decide(&story.definition, &mut story.saga, end, story.now).unwrap();
+    let told: Vec<_> = decision
+        .sends
+        .iter()
+        .filter_map(|send| match send {
+            Send::Answer { starter, kind, .. } => {
+                Some((starter.correlation_id.as_deref().unwrap(), *kind))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told.len(), 1 + LISTENERS_MAX);
+    assert_eq!(told[..2], [("first", "completed"), ("second", "completed")]);
+    assert_eq!(
+        story.tell(Input::Listen(starter("late"))),
+        Err(Refusal::Ended)
+    );
+    let (kind, reason, body) = end_of(&story.saga, story.now).unwrap();
+    assert_eq!((kind, reason), ("completed", None));
+    assert_eq!(body["status"], "completed");
+}

@@ -75,6 +75,7 @@ macro_rules! store_conformance {
             a_journal_is_read_in_pages,
             counts_are_by_name_and_status,
             a_schedule_is_moved_by_who_knows_where_it_stands,
+            a_schedule_is_marked_and_moved,
             of_concurrent_nodes_one_settles_a_tick,
             a_superseded_saga_gives_up_its_key,
             live_sagas_are_counted_by_version,

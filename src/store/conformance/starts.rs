@@ -5,7 +5,9 @@ use futures_util::future::join_all;
 use super::sagas::store_all;
 use super::sample::{self, at, batch, new_saga, next, saga};
 use super::{Complete, until_stored};
-use crate::store::{Conflict, ListFilter, LiveCount, SagaKey, ScheduleRow, Status};
+use crate::store::{
+    Conflict, ListFilter, LiveCount, Moved, SagaKey, ScheduleKey, ScheduleRow, Status,
+};
 
 /// Whoever comes with an outdated position is told where the schedule stands.
 pub async fn a_schedule_is_moved_by_who_knows_where_it_stands(store: &dyn Complete) {
@@ -19,23 +21,77 @@ pub async fn a_schedule_is_moved_by_who_knows_where_it_stands(store: &dyn Comple
         ("a", None, 5, 5),
     ];
     for (name, expected, to, stands) in cases {
-        let found = store.settle(name, expected.map(at), at(to)).await.unwrap();
+        let key = schedule(name, "daily");
+        let found = store.settle(&key, expected.map(at), at(to)).await.unwrap();
         assert_eq!(found, at(stands), "{name} {expected:?} {to}");
     }
-    let row = |name: &str, settled| ScheduleRow {
-        name: name.to_owned(),
+    let row = |name: &str, rhythm: &str, settled| ScheduleRow {
+        key: schedule(name, rhythm),
         settled: at(settled),
+        absent_since: None,
+        moved: None,
     };
-    assert_eq!(
-        store.schedules().await.unwrap(),
-        [row("a", 5), row("b", 20)]
-    );
+    let expected = [row("a", "daily", 5), row("b", "daily", 20)];
+    assert_eq!(store.schedules().await.unwrap(), expected);
+    // Another rhythm knows nothing of the first one's position.
+    let hourly = schedule("b", "hourly");
+    let found = store.settle(&hourly, None, at(7)).await.unwrap();
+    assert_eq!(found, at(7));
+    let [a, b] = expected;
+    let expected = [a, b, row("b", "hourly", 7)];
+    assert_eq!(store.schedules().await.unwrap(), expected);
+}
+
+/// Since when nodes run without it, and who has set its position.
+pub async fn a_schedule_is_marked_and_moved(store: &dyn Complete) {
+    let (daily, hourly) = (schedule("a", "daily"), schedule("a", "hourly"));
+    for key in [&daily, &hourly] {
+        store.settle(key, None, at(10)).await.unwrap();
+    }
+    let moved = Moved {
+        by: "ann".to_owned(),
+        why: "the clock was wrong".to_owned(),
+        at: at(30),
+    };
+    let done = store.move_schedule(&daily, at(2), &moved).await.unwrap();
+    assert!(done);
+    let unknown = schedule("b", "daily");
+    let done = store.move_schedule(&unknown, at(2), &moved).await.unwrap();
+    assert!(!done);
+    store.mark_absent(&hourly, Some(at(20))).await.unwrap();
+    store.mark_absent(&unknown, Some(at(20))).await.unwrap();
+    let row = |key: &ScheduleKey, settled, absent: Option<i64>, moved| ScheduleRow {
+        key: key.clone(),
+        settled: at(settled),
+        absent_since: absent.map(at),
+        moved,
+    };
+    let moved = Some(moved);
+    let expected = [
+        row(&daily, 2, None, moved.clone()),
+        row(&hourly, 10, Some(20), None),
+    ];
+    assert_eq!(store.schedules().await.unwrap(), expected);
+    store.mark_absent(&hourly, None).await.unwrap();
+    let settled = store.settle(&daily, Some(at(2)), at(3)).await.unwrap();
+    assert_eq!(settled, at(3));
+    let expected = [row(&daily, 3, None, moved), row(&hourly, 10, None, None)];
+    assert_eq!(store.schedules().await.unwrap(), expected);
+}
+
+fn schedule(name: &str, rhythm: &str) -> ScheduleKey {
+    ScheduleKey {
+        name: name.to_owned(),
+        rhythm: rhythm.to_owned(),
+    }
 }
 
 /// All of them know who did.
 pub async fn of_concurrent_nodes_one_settles_a_tick(store: &dyn Complete) {
-    store.settle("a", None, at(0)).await.unwrap();
-    let nodes = (1..=6).map(|node| until_stored(move || store.settle("a", Some(at(0)), at(node))));
+    let key = schedule("a", "daily");
+    let key = &key;
+    store.settle(key, None, at(0)).await.unwrap();
+    let nodes = (1..=6).map(|node| until_stored(move || store.settle(key, Some(at(0)), at(node))));
     let stand = join_all(nodes).await;
     assert!(stand.iter().all(|at| *at == stand[0]), "{stand:?}");
     assert_eq!(store.schedules().await.unwrap()[0].settled, stand[0]);

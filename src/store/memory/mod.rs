@@ -23,7 +23,8 @@ use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey,
 use super::{
     Commit, CommitOutcome, Conflict, DeadLetter, DefinitionRow, JournalEntry, KeyMatch,
     LIST_ROWS_MAX, ListFilter, LiveCount, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision,
-    SagaCount, SagaHead, SagaKey, SagaWrite, Snapshot, Store, StoreError, shape,
+    SagaCount, SagaHead, SagaKey, SagaWrite, ScheduleKey, ScheduleRow, Snapshot, Store, StoreError,
+    shape,
 };
 use crate::id::{SagaId, Timestamp};
 
@@ -79,7 +80,7 @@ struct State {
     dead_letters: BTreeMap<Uuid, LetterRecord>,
     audit: Audit,
     definitions: BTreeMap<(String, u32), DefinitionRow>,
-    schedules: BTreeMap<String, Timestamp>,
+    schedules: BTreeMap<ScheduleKey, ScheduleRow>,
     secret: Option<[u8; 32]>,
     barriers: BTreeMap<BarrierKey, BarrierRow>,
     aggregates: BTreeMap<AggregateKey, AggregateRow>,
@@ -131,6 +132,10 @@ impl Store for MemoryStore {
         }
         state.write_messages(commit.outbox, &commit.sent, commit.dead_letters);
         Ok(outcome)
+    }
+
+    async fn clock(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
     }
 
     async fn claim_due(

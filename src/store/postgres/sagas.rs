@@ -75,6 +75,9 @@ const DEFINITION: &str = "
 const DEFINITIONS: &str = "
     SELECT name, version, hash, source, stored_at FROM definitions ORDER BY name, version";
 
+/// No table. The transaction's time would be that of its first statement.
+const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+
 const INSERT_SECRET: &str = "INSERT INTO secrets (bytes) VALUES ($1) ON CONFLICT DO NOTHING";
 
 const SECRET: &str = "SELECT bytes FROM secrets";
@@ -190,6 +193,12 @@ impl Store for PostgresStore {
         let query = sqlx::query_as(DEFINITIONS);
         let found = query.fetch_all(&self.pool).await;
         rows::all(found.map_err(|error| self.failed(error))?, rows::definition)
+    }
+
+    async fn clock(&self) -> Result<Option<Timestamp>, StoreError> {
+        let found = sqlx::query_scalar(CLOCK).fetch_one(&self.pool).await;
+        let micros = found.map_err(|error| self.failed(error))?;
+        Ok(Some(Timestamp::from_micros(micros)))
     }
 
     async fn secret(&self, candidate: [u8; 32]) -> Result<[u8; 32], StoreError> {

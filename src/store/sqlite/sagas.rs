@@ -149,6 +149,10 @@ impl Store for SqliteStore {
         Ok(outcome)
     }
 
+    async fn clock(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
+
     async fn claim_due(
         &self,
         now: Timestamp,

@@ -1,0 +1,113 @@
+//! How far schedules have come, and setting one back (or on) by hand.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::actions::check_words;
+use super::problem::Problem;
+use super::sagas::{json_body, parse, path};
+use super::{Context, Shared};
+use crate::error::code;
+use crate::id::Timestamp;
+use crate::store::{Moved, ScheduleRow};
+use crate::view::ScheduleView;
+
+/// All schedules.
+#[derive(Serialize)]
+pub(super) struct Listed {
+    schedules: Vec<ScheduleView>,
+}
+
+/// Where to, who, why.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MoveRequest {
+    to: String,
+    by: String,
+    why: String,
+    /// Which, if the definition has had several.
+    rhythm: Option<String>,
+}
+
+/// `GET /schedules`: how far each has come.
+pub(super) async fn list(State(context): Shared) -> Result<Json<Listed>, Problem> {
+    let now = context.api.engine.now();
+    let rows = context.api.engine.store().schedules().await?;
+    let schedules = rows.iter().map(|row| ScheduleView::new(row, now)).collect();
+    Ok(Json(Listed { schedules }))
+}
+
+/// `POST /schedules/{saga}`: sets a position. Ticks after it that have passed are started as
+/// `catch_up` says.
+pub(super) async fn set(
+    State(context): Shared,
+    name: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<ScheduleView>, Problem> {
+    let name = path(name)?;
+    let request: MoveRequest = parse(&json_body(&context, &headers, body)?)?;
+    check_words(&request.by, &request.why, "the schedule's row")?;
+    let to: Timestamp = request.to.parse().map_err(|_| {
+        let to: String = request.to.chars().take(40).collect();
+        Problem::malformed(format!(
+            "`to` must be a point in time as RFC 3339 has it, such as 2026-01-31T12:00:00Z, not `{to}`"
+        ))
+    })?;
+    let row = one(&context, &name, request.rhythm.as_deref()).await?;
+    let now = context.api.engine.now();
+    let moved = Moved {
+        by: request.by,
+        why: request.why,
+        at: now,
+    };
+    let store = context.api.engine.store();
+    let found = store.move_schedule(&row.key, to, &moved).await?;
+    if !found {
+        return Err(unknown(&name));
+    }
+    tracing::warn!(
+        saga.name = %name, from = %row.settled, %to, by = %moved.by, why = %moved.why,
+        "a person has set the schedule's position"
+    );
+    let row = ScheduleRow {
+        settled: to,
+        moved: Some(moved),
+        ..row
+    };
+    Ok(Json(ScheduleView::new(&row, now)))
+}
+
+/// The schedule that is meant: the only one of that name that nodes have loaded, or the one named
+/// by its rhythm.
+async fn one(context: &Context, name: &str, rhythm: Option<&str>) -> Result<ScheduleRow, Problem> {
+    let rows = context.api.engine.store().schedules().await?;
+    let mut rows: Vec<ScheduleRow> = rows
+        .into_iter()
+        .filter(|row| row.key.name == name && rhythm.is_none_or(|it| it == row.key.rhythm))
+        .collect();
+    if rows.iter().any(|row| row.absent_since.is_none()) {
+        rows.retain(|row| row.absent_since.is_none());
+    }
+    match rows.len() {
+        0 => Err(unknown(name)),
+        1 => Ok(rows.remove(0)),
+        _ => {
+            let rhythms: Vec<&str> = rows.iter().map(|row| row.key.rhythm.as_str()).collect();
+            Err(Problem::malformed(format!(
+                "`{name}` has had several schedules; say which in `rhythm`: `{}`",
+                rhythms.join("`, `")
+            )))
+        }
+    }
+}
+
+fn unknown(name: &str) -> Problem {
+    let name: String = name.chars().take(100).collect();
+    let reason = format!("no schedule of `{name}` is known; GET /schedules lists those that are");
+    Problem::new(StatusCode::NOT_FOUND, code::SCHEDULE_UNKNOWN, reason)
+}
