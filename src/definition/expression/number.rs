@@ -28,6 +28,8 @@ use crate::numeral;
 
 /// Most digits before the point, and behind it, of a number that is reckoned with.
 const DIGITS_MAX: u64 = 1_000;
+/// Longest text of such a number, its sign, point and exponent included.
+const TEXT_BYTES_MAX: usize = 2_050;
 /// Most digits of a fraction that is computed; what is longer is rounded.
 const FRACTION_DIGITS_MAX: u64 = 100;
 /// Digits of a quotient that never ends.
@@ -91,7 +93,9 @@ impl Numeral {
             Self::Other(number) => number,
         };
         let text = numeral::canonical(number);
-        let exact = BigDecimal::from_str(&text).ok();
+        // Reading takes the square of the digits' number, and a body may be nothing but digits.
+        let exact = Some(&text).filter(|text| text.len() <= TEXT_BYTES_MAX);
+        let exact = exact.and_then(|text| BigDecimal::from_str(text).ok());
         exact.filter(is_bounded).ok_or_else(|| {
             let shown = shortened(&text, QUOTED_CHARS_MAX);
             ExecutionError::function_error(

@@ -336,11 +336,13 @@ fn no_digit_is_lost_and_what_is_too_long_is_said() {
         let keys: Vec<&str> = found.keys().map(String::as_str).collect();
         assert_eq!(keys, [expected], "{source}");
     }
+    let digits = "7".repeat(1_000_000);
     for (source, a, b) in [
         ("input.a * input.b", "1e600", "1e600"),
         ("input.a + input.b", "1e2000", "1"),
         ("input.a < input.b", "1e999999999", "1"),
         ("input.a - input.b", "1e-2000", "1"),
+        ("input.a > input.b", digits.as_str(), "1"),
     ] {
         let found = format!("{:?}", reckoned(source, &[a], &[b]));
         assert!(found.contains("more than 1000 digits"), "{source}: {found}");
