@@ -67,6 +67,30 @@ fn a_number_is_carried_as_it_came() {
 }
 
 #[test]
+fn a_number_in_the_file_is_sent_as_it_is_written() {
+    let yaml = "
+saga: s
+version: 1
+key: ${ input.id }
+steps:
+  - step: a
+    with:
+      - 12345678901234567.89
+      - { a: 1.10, b: 9007199254740993, c: -0.5, d: [ 1.0, 20000000000000000000 ] }
+    confirm: p.a
+";
+    let (story, _) = Story::begin(yaml, json!({ "id": "i" }));
+    let with = story.saga.steps[&StepPath::plain("a")]
+        .with
+        .as_ref()
+        .unwrap();
+    assert_eq!(
+        with.to_string(),
+        r#"[12345678901234567.89,{"a":1.10,"b":9007199254740993,"c":-0.5,"d":[1.0,20000000000000000000]}]"#
+    );
+}
+
+#[test]
 fn keys_and_inputs_are_told_apart_by_value() {
     let definition = parse(&PAY.replace("input.id", "input.n"), "t.yaml").unwrap();
     let key = |number: &str| {
