@@ -77,7 +77,7 @@ async fn list(arguments: ListArguments) -> Result<Exit, Failure> {
     if arguments.json {
         output::print_json(&json!({ "schedules": views }))?;
     } else if views.is_empty() {
-        eprintln!("no schedules");
+        output::remark(format_args!("no schedules"));
     } else {
         output::print(&table(&views))?;
     }
