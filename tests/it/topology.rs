@@ -281,10 +281,11 @@ fn events_of_sagas_come_out_although_their_exchange_was_deleted_meanwhile() {
     wire.declare_exchange(EVENT_EXCHANGE, ExchangeKind::Topic, durable(), &[]);
     let queue = wire.own_queue();
     wire.bind(&queue, EVENT_EXCHANGE, "#");
-    let mut kinds = [wire.wait_for(&queue).kind, wire.wait_for(&queue).kind];
-    kinds.sort();
-    let wanted = ["nap.completed", "nap.started"].map(|kind| Some(kind.to_owned()));
-    assert_eq!(kinds, wanted);
+    let mut missing = vec!["nap.started", "nap.completed"];
+    while !missing.is_empty() {
+        let kind = wire.wait_for(&queue).kind;
+        missing.retain(|wanted| kind.as_deref() != Some(*wanted));
+    }
 }
 
 #[test]

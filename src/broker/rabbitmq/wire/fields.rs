@@ -239,9 +239,15 @@ fn short_text(bytes: &[u8]) -> ShortString {
     lossy(bytes).into()
 }
 
+/// Whether bytes are such text as AMQP allows in short strings: without a zero, which databases don't
+/// take either.
+pub(super) fn is_text(bytes: &[u8]) -> bool {
+    !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok()
+}
+
 /// Text of at most 255 bytes, with a replacement character for each thing that is none.
 pub(super) fn lossy(bytes: &[u8]) -> String {
-    let mut text = String::from_utf8_lossy(bytes).into_owned();
+    let mut text = String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}");
     if text.len() > SHORT_BYTES_MAX {
         text.truncate(text.floor_char_boundary(SHORT_BYTES_MAX));
     }
@@ -284,6 +290,9 @@ impl<'b> Bytes<'b> {
 
     fn text(&mut self, what: &'static str) -> Result<&'b str, Flaw> {
         let bytes = self.short().ok_or(Flaw::Malformed(what))?;
+        if bytes.contains(&0) {
+            return Err(Flaw::Malformed(what));
+        }
         std::str::from_utf8(bytes).map_err(|_| Flaw::NotUtf8(what))
     }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::fields::{Bytes, Flaw, flaw, lossy, stand_in};
+use super::fields::{Bytes, Flaw, flaw, is_text, lossy, stand_in};
 use super::kept::Kept;
 
 /// Type, channel and size.
@@ -245,7 +245,7 @@ fn replaced_method(payload: &[u8]) -> Option<Vec<u8>> {
     for part in *parts {
         match part {
             Part::Bytes(count) => drop(rest.take(*count)?),
-            Part::Text => flawed |= std::str::from_utf8(rest.short()?).is_err(),
+            Part::Text => flawed |= !is_text(rest.short()?),
         }
     }
     flawed.then(|| {

@@ -102,6 +102,8 @@ fn stood_in_for(frame: &[u8], kept: &Kept) -> Taken {
 fn what_the_library_can_not_take_is_replaced_and_kept() {
     let mut not_utf8 = vec![0, 0b1000_0000];
     not_utf8.extend(short(b"id \xff"));
+    let mut zero = vec![0, 0b0010_0000];
+    zero.extend(short(b"ty\0pe"));
     let mut key = short(b"k\xff");
     key.push(b'V');
     let mut unknown = short(b"k");
@@ -112,6 +114,7 @@ fn what_the_library_can_not_take_is_replaced_and_kept() {
     cut[5] = 9; // claims nine bytes
     for (list, wrong) in [
         (not_utf8, Flaw::NotUtf8("message id")),
+        (zero, Flaw::Malformed("type")),
         (headers(&key), Flaw::NotUtf8("header name")),
         (headers(&unknown), Flaw::Malformed("list of headers")),
         (cut, Flaw::Malformed("headers")),
@@ -183,7 +186,7 @@ fn a_list_larger_than_a_frame_may_be_is_kept_whole_and_read_as_it_is() {
 #[test]
 fn reading_makes_the_best_of_what_is_broken() {
     let mut list = vec![0b1010_0100, 0b1000_0000];
-    list.extend(short(b"text/\xff"));
+    list.extend(short(b"text/\xff\0"));
     let mut table = short(b"good");
     table.extend(b"I\0\0\0\x07");
     table.extend(short(b"deep"));
@@ -193,7 +196,7 @@ fn reading_makes_the_best_of_what_is_broken() {
     list.extend(b"\x09cut"); // the message id
     let properties = read(&list);
     let text = properties.content_type().as_ref().unwrap();
-    assert_eq!(text.as_str(), "text/\u{fffd}");
+    assert_eq!(text.as_str(), "text/\u{fffd}\u{fffd}");
     let table = properties.headers().as_ref().unwrap().inner();
     assert_eq!(table.get("good"), Some(&AMQPValue::LongInt(7)));
     assert!(table.contains_key("deep"));
