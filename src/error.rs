@@ -135,6 +135,15 @@ pub const CODES: &[(Code, &str)] = &[
         "the dead letter can't be replayed, edited or discarded as asked",
     ),
     (
+        code::ROUTE_WOULD_LOSE,
+        "what is refused again there would be lost",
+    ),
+    (
+        code::LOOK_WOULD_WEAR_OUT,
+        "looking at the queue's messages would use up their deliveries",
+    ),
+    (code::ROUTE_FORBIDDEN, "messages are not sent there again"),
+    (
         code::SIGNAL_MALFORMED,
         "the signal does not say what it is or which saga it is for",
     ),
@@ -262,6 +271,12 @@ pub mod code {
     pub const LETTER_NOT_FOUND: Code = Code(51);
     /// The dead letter can't be replayed, edited or discarded as asked.
     pub const LETTER_REFUSED: Code = Code(52);
+    /// What is refused again there would be lost.
+    pub const ROUTE_WOULD_LOSE: Code = Code(56);
+    /// Looking at the queue's messages would use up their deliveries.
+    pub const LOOK_WOULD_WEAR_OUT: Code = Code(57);
+    /// Messages are not sent there again.
+    pub const ROUTE_FORBIDDEN: Code = Code(58);
     /// The signal does not say what it is or which saga it is for.
     pub const SIGNAL_MALFORMED: Code = Code(60);
     /// The signal is for a saga that does not exist.

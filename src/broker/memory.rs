@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use self::state::{ConsumerId, ConsumerState, State, Waiting};
 use super::{
     Acks, Broker, BrokerError, Consumer, Deliveries, Delivery, DeliveryTag, Health, Outgoing,
-    Published, Topology,
+    Published, QueueFacts, Topology,
 };
 
 /// Most messages that wait in one queue; publishing more fails until some were taken.
@@ -125,6 +125,7 @@ impl Broker for MemoryBroker {
                 prefetch: usize::from(prefetch.max(1)),
                 last_tag: 0,
                 unacked: BTreeMap::new(),
+                stopped: false,
                 waker: None,
             },
         );
@@ -166,6 +167,14 @@ impl Broker for MemoryBroker {
             .map(|queue| queue.ready.len() as u64))
     }
 
+    async fn queue_facts(&self, queue: &str) -> Result<Option<QueueFacts>, BrokerError> {
+        Ok(lock(&self.state).facts(queue))
+    }
+
+    async fn exchange_exists(&self, exchange: &str) -> bool {
+        lock(&self.state).exchanges.contains_key(exchange)
+    }
+
     fn health(&self) -> Health {
         Health::Up
     }
@@ -191,14 +200,20 @@ impl Deliveries for MemoryDeliveries {
                 return Poll::Ready(batch);
             }
             match state.consumers.get_mut(&self.id) {
-                Some(consumer) => {
+                Some(consumer) if !consumer.stopped => {
                     consumer.waker = Some(context.waker().clone());
                     Poll::Pending
                 }
-                None => Poll::Ready(batch),
+                _ => Poll::Ready(batch),
             }
         })
         .await
+    }
+
+    fn stop(&mut self) {
+        if let Some(consumer) = lock(&self.state).consumers.get_mut(&self.id) {
+            consumer.stopped = true;
+        }
     }
 }
 

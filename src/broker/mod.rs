@@ -7,6 +7,7 @@
 //! Deliberately absent: retries of publishes (the outbox's job) and any delay (the database's).
 
 pub mod conformance;
+mod facts;
 pub mod memory;
 pub mod pace;
 pub mod rabbitmq;
@@ -17,6 +18,8 @@ use async_trait::async_trait;
 use crate::error::Class;
 use crate::message::{Destination, Message};
 use crate::store::BoxedError;
+
+pub use facts::{QueueArguments, QueueFacts};
 
 /// Deliveries of one message after which the broker gives up and dead-letters it.
 pub const DELIVERY_LIMIT: u32 = 50;
@@ -35,6 +38,12 @@ pub trait Broker: Send + Sync + 'static {
     /// (0 counts as 1: there is no unlimited).
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError>;
 
+    /// The same for somebody who only looks at messages and holds them: that some came back often is
+    /// no reason to take them one by one.
+    async fn look(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
+        self.consume(queue, prefetch).await
+    }
+
     /// Publishes and waits for the broker's word on each message, in the order given. While the
     /// connection is down it waits for it, within a bound.
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Published>;
@@ -42,6 +51,26 @@ pub trait Broker: Send + Sync + 'static {
     /// Messages that wait in a queue and were given to no one yet; `None` if there is no such
     /// queue.
     async fn queue_len(&self, queue: &str) -> Result<Option<u64>, BrokerError>;
+
+    /// What can be seen of a queue without taking anything from it; `None` if there is no such
+    /// queue.
+    async fn queue_facts(&self, queue: &str) -> Result<Option<QueueFacts>, BrokerError> {
+        self.queue_counts(queue).await
+    }
+
+    /// The same at once, without what it was declared with.
+    async fn queue_counts(&self, queue: &str) -> Result<Option<QueueFacts>, BrokerError> {
+        let waiting = self.queue_len(queue).await?;
+        Ok(waiting.map(|waiting| QueueFacts {
+            waiting,
+            ..QueueFacts::default()
+        }))
+    }
+
+    /// Whether there is such an exchange; when in doubt, there is.
+    async fn exchange_exists(&self, _exchange: &str) -> bool {
+        true
+    }
 
     /// Whether messages can flow right now.
     fn health(&self) -> Health;
@@ -67,6 +96,14 @@ pub trait Deliveries: Send {
     /// Waits for at least one delivery and takes what is waiting, at most `most`. Cancel-safe:
     /// dropping the future loses no delivery. Empty when the consumer has ended for good.
     async fn next_batch(&mut self, most: usize) -> Vec<Delivery>;
+
+    /// Asks the broker to deliver no more. What it has delivered already, and what is on its way at
+    /// this moment, can still be taken and acknowledged; then `next_batch` is empty.
+    fn stop(&mut self);
+
+    /// Ends the consumer: takes nothing any more, tells the broker what was acknowledged, gives
+    /// the rest back, each message once, and returns when that is done.
+    async fn close(self: Box<Self>) {}
 }
 
 /// Acknowledges deliveries. Never blocks; tags of a lost connection are ignored (the broker has

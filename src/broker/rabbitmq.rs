@@ -18,11 +18,14 @@ mod acks;
 mod address;
 mod consumer;
 mod convert;
+mod copies;
 mod exact;
 mod exchanges;
+mod inspect;
 mod keeper;
 mod link;
 mod publisher;
+mod served;
 mod topology;
 mod verdict;
 mod wire;
@@ -38,10 +41,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::exchanges::Exchanges;
 use self::keeper::Keeper;
-use self::link::{CONNECT_TIME_MAX, Link};
+use self::link::{CONNECT_TIME_MAX, Link, Live};
 use self::publisher::{CONNECTION_WAIT_MAX, Publisher};
 use super::pace::Pace;
-use super::{Broker, BrokerError, Consumer, Health, Outgoing, Published, Topology, Trouble};
+use super::{
+    Broker, BrokerError, Consumer, Health, Outgoing, Published, QueueFacts, Topology, Trouble,
+};
 use crate::message::{Message, Properties};
 
 /// Says why RabbitMQ would never take a message, if so: what could be found out by asking it, it
@@ -123,6 +128,24 @@ impl RabbitMqBroker {
         })
     }
 
+    async fn subscribe(
+        &self,
+        queue: &str,
+        prefetch: u16,
+        wary: bool,
+    ) -> Result<Consumer, BrokerError> {
+        let Some(running) = lock(&self.running).clone() else {
+            return Err(BrokerError::Unavailable("the client is closed".into()));
+        };
+        let keeper = Arc::clone(&self.keeper);
+        let redeclare: consumer::Redeclare = Arc::new(move || {
+            let keeper = Arc::clone(&keeper);
+            async move { keeper.look_again().await }.boxed()
+        });
+        let link = Arc::clone(&self.control);
+        consumer::consume(link, queue, prefetch, wary, redeclare, running).await
+    }
+
     /// Waits until all dropped consumers have told the server their last acknowledgements, then
     /// closes the connections. Drop the consumers first; those still alive are cut off.
     pub async fn close(&self) {
@@ -141,16 +164,11 @@ impl Broker for RabbitMqBroker {
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
-        let Some(running) = lock(&self.running).clone() else {
-            return Err(BrokerError::Unavailable("the client is closed".into()));
-        };
-        let keeper = Arc::clone(&self.keeper);
-        let redeclare: consumer::Redeclare = Arc::new(move || {
-            let keeper = Arc::clone(&keeper);
-            async move { keeper.look_again().await }.boxed()
-        });
-        let link = Arc::clone(&self.control);
-        consumer::consume(link, queue, prefetch, redeclare, running).await
+        self.subscribe(queue, prefetch, true).await
+    }
+
+    async fn look(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
+        self.subscribe(queue, prefetch, false).await
     }
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Published> {
@@ -158,12 +176,26 @@ impl Broker for RabbitMqBroker {
     }
 
     async fn queue_len(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
-        let live = self
-            .control
-            .up(Instant::now() + CONNECTION_WAIT_MAX)
-            .await
-            .map_err(|why| BrokerError::Unavailable(why.into()))?;
-        topology::queue_len(&self.control, &live, queue).await
+        let live = up(&self.control).await?;
+        let counts = topology::queue_counts(&self.control, &live, queue).await?;
+        Ok(counts.map(|counts| counts.waiting))
+    }
+
+    async fn queue_facts(&self, queue: &str) -> Result<Option<QueueFacts>, BrokerError> {
+        let live = up(&self.control).await?;
+        inspect::queue_facts(&self.control, &live, queue).await
+    }
+
+    async fn queue_counts(&self, queue: &str) -> Result<Option<QueueFacts>, BrokerError> {
+        let live = up(&self.control).await?;
+        topology::queue_counts(&self.control, &live, queue).await
+    }
+
+    async fn exchange_exists(&self, exchange: &str) -> bool {
+        match up(&self.control).await {
+            Ok(live) => topology::exchange_exists(&self.control, &live, exchange).await,
+            Err(_) => true,
+        }
     }
 
     fn health(&self) -> Health {
@@ -195,6 +227,13 @@ async fn undeterred<T, F: Future<Output = Result<T, BrokerError>>>(
             result => return result,
         }
     }
+}
+
+/// The connection of the moment, waited for within a bound.
+async fn up(link: &Link) -> Result<Live, BrokerError> {
+    link.up(Instant::now() + CONNECTION_WAIT_MAX)
+        .await
+        .map_err(|why| BrokerError::Unavailable(why.into()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

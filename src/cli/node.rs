@@ -56,6 +56,15 @@ pub(super) struct NodeArguments {
         value_delimiter = ','
     )]
     dead_letter_queue: Vec<String>,
+    /// A queue, or EXCHANGE/KEY, that a replay over HTTP may name; may be given several times. Without,
+    /// letters only go back to where they died.
+    #[arg(
+        long,
+        env = "BACKSTITCH_ALLOW_REPLAY_TO",
+        value_name = "QUEUE|EXCHANGE/KEY",
+        value_delimiter = ','
+    )]
+    allow_replay_to: Vec<String>,
 }
 
 /// What to run.
@@ -171,7 +180,10 @@ impl Node {
             environment: Arc::clone(environment),
             metrics: Some(metrics),
             stopping: stopping.clone(),
-            limits: Limits::default(),
+            limits: Limits {
+                replay_to: arguments.allow_replay_to.clone(),
+                ..Limits::default()
+            },
         });
         let last_request = Shutdown::default();
         let (ended, serving) = tokio::sync::watch::channel(None);

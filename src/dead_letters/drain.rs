@@ -17,7 +17,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{CHUNK_BYTES_MAX, DeadLetterError};
+use super::{CHUNK_BYTES_MAX, DELIVERIES_MIN, DeadLetterError};
 use crate::broker::pace::Pace;
 use crate::broker::{Broker, Consumer, Delivery, DeliveryTag, Outgoing, Published};
 use crate::environment::{Environment, Shutdown};
@@ -25,18 +25,21 @@ use crate::error::{Class, code};
 use crate::message::{
     DEAD_LETTER_QUEUE, Destination, HEADER_OUTCOME, HEADER_REASON, Message, Properties, REPLY_QUEUE,
 };
-use crate::store::dead_letters::{DeadLetterStore, DrainedLetter};
+use crate::store::dead_letters::{DeadLetterStore, DrainedLetter, Teller, Trail};
 use crate::store::{DeadLetter, StoreError};
 
 /// Most letters stored in one transaction.
 const BATCH_MAX: usize = 256;
+/// Messages held at once of a queue that gives them up after few deliveries: a crash costs each of
+/// them one.
+const CAREFUL_PREFETCH: u16 = 16;
 /// How long a queue must have been quiet before it is asked whether it is empty.
 const QUIET: Duration = Duration::from_millis(300);
 /// Longest part of a consumer's own error text that goes into the reason, in characters.
 const ERROR_CHARS_MAX: usize = 300;
 
 /// Headers in which consumers' libraries leave what went wrong.
-const ERROR_HEADERS: [&str; 8] = [
+const ERROR_HEADERS: [&str; 9] = [
     "x-exception-message",
     "x-error",
     "x-error-message",
@@ -45,6 +48,7 @@ const ERROR_HEADERS: [&str; 8] = [
     "reason",
     "MT-Fault-Message",
     "NServiceBus.ExceptionInfo.Message",
+    "rbs2-error-details",
 ];
 
 /// Headers that the broker changes from one delivery to the next.
@@ -92,25 +96,35 @@ impl Drain {
         stop: &Shutdown,
         mut progress: impl FnMut(&Drained) + Send,
     ) -> Result<Drained, DeadLetterError> {
-        let consumer = self.broker.consume(queue, self.prefetch).await?;
+        if !self.store_is_ready(queue, stop).await? {
+            return Ok(Drained::default());
+        }
+        let prefetch = self.careful_prefetch(queue).await?;
+        let consumer = self.broker.consume(queue, prefetch).await?;
         let Consumer {
             mut deliveries,
             acks,
         } = consumer;
         let mut session = Session::default();
         let mut drained = Drained::default();
+        let mut looked_empty = false;
         loop {
             let batch = tokio::select! {
                 biased;
                 () = stop.requested() => break,
                 batch = deliveries.next_batch(BATCH_MAX) => batch,
-                () = self.environment.sleep(QUIET), if until == Until::Empty => {
-                    match self.broker.queue_len(queue).await? {
-                        Some(waiting) if waiting > 0 => continue,
-                        _ => break,
+                () = self.environment.sleep(QUIET), if until == Until::Empty && !looked_empty => {
+                    if self.broker.queue_len(queue).await?.unwrap_or(0) == 0 {
+                        // What is on its way to us, a large message perhaps, no longer waits there.
+                        deliveries.stop();
+                        looked_empty = true;
                     }
+                    continue;
                 }
             };
+            if batch.is_empty() && looked_empty {
+                break;
+            }
             if batch.is_empty() {
                 tracing::error!(queue, "the queue can't be consumed any more");
                 break;
@@ -158,6 +172,51 @@ impl Drain {
                     "can't tell a saga that its command was dead-lettered"
                 );
             }
+        }
+    }
+
+    /// Waits until the database takes changes of letters; `false` when asked to stop. What can't be
+    /// stored is not taken: should this program end meanwhile, each message that it holds would count
+    /// one delivery more, and a queue may allow but a few.
+    async fn store_is_ready(&self, queue: &str, stop: &Shutdown) -> Result<bool, StoreError> {
+        let mut pace = Pace::new();
+        while !stop.is_requested() {
+            // It has to be done anyway, and writes where letters are written.
+            match self.letters.settle_replays().await {
+                Ok(_) => return Ok(true),
+                Err(error) if error.class() == Class::Retry => {
+                    tracing::warn!(%error, queue, "no dead letters can be stored yet; trying again");
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::select! {
+                biased;
+                () = stop.requested() => {}
+                () = self.environment.sleep(pace.next_delay()) => {}
+            }
+        }
+        Ok(false)
+    }
+
+    /// How many messages to hold at once: few, if the queue gives them up after few deliveries.
+    async fn careful_prefetch(&self, queue: &str) -> Result<u16, DeadLetterError> {
+        let facts = self.broker.queue_facts(queue).await?.unwrap_or_default();
+        let Some(arguments) = &facts.arguments else {
+            return Ok(self.prefetch);
+        };
+        let limit = arguments
+            .delivery_limit
+            .filter(|limit| *limit < DELIVERIES_MIN);
+        match limit {
+            Some(limit) if arguments.dead_letter_exchange.is_none() => {
+                tracing::warn!(
+                    queue,
+                    limit,
+                    "this queue gives a message up after so many deliveries, and nothing takes it then; taking few at a time"
+                );
+                Ok(self.prefetch.min(CAREFUL_PREFETCH))
+            }
+            _ => Ok(self.prefetch),
         }
     }
 
@@ -357,20 +416,17 @@ fn answer_for(letter: &DeadLetter) -> Option<Outgoing> {
 /// Why a message is in a dead-letter queue, as far as the broker and the consumer tell.
 fn reason(queue: &str, message: &Message) -> String {
     let header = |name: &str| message.header(name).filter(|text| !text.trim().is_empty());
-    let first = |name: &str| {
-        let deaths = message.properties.headers.get("x-death")?.as_array()?;
-        deaths.last()?.get(name)?.as_str()
-    };
-    let died = header("x-first-death-reason").or_else(|| first("reason"));
-    let place = header("x-first-death-queue")
-        .or_else(|| first("queue"))
-        .unwrap_or("?");
-    let mut text = match died {
+    let trail = Trail::of(message, queue);
+    let place = trail.queue.as_deref().unwrap_or("?");
+    let mut text = match trail.reason.as_deref() {
         Some("rejected") => format!("rejected by a consumer of queue `{place}`"),
         Some("expired") => format!("expired in queue `{place}`"),
         Some("maxlen") => format!("queue `{place}` was full"),
         Some("delivery_limit") => format!("delivered too often from queue `{place}`"),
         Some(other) => format!("{other} in queue `{place}`"),
+        None if trail.teller == Teller::Library && trail.queue.is_some() => {
+            format!("given up by a consumer of queue `{place}`")
+        }
         None => format!("found in queue `{queue}`; the broker does not say why"),
     };
     let error = ERROR_HEADERS.iter().find_map(|name| header(name));

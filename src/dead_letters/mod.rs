@@ -2,7 +2,7 @@
 //!
 //! Separate from the engine because a team that runs no saga uses it too: all it needs is a
 //! database and the queues. [`drain`] brings messages in, [`replay`] sends them again, [`edit`]
-//! mends them, [`transfer`] carries them elsewhere, [`shift`] moves messages from queue to queue
+//! mends them, [`route`] knows where they belong, [`transfer`] carries them elsewhere, [`shift`] moves messages from queue to queue
 //! without a database.
 //!
 //! Invariants:
@@ -15,9 +15,11 @@
 
 pub mod audit;
 pub mod drain;
+mod drop_headers;
 pub mod edit;
 mod rate;
 pub mod replay;
+pub mod route;
 pub mod shift;
 pub mod transfer;
 
@@ -25,6 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
+
+pub use drop_headers::Dropped;
 
 use crate::broker::BrokerError;
 use crate::environment::Environment;
@@ -38,6 +42,9 @@ use crate::store::{Store, StoreError};
 pub const CHUNK_LETTERS_MAX: usize = 500;
 /// Letters read at once when they are named: each comes with its body.
 const IDS_AT_ONCE: usize = 50;
+/// A queue that gives a message up after fewer deliveries than this, and has no dead-letter exchange, is
+/// handled with care: a few looks, or crashes, and its messages are gone.
+pub const DELIVERIES_MIN: u64 = 10;
 /// Most bytes of bodies in one transaction, unless a single one is larger.
 pub const CHUNK_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
@@ -81,6 +88,9 @@ pub enum DeadLetterError {
         /// Why.
         why: String,
     },
+    /// It would lose or wear out messages.
+    #[error("{0}")]
+    Danger(String),
     /// What was given is not what is needed.
     #[error("{0}")]
     Malformed(String),

@@ -7,26 +7,27 @@
 //! Letters of one saga never share a chunk, so the second is committed after the first is
 //! confirmed.
 
-mod prepare;
+mod canaries;
+mod commit;
+pub(in crate::dead_letters) mod prepare;
 mod publish;
 mod waiting;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use self::prepare::check;
-pub use self::prepare::{Refusal, prepare};
+use self::commit::Chunk;
+pub use self::prepare::Refusal;
 use self::waiting::Waiting;
-use super::{CHUNK_LETTERS_MAX, Cursor, DeadLetterError, Desk, Selection, change, rate};
+use super::route::{Routes, Watch, Wish};
+use super::{CHUNK_LETTERS_MAX, DeadLetterError, Desk, Selection, rate};
 use crate::broker::Broker;
 use crate::environment::Shutdown;
-use crate::id::{SagaId, Timestamp};
+use crate::id::Timestamp;
 use crate::message::Destination;
-use crate::store::dead_letters::{Change, LetterHead, PublishedReplays};
-use crate::store::{LoadRequest, OutboxMessage, Status};
+use crate::store::dead_letters::{LetterHead, PublishedReplays};
 
 /// How often a message may be replayed when nothing else is said.
 pub const REPLAYS_MAX: u32 = 3;
@@ -36,8 +37,9 @@ const GRACE: Duration = Duration::from_secs(15);
 /// How to replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayOptions {
-    /// Where to, if not to the queue where it died first.
-    pub to: Option<Destination>,
+    /// Where to, if not to the queue whose consumer refused it; `anyway` also goes on when nobody can
+    /// know of the canaries.
+    pub wish: Wish,
     /// Also what was replayed or discarded before.
     pub again: bool,
     /// Also letters of sagas that have ended.
@@ -63,6 +65,8 @@ pub enum ReplayEvent<'a> {
     Sent(&'a LetterHead, &'a Destination),
     /// It does not go.
     Refused(&'a LetterHead, &'a Refusal),
+    /// What one should know about where letters go; said once.
+    Caution(&'a str),
     /// Somebody else changed it first.
     Lost(Uuid),
     /// No queue takes it, or the broker refuses it, and says why: it is open again.
@@ -84,6 +88,12 @@ pub struct Replayed {
     pub lost: u64,
     /// Canaries that came back; then no others were sent.
     pub came_back: Vec<Uuid>,
+    /// Whether letters were left because of the canaries.
+    pub stopped: bool,
+    /// Canaries of which nobody can know whether they were refused again.
+    pub unwatched: Vec<Uuid>,
+    /// Why nobody can.
+    pub unwatched_because: Vec<String>,
     /// Letters whose replay is committed, but not yet confirmed by the broker.
     pub on_their_way: u64,
 }
@@ -92,46 +102,13 @@ impl Desk {
     /// Says what a replay would do, and does nothing.
     pub async fn replay_dry(
         &self,
-        selection: Selection,
-        options: &ReplayOptions,
-        mut tell: impl FnMut(ReplayEvent<'_>) + Send,
-    ) -> Result<Replayed, DeadLetterError> {
-        let mut cursor = Cursor::new(selection);
-        let mut total = Replayed::default();
-        loop {
-            let heads = cursor.next(&*self.letters).await?;
-            if heads.is_empty() {
-                return Ok(total);
-            }
-            let sagas = self.saga_statuses(&heads).await?;
-            for head in &heads {
-                if options.limit.is_some_and(|most| total.replayed >= most) {
-                    return Ok(total);
-                }
-                let saga = head.saga.and_then(|saga| sagas.get(&saga).copied());
-                match check(head, saga, options) {
-                    Ok(to) => {
-                        total.replayed += 1;
-                        tell(ReplayEvent::Sent(head, &to));
-                    }
-                    Err(refusal) => {
-                        total.refused += 1;
-                        tell(ReplayEvent::Refused(head, &refusal));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Commits replays without publishing them: nodes sweep them up at once. For callers that are
-    /// not connected to the broker.
-    pub async fn replay_by_nodes(
-        &self,
+        broker: Option<Arc<dyn Broker>>,
         selection: Selection,
         options: &ReplayOptions,
         mut tell: impl FnMut(ReplayEvent<'_>) + Send,
     ) -> Result<Replayed, DeadLetterError> {
         let mut queue = Waiting::new(selection);
+        let mut routes = Routes::new(broker);
         let mut total = Replayed::default();
         let most = options.limit.unwrap_or(u64::MAX);
         while total.replayed < most {
@@ -140,163 +117,203 @@ impl Desk {
             if heads.is_empty() {
                 break;
             }
-            let due_at = self.environment.now();
+            let mut chunk = Chunk {
+                options,
+                routes: &mut routes,
+                due_at: self.environment.now(),
+                total: &mut total,
+                tell: &mut tell,
+            };
+            for (head, sent) in self.decide(&heads, &mut chunk).await? {
+                total.replayed += 1;
+                tell(ReplayEvent::Sent(&head, &sent.row.destination));
+            }
+        }
+        Ok(total)
+    }
+
+    /// Commits replays without publishing them: nodes sweep them up at once. `broker` is only
+    /// looked at.
+    pub async fn replay_by_nodes(
+        &self,
+        broker: Option<Arc<dyn Broker>>,
+        selection: Selection,
+        options: &ReplayOptions,
+        mut tell: impl FnMut(ReplayEvent<'_>) + Send,
+    ) -> Result<Replayed, DeadLetterError> {
+        let mut queue = Waiting::new(selection);
+        let mut routes = Routes::new(broker);
+        let mut total = Replayed::default();
+        let most = options.limit.unwrap_or(u64::MAX);
+        while total.replayed < most {
+            let room = usize::try_from(most - total.replayed).unwrap_or(usize::MAX);
+            let heads = queue.next(self, room.min(CHUNK_LETTERS_MAX)).await?;
+            if heads.is_empty() {
+                break;
+            }
+            let chunk = Chunk {
+                options,
+                routes: &mut routes,
+                due_at: self.environment.now(),
+                total: &mut total,
+                tell: &mut tell,
+            };
             let nothing = PublishedReplays::default();
-            let sent = self
-                .commit(&heads, options, due_at, &nothing, &mut total, &mut tell)
-                .await?;
+            let sent = self.commit(&heads, &nothing, chunk).await?;
             total.replayed += sent.len() as u64;
         }
         total.on_their_way = self.letters.settle_replays().await?;
         Ok(total)
     }
 
-    /// Replays: commits, publishes, paces itself, and stops if the canaries come back.
+    /// Replays: commits, publishes, paces itself, and stops if the canaries come back, or if nobody
+    /// can know whether they do.
     pub async fn replay(
         &self,
         broker: &Arc<dyn Broker>,
         selection: Selection,
         options: &ReplayOptions,
         stop: &Shutdown,
-        mut tell: impl FnMut(ReplayEvent<'_>) + Send,
+        tell: impl FnMut(ReplayEvent<'_>) + Send,
     ) -> Result<Replayed, DeadLetterError> {
         let mut queue = Waiting::new(selection);
-        let mut total = Replayed::default();
-        let mut published = PublishedReplays::default();
-        let (mut canaries, wait) = options.canary.unwrap_or_default();
-        let mut out = Vec::new();
+        let mut run = Run {
+            desk: self,
+            broker,
+            options,
+            stop,
+            tell,
+            routes: Routes::new(Some(Arc::clone(broker))),
+            total: Replayed::default(),
+            published: PublishedReplays::default(),
+            pacing: (self.environment.now(), 0),
+            canaries: options.canary.map_or(0, |(count, _)| count),
+            out: Vec::new(),
+        };
         let most = options.limit.unwrap_or(u64::MAX);
         // What an earlier run left behind is older than anything sent now.
-        self.settle(broker, stop, &mut total).await?;
-        let (mut started, mut paced_from) = (self.environment.now(), 0);
-        while total.replayed < most && !stop.is_requested() {
-            let room = usize::try_from(most - total.replayed).unwrap_or(usize::MAX);
-            let chunk = match canaries {
-                0 => rate::step(options.rate, CHUNK_LETTERS_MAX),
-                left => left,
-            };
-            let chunk = chunk.clamp(1, CHUNK_LETTERS_MAX);
-            let heads = queue.next(self, chunk.min(room)).await?;
+        self.settle(broker, stop, &mut run.total).await?;
+        run.pacing = (self.environment.now(), 0);
+        while run.total.replayed < most && !stop.is_requested() {
+            let room = usize::try_from(most - run.total.replayed).unwrap_or(usize::MAX);
+            let heads = queue.next(self, run.step().min(room)).await?;
             if heads.is_empty() {
+                // There were fewer letters than canaries.
+                if run.canaries > 0 && !run.out.is_empty() {
+                    run.canaries_are_good().await?;
+                }
                 break;
             }
-            let due_at = self.environment.now().after(GRACE);
-            let told = std::mem::take(&mut published);
-            let sent = self
-                .commit(&heads, options, due_at, &told, &mut total, &mut tell)
+            if !run.send(&heads).await? {
+                break;
+            }
+            run.pace().await;
+        }
+        self.note(options, run.published).await?;
+        self.settle(broker, stop, &mut run.total).await?;
+        Ok(run.total)
+    }
+}
+
+/// A replay under way.
+struct Run<'a, T> {
+    desk: &'a Desk,
+    broker: &'a Arc<dyn Broker>,
+    options: &'a ReplayOptions,
+    stop: &'a Shutdown,
+    tell: T,
+    routes: Routes,
+    total: Replayed,
+    /// What the broker said about the chunk before; goes into the next commit.
+    published: PublishedReplays,
+    /// Since when, and from how many letters on, the rate counts.
+    pacing: (Timestamp, u64),
+    /// Canaries still to be sent.
+    canaries: usize,
+    /// Those that are out.
+    out: Vec<(Uuid, Watch)>,
+}
+
+impl<T: FnMut(ReplayEvent<'_>) + Send> Run<'_, T> {
+    /// How many letters to send next.
+    fn step(&self) -> usize {
+        let step = match self.canaries {
+            0 => rate::step(self.options.rate, CHUNK_LETTERS_MAX),
+            left => left,
+        };
+        step.clamp(1, CHUNK_LETTERS_MAX)
+    }
+
+    /// Commits and publishes a chunk; whether to go on.
+    async fn send(&mut self, heads: &[LetterHead]) -> Result<bool, DeadLetterError> {
+        let chunk = Chunk {
+            options: self.options,
+            routes: &mut self.routes,
+            due_at: self.desk.environment.now().after(GRACE),
+            total: &mut self.total,
+            tell: &mut self.tell,
+        };
+        let told = std::mem::take(&mut self.published);
+        let sent = self.desk.commit(heads, &told, chunk).await?;
+        let count = sent.len();
+        if self.canaries > 0 {
+            let watched = sent.iter().map(|sent| (sent.letter, sent.watch.clone()));
+            self.out.extend(watched);
+        }
+        let outcome = self.desk.publish(self.broker, sent).await;
+        let returned = outcome.published.returned.len();
+        self.total.replayed += outcome.published.confirmed.len() as u64;
+        self.total.returned += returned as u64;
+        for replay in &outcome.published.returned {
+            (self.tell)(ReplayEvent::Returned(replay.letter, &replay.why));
+        }
+        self.published = outcome.published;
+        if !outcome.failed.is_empty() {
+            // Nothing may overtake what the broker did not take.
+            self.note().await?;
+            self.desk
+                .settle(self.broker, self.stop, &mut self.total)
                 .await?;
-            let count = sent.len();
-            let went: HashSet<Uuid> = sent.iter().map(|(letter, _)| *letter).collect();
-            total.replayed += count as u64;
-            let outcome = self.publish(broker, sent).await;
-            for replay in &outcome.published.returned {
-                tell(ReplayEvent::Returned(replay.letter, &replay.why));
-                total.returned += 1;
-                total.replayed -= 1;
-            }
-            published = outcome.published;
-            if outcome.failed > 0 {
-                // Nothing may overtake what the broker did not take.
-                self.note(options, std::mem::take(&mut published)).await?;
-                self.settle(broker, stop, &mut total).await?;
-                (started, paced_from) = (self.environment.now(), total.replayed);
-            }
-            if canaries > 0 {
-                canaries = canaries.saturating_sub(count);
-                out.extend(heads.into_iter().filter(|head| went.contains(&head.id)));
-                if canaries == 0 {
-                    self.note(options, std::mem::take(&mut published)).await?;
-                    tell(ReplayEvent::Waiting(out.len(), wait));
-                    total.came_back = self.watch(broker, &out, wait, stop).await?;
-                    // The time spent waiting is not made up for by a burst.
-                    (started, paced_from) = (self.environment.now(), total.replayed);
-                    if !total.came_back.is_empty() {
-                        break;
-                    }
-                }
-            }
-            let sent = total.replayed.saturating_sub(paced_from);
-            rate::pace(&self.environment, options.rate, started, sent, stop).await;
+            self.total.replayed += self.desk.replayed_of(&outcome.failed).await?;
+            self.pacing = (self.desk.environment.now(), self.total.replayed);
         }
-        self.note(options, published).await?;
-        self.settle(broker, stop, &mut total).await?;
-        Ok(total)
+        if self.canaries == 0 {
+            return Ok(true);
+        }
+        self.canaries = self.canaries.saturating_sub(count);
+        if self.canaries > 0 && returned == 0 {
+            return Ok(true);
+        }
+        let good = self.canaries_are_good().await?;
+        Ok(good && returned == 0)
     }
 
-    /// Commits one chunk, and what became of the one before.
-    async fn commit(
-        &self,
-        heads: &[LetterHead],
-        options: &ReplayOptions,
-        due_at: Timestamp,
-        published: &PublishedReplays,
-        total: &mut Replayed,
-        tell: &mut (impl FnMut(ReplayEvent<'_>) + Send),
-    ) -> Result<Vec<(Uuid, OutboxMessage)>, DeadLetterError> {
-        let sagas = self.saga_statuses(heads).await?;
-        let mut allowed = Vec::with_capacity(heads.len());
-        for head in heads {
-            let saga = head.saga.and_then(|saga| sagas.get(&saga).copied());
-            match check(head, saga, options) {
-                Ok(_) => allowed.push(head.id),
-                Err(refusal) => {
-                    total.refused += 1;
-                    tell(ReplayEvent::Refused(head, &refusal));
-                }
-            }
-        }
-        let mut changes = Vec::with_capacity(allowed.len());
-        for letter in self.letters.load_letters(&allowed).await? {
-            let saga = letter.head.saga.and_then(|saga| sagas.get(&saga).copied());
-            let id = self.environment.new_id();
-            match prepare(&letter, saga, options, id, due_at) {
-                Ok(row) => changes.push(change(&letter.head, Change::Replay(Box::new(row)))),
-                Err(refusal @ Refusal::Unsendable(_)) => {
-                    total.refused += 1;
-                    tell(ReplayEvent::Refused(&letter.head, &refusal));
-                }
-                // It changed since its head was read.
-                Err(_) => total.lost += 1,
-            }
-        }
-        let actor = self.actor(&options.by, &options.why);
-        let lost = self
-            .letters
-            .change_letters(&actor, &changes, published)
+    /// Waits whether the canaries come back; whether the others may follow.
+    async fn canaries_are_good(&mut self) -> Result<bool, DeadLetterError> {
+        self.note().await?;
+        let wait = self.options.canary.map_or(Duration::ZERO, |(_, wait)| wait);
+        (self.tell)(ReplayEvent::Waiting(self.out.len(), wait));
+        let seen = self
+            .desk
+            .watch(self.broker, &self.out, wait, self.stop)
             .await?;
-        let lost: HashSet<Uuid> = lost.into_iter().collect();
-        let heads: HashMap<Uuid, &LetterHead> = heads.iter().map(|head| (head.id, head)).collect();
-        let mut sent = Vec::with_capacity(changes.len());
-        for change in changes {
-            let Change::Replay(row) = change.what else {
-                continue;
-            };
-            if lost.contains(&change.letter) {
-                total.lost += 1;
-                tell(ReplayEvent::Lost(change.letter));
-                continue;
-            }
-            if let Some(head) = heads.get(&change.letter) {
-                tell(ReplayEvent::Sent(head, &row.destination));
-            }
-            sent.push((change.letter, *row));
-        }
-        Ok(sent)
+        let good = seen.add_to(&mut self.total);
+        // The time spent waiting is not made up for by a burst.
+        self.pacing = (self.desk.environment.now(), self.total.replayed);
+        let goes_on = good || (self.options.wish.anyway && self.total.came_back.is_empty());
+        self.total.stopped = !goes_on;
+        Ok(goes_on)
     }
 
-    async fn saga_statuses(
-        &self,
-        heads: &[LetterHead],
-    ) -> Result<HashMap<SagaId, Status>, DeadLetterError> {
-        let sagas: HashSet<SagaId> = heads.iter().filter_map(|head| head.saga).collect();
-        // No entry comes after the largest number that every database can hold.
-        let after = i64::MAX.unsigned_abs();
-        let requests: Vec<_> = sagas
-            .into_iter()
-            .map(|id| LoadRequest { id, after })
-            .collect();
-        let loaded = self.sagas.load(&requests).await?;
-        let heads = loaded.into_iter().flatten().map(|saga| saga.head);
-        Ok(heads.map(|head| (head.id, head.status)).collect())
+    async fn note(&mut self) -> Result<(), DeadLetterError> {
+        let published = std::mem::take(&mut self.published);
+        self.desk.note(self.options, published).await
+    }
+
+    async fn pace(&self) {
+        let (since, from) = self.pacing;
+        let sent = self.total.replayed.saturating_sub(from);
+        let environment = &self.desk.environment;
+        rate::pace(environment, self.options.rate, since, sent, self.stop).await;
     }
 }

@@ -322,6 +322,11 @@ impl Engine {
         self.node.environment.now()
     }
 
+    /// The broker, to look at.
+    pub fn broker(&self) -> &Arc<dyn Broker> {
+        &self.broker
+    }
+
     /// The database, for queries.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.node.store

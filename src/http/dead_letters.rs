@@ -22,11 +22,11 @@ use super::sagas::{json_body, parse, path};
 use super::{Context, Shared};
 use crate::dead_letters::edit::{diff, document, from_document, patch};
 use crate::dead_letters::replay::{REPLAYS_MAX, ReplayEvent, ReplayOptions};
+use crate::dead_letters::route::{Routes, Wish};
 use crate::dead_letters::{DeadLetterError, Desk, Selection};
 use crate::definition::parse_duration;
 use crate::error::code;
 use crate::id::Timestamp;
-use crate::message::Destination;
 use crate::store::dead_letters::{LetterFilter, LetterPage, LetterStatus};
 use crate::view::{AuditView, GroupView, LetterListView, LetterView};
 
@@ -60,7 +60,7 @@ impl From<DeadLetterError> for Problem {
             DeadLetterError::Store(error) => error.into(),
             DeadLetterError::Broker(_) => Self::unavailable(code::NODE_UNAVAILABLE, reason),
             DeadLetterError::NotFound(_) => Self::not_found(code::LETTER_NOT_FOUND, reason),
-            DeadLetterError::Refused { .. } => {
+            DeadLetterError::Refused { .. } | DeadLetterError::Danger(_) => {
                 Self::new(StatusCode::CONFLICT, code::LETTER_REFUSED, reason)
             }
             DeadLetterError::Malformed(_) => Self::malformed(reason),
@@ -168,6 +168,10 @@ pub(super) async fn show(
 /// Who, why, and which letters.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the switches of a request, each on its own"
+)]
 struct Order {
     by: String,
     why: String,
@@ -177,6 +181,10 @@ struct Order {
     #[serde(default)]
     dry_run: bool,
     to: Option<String>,
+    #[serde(default)]
+    as_published: bool,
+    #[serde(default)]
+    anyway: bool,
     #[serde(default)]
     again: bool,
     #[serde(default)]
@@ -218,6 +226,14 @@ impl Order {
 struct Told {
     sent: Vec<Value>,
     refused: Vec<Value>,
+    warnings: Vec<String>,
+}
+
+fn not_allowed(to: &str) -> Problem {
+    let reason = format!(
+        "this node was not started with --allow-replay-to {to}; without `to` letters go back to where they died"
+    );
+    Problem::new(StatusCode::FORBIDDEN, code::ROUTE_FORBIDDEN, reason)
 }
 
 /// `POST /dead-letters/replay`: `dry_run` says what would go where.
@@ -233,8 +249,24 @@ pub(super) async fn replay(
         .limit
         .unwrap_or(REPLAY_LETTERS_MAX)
         .min(REPLAY_LETTERS_MAX);
+    let broker = Arc::clone(context.api.engine.broker());
+    let to = match order.to {
+        Some(text) => {
+            if !context.api.limits.replay_to.contains(&text) {
+                return Err(not_allowed(&text));
+            }
+            let mut routes = Routes::new(Some(Arc::clone(&broker)));
+            let to = routes.destination(&text).await;
+            Some(to.map_err(DeadLetterError::from)?)
+        }
+        None => None,
+    };
     let options = ReplayOptions {
-        to: order.to.map(Destination::queue),
+        wish: Wish {
+            to,
+            as_published: order.as_published,
+            anyway: order.anyway,
+        },
         again: order.again,
         force: order.force,
         replays_max: order.replays_max.unwrap_or(REPLAYS_MAX),
@@ -254,17 +286,20 @@ pub(super) async fn replay(
         ReplayEvent::Lost(id) => told
             .refused
             .push(json!({ "id": id, "reason": "it changed" })),
+        ReplayEvent::Caution(text) => told.warnings.push(text.to_owned()),
         ReplayEvent::Returned(..) | ReplayEvent::Waiting(..) => {}
     };
     let desk = context.desk();
     let total = if order.dry_run {
-        desk.replay_dry(selection, &options, tell).await?
+        desk.replay_dry(Some(broker), selection, &options, tell)
+            .await?
     } else {
-        desk.replay_by_nodes(selection, &options, tell).await?
+        desk.replay_by_nodes(Some(broker), selection, &options, tell)
+            .await?
     };
     Ok(Json(json!({
         "dry_run": order.dry_run, "replayed": total.replayed, "sent": told.sent,
-        "refused": told.refused, "may_be_more": total.replayed >= most,
+        "refused": told.refused, "warnings": told.warnings, "may_be_more": total.replayed >= most,
     })))
 }
 

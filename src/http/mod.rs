@@ -48,6 +48,8 @@ pub struct Limits {
     pub request_time_max: Duration,
     /// Most requests at once; health checks and metrics are not counted.
     pub requests_max: usize,
+    /// Where a replay may be sent to, other than to where its letter died.
+    pub replay_to: Vec<String>,
 }
 
 impl Default for Limits {
@@ -56,6 +58,7 @@ impl Default for Limits {
             body_bytes_max: limits::BODY.bytes,
             request_time_max: Duration::from_secs(30),
             requests_max: 1_000,
+            replay_to: Vec::new(),
         }
     }
 }

@@ -58,6 +58,10 @@ pub const HEADER_EVENT_EXCHANGE: &str = "event-exchange";
 /// See [`HEADER_EVENT_EXCHANGE`].
 pub const HEADER_EVENT_ROUTING_KEY: &str = "event-routing-key";
 
+/// Header that is never sent as it is: the routing keys, beside its destination's, that a message is
+/// published with (AMQP's `CC`). A broker that dead-letters by routing key takes these too.
+pub const HEADER_COPIES: &str = "backstitch-cc";
+
 /// The content type of every body we write.
 pub const CONTENT_TYPE_JSON: &str = "application/json";
 

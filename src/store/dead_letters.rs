@@ -15,6 +15,7 @@ pub mod audit;
 mod facts;
 pub(super) mod plan;
 pub(super) mod row;
+mod trail;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -27,11 +28,16 @@ use crate::message::Message;
 
 pub use audit::{AuditEntry, AuditError, AuditHead};
 pub use facts::{LetterFacts, fingerprint};
+pub use trail::{Teller, Trail};
 
 /// Header of a replay: how often its message has been replayed, this time included.
 pub const HEADER_REPLAYS: &str = "backstitch-replays";
-/// Header of a replay: the queue where its message died first, should nobody say so next time.
+/// Header of a replay: the queue whose consumer refused its message, should nobody say so next time.
 pub const HEADER_ORIGIN: &str = "backstitch-origin";
+/// Header of a replay to a queue alone: the exchange by which its message came there at first.
+pub const HEADER_EXCHANGE: &str = "backstitch-exchange";
+/// Header of a replay to a queue alone: the routing keys with which its message came there at first.
+pub const HEADER_KEYS: &str = "backstitch-keys";
 /// Header of a replay: the letter it was made from.
 pub const HEADER_LETTER: &str = "backstitch-letter";
 
@@ -156,14 +162,14 @@ impl std::str::FromStr for LetterStatus {
     }
 }
 
-/// Where a message died first, as the broker tells.
+/// Where a message died, as the broker or the consumer's library tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LetterOrigin {
-    /// The exchange it was published to; empty for the default one.
+    /// The exchange by which it came to that queue; empty for the default one.
     pub exchange: Option<String>,
-    /// The routing key it was published with.
+    /// The routing key with which it came there.
     pub routing_key: Option<String>,
-    /// The queue whose consumer could not handle it.
+    /// The queue whose consumer refused it; where it died otherwise, if none did.
     pub queue: Option<String>,
     /// The broker's word: `rejected`, `expired`, `maxlen`, `delivery_limit`.
     pub reason: Option<String>,
@@ -184,7 +190,7 @@ pub struct LetterHead {
     pub code: Code,
     /// What was wrong, in a sentence.
     pub reason: String,
-    /// Where it died first.
+    /// Where it died.
     pub origin: LetterOrigin,
     /// AMQP `type`.
     pub kind: Option<String>,
@@ -249,7 +255,7 @@ pub struct LetterEdit {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LetterFilter {
-    /// Taken from this queue, or died first in it.
+    /// Taken from this queue, or refused by its consumer.
     pub queue: Option<String>,
     /// With this AMQP `type`.
     #[serde(rename = "type")]

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::broker::{
-    Binding, BrokerError, DELIVERY_LIMIT, Delivery, DeliveryTag, Outgoing, Published, Queue, topic,
+    Binding, BrokerError, DELIVERY_LIMIT, Delivery, DeliveryTag, Outgoing, Published, Queue,
+    QueueArguments, QueueFacts, topic,
 };
 use crate::message::{Destination, Message};
 
@@ -37,6 +38,8 @@ pub(super) struct ConsumerState {
     pub(super) prefetch: usize,
     pub(super) last_tag: u64,
     pub(super) unacked: BTreeMap<u64, Waiting>,
+    /// Whether it was asked to deliver no more.
+    pub(super) stopped: bool,
     /// Of the `next_batch` that waits.
     pub(super) waker: Option<Waker>,
 }
@@ -89,6 +92,24 @@ impl State {
                 Ok(())
             }
         }
+    }
+
+    /// What can be seen of a queue.
+    pub(super) fn facts(&self, name: &str) -> Option<QueueFacts> {
+        let queue = self.queues.get(name)?;
+        let consumers = self.consumers.values();
+        let consumers = consumers.filter(|consumer| consumer.queue == name).count();
+        let limited = queue.dead_letter_to.is_some();
+        Some(QueueFacts {
+            waiting: queue.ready.len() as u64,
+            consumers: Some(consumers as u64),
+            arguments: Some(QueueArguments {
+                dead_letter_exchange: limited.then(String::new),
+                dead_letter_routing_key: queue.dead_letter_to.clone(),
+                delivery_limit: limited.then(|| u64::from(DELIVERY_LIMIT) - 1),
+                counts_deliveries: limited,
+            }),
+        })
     }
 
     pub(super) fn bind(&mut self, binding: &Binding) -> Result<(), BrokerError> {
@@ -184,7 +205,7 @@ impl State {
         let Some(queue) = self.queues.get_mut(&consumer.queue) else {
             return Vec::new();
         };
-        if queue.in_order && !is_first {
+        if consumer.stopped || (queue.in_order && !is_first) {
             return Vec::new();
         }
         let room = consumer.prefetch.saturating_sub(consumer.unacked.len());

@@ -13,26 +13,27 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, ErrorKind};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::acks::AckWindow;
-use super::convert;
-use super::link::{Failure, Link, REQUEST_TIME_MAX, within};
+use super::link::{Link, REQUEST_TIME_MAX, within};
+use super::served::{Command, Served, Verb};
 use super::wire::Kept;
 use super::{topology, undeterred};
 use crate::broker::pace::Pace;
 use crate::broker::{Acks, BrokerError, Consumer, Deliveries, Delivery, DeliveryTag};
-use crate::message::Destination;
 
 /// Longest time that the first subscription waits for the connection.
 pub const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// How long acked messages wait for an earlier one, so that one acknowledgement covers them all.
 const GAP_WAIT: Duration = Duration::from_millis(50);
+
+/// Longest time that a consumer's end is waited for: a few requests'.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(40);
 
 /// A channel that lasted this long was a good one: the next subscription comes at once.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
@@ -55,11 +56,12 @@ const CAREFUL_DELIVERIES: u64 = 200;
 pub(super) type Redeclare =
     Arc<dyn Fn() -> futures_util::future::BoxFuture<'static, ()> + Send + Sync>;
 
-/// Starts a consumer.
+/// Starts a consumer; a wary one takes messages one by one that came back often.
 pub(super) async fn consume(
     link: Arc<Link>,
     queue: &str,
     prefetch: u16,
+    wary: bool,
     redeclare: Redeclare,
     running: mpsc::Sender<()>,
 ) -> Result<Consumer, BrokerError> {
@@ -68,21 +70,27 @@ pub(super) async fn consume(
     let inbox = Arc::new(Inbox::default());
     let (commands, received) = mpsc::unbounded_channel();
     let (alive, gone) = oneshot::channel();
+    let (ending, ended) = oneshot::channel();
     let task = Subscription {
         link,
         queue: queue.to_owned(),
         prefetch,
+        wary,
+        stopped: false,
         inbox: Arc::clone(&inbox),
         commands: received,
         gone,
         redeclare,
         _running: running,
+        _ending: ending,
     };
     tokio::spawn(task.run(first));
     Ok(Consumer {
         deliveries: Box::new(RabbitDeliveries {
             inbox,
-            _alive: alive,
+            commands: commands.clone(),
+            alive,
+            ended,
         }),
         acks: Arc::new(RabbitAcks { commands }),
     })
@@ -90,8 +98,11 @@ pub(super) async fn consume(
 
 struct RabbitDeliveries {
     inbox: Arc<Inbox>,
+    commands: mpsc::UnboundedSender<Command>,
     /// Dropped with this: the task then gives everything back.
-    _alive: oneshot::Sender<()>,
+    alive: oneshot::Sender<()>,
+    /// Ends when the task has.
+    ended: oneshot::Receiver<()>,
 }
 
 #[async_trait]
@@ -111,6 +122,21 @@ impl Deliveries for RabbitDeliveries {
             // An arrival between the look and this wait leaves a permit: the wait ends at once.
             self.inbox.arrived.notified().await;
         }
+    }
+
+    fn stop(&mut self) {
+        // Fails when the task has gone: then nothing is delivered any more.
+        let _ = self.commands.send(Command {
+            verb: Verb::Stop,
+            tags: Vec::new(),
+        });
+    }
+
+    async fn close(self: Box<Self>) {
+        let Self { alive, ended, .. } = *self;
+        drop(alive);
+        // Ends with the task, however that ends; the task's own requests are bounded.
+        let _ = timeout(CLOSE_TIME_MAX, ended).await;
     }
 }
 
@@ -161,23 +187,18 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
+    /// Nothing comes any more; what is there can be taken.
+    fn finish(&self) {
+        self.lock().ended = true;
+        self.arrived.notify_one();
+    }
+
     fn end(&self) {
         let mut content = self.lock();
         content.waiting.clear();
         content.ended = true;
         self.arrived.notify_one();
     }
-}
-
-struct Command {
-    verb: Verb,
-    tags: Vec<DeliveryTag>,
-}
-
-#[derive(Clone, Copy)]
-enum Verb {
-    Ack,
-    Requeue,
 }
 
 /// A subscribed channel.
@@ -203,12 +224,18 @@ struct Subscription {
     link: Arc<Link>,
     queue: String,
     prefetch: u16,
+    /// Whether messages that came back often are taken one by one.
+    wary: bool,
+    /// Whether it was asked to deliver no more.
+    stopped: bool,
     inbox: Arc<Inbox>,
     commands: mpsc::UnboundedReceiver<Command>,
     gone: oneshot::Receiver<()>,
     redeclare: Redeclare,
     /// Lets whoever closes the broker wait for the last acknowledgements.
     _running: mpsc::Sender<()>,
+    /// Lets whoever closes this consumer wait for them.
+    _ending: oneshot::Sender<()>,
 }
 
 impl Subscription {
@@ -224,6 +251,9 @@ impl Subscription {
             let Over::Broken { careful } = over else {
                 break;
             };
+            if self.stopped {
+                break;
+            }
             tracing::debug!(queue = self.queue, careful, "subscribing again");
             let delay = if since.elapsed() < STABLE_AFTER {
                 pace.next_delay()
@@ -244,14 +274,8 @@ impl Subscription {
             mut stream,
             kept,
         } = subscribed;
-        let mut served = Served {
-            channel,
-            prefetch,
-            kept,
-            epoch,
-            window: AckWindow::default(),
-            delivered: 0,
-        };
+        let mut served = Served::new(channel, stream.tag(), prefetch, kept, epoch);
+        let mut all_received = false;
         let mut gap_since: Option<Instant> = None;
         loop {
             let gap = async {
@@ -270,12 +294,21 @@ impl Subscription {
                     let commands: Vec<Command> = std::iter::once(command).chain(more).collect();
                     served.carry_out(commands).await
                 }
-                item = stream.next() => match self.receive(item, &mut stream, &mut served) {
-                    Ok(()) => Ok(()),
-                    Err(over) => return over,
+                item = stream.next(), if !all_received => {
+                    match self.receive(item, &mut stream, &mut served) {
+                        Ok(()) => Ok(()),
+                        // The rest is there to be taken, and acknowledged.
+                        Err(Over::Broken { careful: false }) if served.stopped => {
+                            all_received = true;
+                            self.inbox.finish();
+                            Ok(())
+                        }
+                        Err(over) => return over,
+                    }
                 },
                 () = gap => served.acknowledge_waiting().await,
             };
+            self.stopped |= served.stopped;
             if let Err(failure) = told {
                 tracing::debug!(queue = self.queue, %failure, "acknowledging failed");
                 return Over::Broken { careful: false };
@@ -318,21 +351,27 @@ impl Subscription {
                 None => break Ok(()),
             }
         };
-        if result.is_ok() && served.prefetch > CAREFUL_PREFETCH && moved.iter().any(is_suspect) {
+        let wary = self.wary && served.prefetch > CAREFUL_PREFETCH;
+        if result.is_ok() && wary && moved.iter().any(is_suspect) {
             tracing::warn!(
                 queue = self.queue,
                 "messages have come back {SUSPECT_RETURNS} times without being handled; taking them one by one"
             );
             return Err(Over::Broken { careful: true });
         }
-        if result.is_ok() {
+        if result.is_ok() || served.stopped {
             self.inbox.push(moved.into_iter());
         }
         result
     }
 
-    /// Tells the server what was acked until now, and gives back the rest.
+    /// Tells the server what was acked until now, and gives back the rest. It is told first to
+    /// deliver no more: what an acknowledgement makes room for, or what is given back, would come
+    /// again, only to count as one more delivery.
     async fn finish(&mut self, mut served: Served) {
+        if let Err(failure) = served.cancel().await {
+            tracing::debug!(queue = self.queue, %failure, "the consumer was not cancelled");
+        }
         let commands = std::iter::from_fn(|| self.commands.try_recv().ok()).collect();
         let told = served.carry_out(commands).await;
         if told.is_ok() && served.acknowledge_waiting().await.is_ok() {
@@ -380,79 +419,6 @@ fn is_suspect(delivery: &Delivery) -> bool {
     let returns = delivery.message.properties.headers.get(HEADER_RETURNS);
     let returns = returns.and_then(serde_json::Value::as_u64);
     delivery.redelivered && returns.is_some_and(|returns| returns >= SUSPECT_RETURNS)
-}
-
-/// A channel being served, and what was delivered on it.
-struct Served {
-    channel: Channel,
-    prefetch: u16,
-    kept: Arc<Kept>,
-    epoch: u64,
-    window: AckWindow,
-    delivered: u64,
-}
-
-impl Served {
-    fn delivery(&mut self, delivery: lapin::message::Delivery) -> Option<Delivery> {
-        if !self.window.delivered(delivery.delivery_tag) {
-            // Can't be: the server counts without gaps. Left unacked, it comes back in the end.
-            tracing::error!(tag = delivery.delivery_tag, "a delivery is out of line");
-            return None;
-        }
-        self.delivered += 1;
-        Some(Delivery {
-            tag: DeliveryTag {
-                epoch: self.epoch,
-                tag: delivery.delivery_tag,
-            },
-            message: convert::incoming(&delivery.properties, &self.kept, delivery.data),
-            published_to: Destination {
-                exchange: delivery.exchange.to_string(),
-                routing_key: delivery.routing_key.to_string(),
-            },
-            redelivered: delivery.redelivered,
-        })
-    }
-
-    async fn carry_out(&mut self, commands: Vec<Command>) -> Result<(), Failure> {
-        for command in commands {
-            let tags = command.tags.iter().filter(|tag| tag.epoch == self.epoch);
-            for tag in tags {
-                match command.verb {
-                    Verb::Ack => self.window.ack(tag.tag),
-                    Verb::Requeue => {
-                        if self.window.requeue(tag.tag) {
-                            self.give_back(tag.tag).await?;
-                        }
-                    }
-                }
-            }
-        }
-        match self.window.take_watermark() {
-            Some(tag) => self.acknowledge(tag, true).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn acknowledge_waiting(&mut self) -> Result<(), Failure> {
-        for tag in self.window.take_waiting() {
-            self.acknowledge(tag, false).await?;
-        }
-        Ok(())
-    }
-
-    async fn acknowledge(&self, tag: u64, multiple: bool) -> Result<(), Failure> {
-        let acked = self.channel.basic_ack(tag, BasicAckOptions { multiple });
-        within(REQUEST_TIME_MAX, acked).await
-    }
-
-    async fn give_back(&self, tag: u64) -> Result<(), Failure> {
-        let options = BasicNackOptions {
-            multiple: false,
-            requeue: true,
-        };
-        within(REQUEST_TIME_MAX, self.channel.basic_nack(tag, options)).await
-    }
 }
 
 async fn subscribe(link: &Link, queue: &str, prefetch: u16) -> Result<Subscribed, BrokerError> {

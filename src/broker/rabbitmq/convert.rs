@@ -18,12 +18,12 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde_json::Value;
 
-use super::exact;
 use super::wire::{self, Kept, Taken};
+use super::{copies, exact};
 use crate::broker::Outgoing;
 use crate::id::Timestamp;
 use crate::limits::MESSAGE_BYTES_MAX;
-use crate::message::{Headers, Message, Properties, Unreadable};
+use crate::message::{HEADER_COPIES, Headers, Message, Properties, Unreadable};
 
 /// Most bytes of properties and headers: half a frame, for they must fit one.
 pub const PROPERTIES_BYTES_MAX: usize = 64 * 1024;
@@ -41,7 +41,13 @@ const MICROS_A_SECOND: i64 = 1_000_000;
 
 /// Headers by which RabbitMQ routes copies or keeps its own books. Republished, they would send a
 /// message elsewhere, or make the server take it for one that goes in circles.
-const NEVER_SENT: [&str; 4] = ["CC", "BCC", "x-delivery-count", "x-acquired-count"];
+const NEVER_SENT: [&str; 5] = [
+    "CC",
+    "BCC",
+    "x-delivery-count",
+    "x-acquired-count",
+    HEADER_COPIES,
+];
 const NEVER_SENT_PREFIXES: [&str; 3] = ["x-death", "x-first-death-", "x-last-death-"];
 
 /// A message as the library takes it.
@@ -64,12 +70,14 @@ pub(super) fn outgoing(outgoing: Outgoing) -> Result<Prepared, String> {
             body.len()
         ));
     }
+    let copies = copies::of(&properties.headers)?;
+    let properties = copies::add(to_amqp(properties, PROPERTIES_BYTES_MAX)?, copies);
     Ok(Prepared {
         exchange: short(outgoing.destination.exchange, "exchange name")?,
         routing_key: short(outgoing.destination.routing_key, "routing key")?,
         mandatory: outgoing.mandatory,
         is_awaited: false,
-        properties: to_amqp(properties, PROPERTIES_BYTES_MAX)?,
+        properties,
         body,
     })
 }
@@ -363,7 +371,7 @@ fn milliseconds(text: String) -> Result<String, String> {
     ))
 }
 
-fn short(text: String, what: &str) -> Result<ShortString, String> {
+pub(super) fn short(text: String, what: &str) -> Result<ShortString, String> {
     let bytes = text.len();
     ShortString::try_new(text)
         .map_err(|_| format!("its {what} has {bytes} bytes, 255 are possible"))

@@ -9,7 +9,9 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ErrorKind, ExchangeKind};
 
 use super::link::{Failure, Link, Live, REQUEST_TIME_MAX, within};
-use crate::broker::{Binding, BrokerError, DELIVERY_LIMIT, Queue, Topology, Trouble, TroubleAbout};
+use crate::broker::{
+    Binding, BrokerError, DELIVERY_LIMIT, Queue, QueueFacts, Topology, Trouble, TroubleAbout,
+};
 
 /// A limit for queues without a dead-letter queue that no message reaches. It must be given:
 /// without one, RabbitMQ 4 drops a message after 20 deliveries, and 3.10 requeues to the back.
@@ -198,12 +200,12 @@ async fn look_for(channel: &Channel, exchange: ShortString) -> lapin::Result<()>
         .await
 }
 
-/// Messages that wait in a queue; `None` if there is no such queue.
-pub(super) async fn queue_len(
+/// Messages and consumers of a queue; `None` if there is no such queue.
+pub(super) async fn queue_counts(
     link: &Link,
     live: &Live,
     queue: &str,
-) -> Result<Option<u64>, BrokerError> {
+) -> Result<Option<QueueFacts>, BrokerError> {
     let name = name(queue)?;
     let channel = live.channel(link).await.map_err(unavailable)?;
     let options = QueueDeclareOptions {
@@ -214,7 +216,11 @@ pub(super) async fn queue_len(
     match within(REQUEST_TIME_MAX, found).await {
         Ok(found) => {
             close(&channel).await;
-            Ok(Some(u64::from(found.message_count())))
+            Ok(Some(QueueFacts {
+                waiting: u64::from(found.message_count()),
+                consumers: Some(u64::from(found.consumer_count())),
+                arguments: None,
+            }))
         }
         Err(failure) if code(&failure) == Some(NOT_FOUND) => Ok(None),
         Err(failure) => Err(refused(format!("queue `{queue}`"), failure)),

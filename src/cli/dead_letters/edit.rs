@@ -4,20 +4,25 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::By;
+use super::select::SelectionArguments;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::dead_letters::Desk;
 use crate::dead_letters::edit::{diff, document, from_document, patch};
 use crate::message::Message;
+use crate::store::dead_letters::LetterStatus;
 
 /// Which letter, and what to change.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The letter.
-    id: Uuid,
+    /// The letter; with `--drop-header` there may be many.
+    #[command(flatten)]
+    selection: SelectionArguments,
+    /// Drop this header, of all these letters; may be given several times.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["patch", "headers_file", "body_file", "dry_run"])]
+    drop_header: Vec<String>,
     /// A JSON Patch (RFC 6902) over `properties` and `body`, as text.
     #[arg(long, value_name = "JSON", conflicts_with_all = ["headers_file", "body_file"])]
     patch: Option<String>,
@@ -35,7 +40,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(desk: &Desk, arguments: Arguments, json: bool) -> Result<Exit, Failure> {
-    let letter = desk.letter(arguments.id).await.map_err(super::failed)?;
+    if !arguments.drop_header.is_empty() {
+        return drop_headers(desk, arguments, json).await;
+    }
+    let id = arguments.selection.one()?;
+    let letter = desk.letter(id).await.map_err(super::failed)?;
     let before = letter.message().clone();
     let after = edited(&arguments, &before)?;
     let difference = diff(&document(&before), &document(&after));
@@ -45,12 +54,36 @@ pub(super) async fn run(desk: &Desk, arguments: Arguments, json: bool) -> Result
             .map_err(super::failed)?;
     }
     if json {
-        output::print_json(&serde_json::json!({ "id": arguments.id, "diff": difference }))?;
+        output::print_json(&serde_json::json!({ "id": id, "diff": difference }))?;
     } else {
         let lines: Vec<String> = difference.lines().map(output::printable).collect();
         output::print(&(lines.join("\n") + "\n"))?;
     }
     Ok(Exit::Done)
+}
+
+async fn drop_headers(desk: &Desk, arguments: Arguments, json: bool) -> Result<Exit, Failure> {
+    let selection = arguments
+        .selection
+        .selection(desk, Some(LetterStatus::Open))?;
+    let By { by, why } = arguments.by;
+    let done = desk
+        .drop_headers(selection, &arguments.drop_header, &by, &why)
+        .await;
+    let done = done.map_err(super::failed)?;
+    if json {
+        output::print_json(&done)?;
+    } else {
+        output::print(&format!(
+            "{} edited, {} without such a header, {} skipped\n",
+            done.edited, done.without, done.skipped
+        ))?;
+    }
+    Ok(if done.skipped == 0 {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
 }
 
 fn edited(arguments: &Arguments, before: &Message) -> Result<Message, Failure> {

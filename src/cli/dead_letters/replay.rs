@@ -1,33 +1,54 @@
 //! `dead-letters replay`: letters → queues.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::select::SelectionArguments;
 use super::{By, open_broker};
-use crate::cli::backends::BrokerArguments;
+use crate::broker::Broker;
+use crate::cli::backends::{BrokerArguments, OpenBroker};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::dead_letters::Desk;
 use crate::dead_letters::replay::{REPLAYS_MAX, ReplayEvent, ReplayOptions, Replayed};
+use crate::dead_letters::route::{Routes, Wish};
 use crate::definition::parse_duration;
 use crate::message::Destination;
 use crate::store::dead_letters::{LetterHead, LetterStatus};
 
 /// Which letters, and how.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the switches of a command, each on its own"
+)]
 pub(super) struct Arguments {
     #[command(flatten)]
     selection: SelectionArguments,
     /// Show what would go where, and do nothing.
     #[arg(long)]
     dry_run: bool,
-    /// To this queue instead of the one where they died.
-    #[arg(long, value_name = "QUEUE")]
+    /// To this queue, or by this exchange and routing key, instead of to the queue whose consumer
+    /// refused them.
+    #[arg(
+        long,
+        value_name = "QUEUE|EXCHANGE/KEY",
+        conflicts_with = "as_published"
+    )]
     to: Option<String>,
+    /// By the exchange and routing key with which they were published, so that the consumer sees the
+    /// same; whoever else is bound there gets them again.
+    #[arg(long)]
+    as_published: bool,
+    /// Also where what is refused again would be lost; and on after canaries of which nobody can know.
+    #[arg(long)]
+    anyway: bool,
     /// Also what was replayed or discarded before.
     #[arg(long)]
     again: bool,
@@ -75,11 +96,60 @@ pub(super) async fn run(
     broker: &BrokerArguments,
     json: bool,
 ) -> Result<Exit, Failure> {
+    let dry = arguments.dry_run;
+    // A dry run looks at the broker if there is one.
+    let broker = if dry && broker.url().is_none() {
+        None
+    } else {
+        Some(open_broker(broker).await?)
+    };
+    let handle = broker.as_ref().map(OpenBroker::handle);
+    let mut told = Told::default();
+    let total = replay(desk, arguments, handle, &mut told).await;
+    if let Some(broker) = broker {
+        broker.close().await;
+    }
+    let total = total?;
+    told.summarize();
+    if json {
+        let mut answer = json!(total);
+        if dry {
+            answer["sends"] = told.sends.into();
+        }
+        let refused = told.refused.iter();
+        let refused = refused.map(
+            |(reason, (count, first))| json!({ "reason": reason, "count": count, "first": first }),
+        );
+        answer["refused_because"] = refused.collect();
+        output::print_json(&answer)?;
+    } else if dry {
+        output::print(&told.lines)?;
+    }
+    report(&total, json, dry)
+}
+
+async fn replay(
+    desk: &Desk,
+    arguments: Arguments,
+    broker: Option<Arc<dyn Broker>>,
+    told: &mut Told,
+) -> Result<Replayed, Failure> {
     let status = (!arguments.again).then_some(LetterStatus::Open);
     let selection = arguments.selection.selection(desk, status)?;
     let wait = arguments.canary_wait;
+    let to = match arguments.to {
+        Some(text) => {
+            let destination = Routes::new(broker.clone()).destination(&text).await;
+            Some(destination.map_err(Failure::new)?)
+        }
+        None => None,
+    };
     let options = ReplayOptions {
-        to: arguments.to.map(Destination::queue),
+        wish: Wish {
+            to,
+            as_published: arguments.as_published,
+            anyway: arguments.anyway,
+        },
         again: arguments.again,
         force: arguments.force,
         replays_max: arguments.replays_max,
@@ -89,37 +159,69 @@ pub(super) async fn run(
         canary: arguments.canary.map(|count| (count.max(1), wait)),
         limit: arguments.limit,
     };
-    if arguments.dry_run {
-        let mut lines = String::new();
-        let mut sends = Vec::new();
-        let total = desk
-            .replay_dry(selection, &options, |event| match event {
-                ReplayEvent::Sent(head, to) if json => {
-                    sends.push(json!({ "id": head.id, "to": to }));
-                }
-                ReplayEvent::Sent(head, to) => lines.push_str(&would_go(head, to)),
-                event => tell(&event),
-            })
-            .await;
-        let total = total.map_err(super::failed)?;
-        if json {
-            let mut answer = json!(total);
-            answer["sends"] = sends.into();
-            output::print_json(&answer)?;
-            return Ok(Exit::Done);
+    let dry = arguments.dry_run;
+    let tell = |event: ReplayEvent<'_>| told.hear(&event, dry);
+    let total = match broker {
+        Some(broker) if !dry => {
+            let stop = super::stop_on_signal();
+            desk.replay(&broker, selection, &options, &stop, tell).await
         }
-        output::print(&lines)?;
-        return report(&total, json, true);
+        broker => desk.replay_dry(broker, selection, &options, tell).await,
+    };
+    total.map_err(super::failed)
+}
+
+/// What was said of letters.
+#[derive(Default)]
+struct Told {
+    /// Of a dry run, for people.
+    lines: String,
+    /// Of a dry run, as JSON.
+    sends: Vec<Value>,
+    /// How many were refused for a reason, and the first of them.
+    refused: BTreeMap<String, (u64, Uuid)>,
+}
+
+impl Told {
+    fn hear(&mut self, event: &ReplayEvent<'_>, dry: bool) {
+        match event {
+            ReplayEvent::Sent(head, to) if dry => {
+                self.sends.push(json!({ "id": head.id, "to": to }));
+                self.lines.push_str(&would_go(head, to));
+            }
+            ReplayEvent::Sent(..) => {}
+            ReplayEvent::Refused(head, refusal) => {
+                let refused = self.refused.entry(refusal.summary());
+                refused.or_insert((0, head.id)).0 += 1;
+            }
+            ReplayEvent::Caution(text) => {
+                output::remark(format_args!("warning: {text}"));
+            }
+            ReplayEvent::Lost(id) => {
+                output::remark(format_args!("{id}: somebody else changed it first"));
+            }
+            ReplayEvent::Returned(id, why) => {
+                output::remark(format_args!("{id}: {why}; it is open again"));
+            }
+            ReplayEvent::Waiting(count, wait) => {
+                output::remark(format_args!(
+                    "{count} sent; waiting {wait:?} whether they come back"
+                ));
+            }
+        }
     }
-    let broker = open_broker(broker).await?;
-    let stop = super::stop_on_signal();
-    let total = desk
-        .replay(&broker.handle(), selection, &options, &stop, |event| {
-            tell(&event);
-        })
-        .await;
-    broker.close().await;
-    report(&total.map_err(super::failed)?, json, false)
+
+    /// One line a reason, however many letters were refused for it.
+    fn summarize(&self) {
+        for (reason, (count, first)) in &self.refused {
+            match count {
+                1 => output::remark(format_args!("{first}: {reason}")),
+                _ => output::remark(format_args!(
+                    "{count} refused: {reason} (the first is {first})"
+                )),
+            }
+        }
+    }
 }
 
 /// A line of a dry run.
@@ -129,38 +231,13 @@ fn would_go(head: &LetterHead, to: &Destination) -> String {
     output::printable(&format!("{} {kind} {id} -> {to}", head.id)) + "\n"
 }
 
-fn tell(event: &ReplayEvent<'_>) {
-    match event {
-        ReplayEvent::Sent(..) => {}
-        ReplayEvent::Refused(head, refusal) => {
-            output::remark(format_args!("{}: {refusal}", head.id));
-        }
-        ReplayEvent::Lost(id) => {
-            output::remark(format_args!("{id}: somebody else changed it first"));
-        }
-        ReplayEvent::Returned(id, why) => {
-            output::remark(format_args!(
-                "{}",
-                output::printable(&format!("{id}: {why}; it is open again"))
-            ));
-        }
-        ReplayEvent::Waiting(count, wait) => {
-            output::remark(format_args!(
-                "{count} sent; waiting {wait:?} whether they come back"
-            ));
-        }
-    }
-}
-
 fn report(total: &Replayed, json: bool, dry: bool) -> Result<Exit, Failure> {
-    if json {
-        output::print_json(total)?;
-    } else {
+    if !json {
         let verb = if dry { "would be replayed" } else { "replayed" };
         let mut line = format!("{} {verb}", total.replayed);
         for (count, what) in [
             (total.refused, "refused"),
-            (total.returned, "taken by no queue"),
+            (total.returned, "not taken by the broker"),
             (total.lost, "changed by somebody else"),
             (
                 total.on_their_way,
@@ -182,9 +259,24 @@ fn report(total: &Replayed, json: bool, dry: bool) -> Result<Exit, Failure> {
             ids.join(", ")
         )));
     }
-    Ok(if total.returned + total.on_their_way == 0 {
-        Exit::Done
-    } else {
-        Exit::Failed
-    })
+    if !total.unwatched.is_empty() {
+        let count = total.unwatched.len();
+        let why = total.unwatched_because.join("; ");
+        let text = format!(
+            "{count} canaries did not come back, but nobody can know whether they were handled: {why}. No more were sent; look at the consumer, then go on without `--canary`, or with `--anyway`"
+        );
+        if total.stopped {
+            return Err(Failure::new(text));
+        }
+        output::remark(format_args!(
+            "warning: {count} canaries can't be watched: {why}"
+        ));
+    }
+    Ok(
+        if total.refused + total.returned + total.on_their_way == 0 {
+            Exit::Done
+        } else {
+            Exit::Failed
+        },
+    )
 }

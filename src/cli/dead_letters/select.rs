@@ -78,6 +78,16 @@ pub(super) struct SelectionArguments {
 }
 
 impl SelectionArguments {
+    /// The one letter that is named.
+    pub(super) fn one(&self) -> Result<Uuid, Failure> {
+        match self.ids[..] {
+            [id] if !self.all => Ok(id),
+            _ => Err(Failure::problems(
+                "name one letter by its id; only `--drop-header` edits many at once",
+            )),
+        }
+    }
+
     /// The selection; of letters with `status` unless the command line says otherwise.
     pub(super) fn selection(
         self,

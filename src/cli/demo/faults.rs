@@ -336,4 +336,8 @@ impl Deliveries for FaultyDeliveries {
         }
         std::mem::take(&mut self.held)
     }
+
+    fn stop(&mut self) {
+        self.inner.stop();
+    }
 }

@@ -9,6 +9,7 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::{BrokerError, Health, Outgoing, Published, Queue, Topology};
 use crate::dead_letters::edit::{document, from_document};
 use crate::dead_letters::replay::{REPLAYS_MAX, ReplayOptions, Replayed};
+use crate::dead_letters::route::Wish;
 use crate::dead_letters::transfer::LetterLine;
 use crate::dead_letters::{Desk, Selection};
 use crate::engine::relay::{Relay, RelayOptions};
@@ -49,7 +50,10 @@ impl Broker for Choosy {
 
 fn options(to: Option<&str>) -> ReplayOptions {
     ReplayOptions {
-        to: to.map(Destination::queue),
+        wish: Wish {
+            to: to.map(Destination::queue),
+            ..Wish::default()
+        },
         again: false,
         force: false,
         replays_max: REPLAYS_MAX,
@@ -122,7 +126,7 @@ async fn a_node_opens_letters_again_whose_replays_are_not_taken() {
     let bundle = with_letters(&["bad", "good"]).await;
     let desk = &bundle.desk;
     let nowhere = options(Some("nowhere"));
-    desk.replay_by_nodes(open_letters(), &nowhere, |_| {})
+    desk.replay_by_nodes(None, open_letters(), &nowhere, |_| {})
         .await
         .unwrap();
     let relay = Relay::start(

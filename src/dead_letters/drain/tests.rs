@@ -7,6 +7,7 @@ use super::*;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Outgoing, Published, Queue, Topology};
 use crate::dead_letters::replay::{REPLAYS_MAX, ReplayOptions};
+use crate::dead_letters::route::Wish;
 use crate::dead_letters::shift::{Shift, shift};
 use crate::dead_letters::{Desk, Selection};
 use crate::definition::Expression;
@@ -83,7 +84,7 @@ impl Bundle {
         change: impl FnOnce(&mut ReplayOptions),
     ) -> crate::dead_letters::replay::Replayed {
         let mut options = ReplayOptions {
-            to: None,
+            wish: Wish::default(),
             again: false,
             force: false,
             replays_max: REPLAYS_MAX,
@@ -229,7 +230,7 @@ async fn a_replay_goes_where_it_died_with_its_identity_and_without_the_brokers_b
         let back = bundle.heads().await.pop().unwrap();
         assert_eq!((back.came_back_from, back.replays), (Some(parent), round));
         let total = bundle
-            .replay(|options| options.to = Some(Destination::queue("orders")))
+            .replay(|options| options.wish.to = Some(Destination::queue("orders")))
             .await;
         let refused = u64::from(round == REPLAYS_MAX);
         assert_eq!((total.replayed, total.refused), (1 - refused, refused));
@@ -251,7 +252,8 @@ async fn a_domain_event_is_replayed_with_what_it_was_published_to() {
     event.properties.headers = [("x-death".to_owned(), deaths)].into();
     bundle.publish("dlq", vec![event]).await;
     bundle.drain().await;
-    let to_orders = |options: &mut ReplayOptions| options.to = Some(Destination::queue("orders"));
+    let to_orders =
+        |options: &mut ReplayOptions| options.wish.to = Some(Destination::queue("orders"));
     assert_eq!(bundle.replay(to_orders).await.replayed, 1);
     let sent = bundle.take("orders").await.remove(0);
     assert_eq!(sent.header("event-exchange"), Some("shop"));
@@ -264,7 +266,7 @@ async fn a_replay_that_no_queue_takes_leaves_its_letter_open() {
     bundle.publish("dlq", vec![dead(Some("1"), b"x")]).await;
     bundle.drain().await;
     let total = bundle
-        .replay(|options| options.to = Some(Destination::queue("nowhere")))
+        .replay(|options| options.wish.to = Some(Destination::queue("nowhere")))
         .await;
     assert_eq!((total.replayed, total.returned), (0, 1));
     assert_eq!(bundle.heads().await[0].status, LetterStatus::Open);
@@ -280,7 +282,7 @@ async fn canaries_that_come_back_keep_the_others_at_home() {
     let canary = |options: &mut ReplayOptions| {
         options.canary = Some((2, Duration::from_millis(200)));
         // Straight back into the dead letters.
-        options.to = Some(Destination::queue("dlq"));
+        options.wish.to = Some(Destination::queue("dlq"));
     };
     let total = bundle.replay(canary).await;
     assert_eq!((total.replayed, total.came_back.len()), (2, 2));
@@ -331,28 +333,30 @@ async fn a_move_takes_what_is_wanted_and_ends() {
     bundle.publish("dlq", messages).await;
     let mut wanted = Shift {
         from: "dlq".to_owned(),
-        to: "dlq".to_owned(),
+        to: Destination::queue("dlq"),
+        dry_run: false,
+        anyway: false,
         condition: Some(Expression::of_command("input.type == 'a' && input.body.n > 1").unwrap()),
         rate: None,
         most: None,
     };
     let stop = Shutdown::default();
     let environment = &bundle.desk.environment;
-    let done = shift(environment, &bundle.handle, &wanted, &stop)
+    let done = shift(environment, &bundle.handle, &wanted, &stop, |_| {})
         .await
         .unwrap();
     assert_eq!((done.seen_at_start, done.moved, done.left), (3, 1, 2));
     assert_eq!(bundle.broker.queue_len("dlq"), 3);
-    wanted.to = "other".to_owned();
+    wanted.to = Destination::queue("other");
     wanted.condition = None;
-    let done = shift(environment, &bundle.handle, &wanted, &stop)
+    let done = shift(environment, &bundle.handle, &wanted, &stop, |_| {})
         .await
         .unwrap();
     assert_eq!((done.moved, done.left), (3, 0));
     assert_eq!(bundle.broker.queue_len("other"), 3);
-    wanted.to = "nowhere".to_owned();
+    wanted.to = Destination::queue("nowhere");
     assert!(
-        shift(environment, &bundle.handle, &wanted, &stop)
+        shift(environment, &bundle.handle, &wanted, &stop, |_| {})
             .await
             .is_err()
     );

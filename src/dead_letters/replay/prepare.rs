@@ -1,17 +1,19 @@
-//! What a replay sends, where to, and whether it may. Pure.
+//! What a replay sends, and whether it may. Pure.
 
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::ReplayOptions;
 use crate::broker::rabbitmq;
-use crate::error::code;
+use crate::dead_letters::route::{NoRoute, Route};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{
-    DOMAIN_EVENT_QUEUE, Destination, HEADER_EVENT_EXCHANGE, HEADER_EVENT_ROUTING_KEY, Message,
+    DOMAIN_EVENT_QUEUE, Destination, HEADER_COPIES, HEADER_EVENT_EXCHANGE,
+    HEADER_EVENT_ROUTING_KEY, Headers, Message,
 };
 use crate::store::dead_letters::{
-    HEADER_LETTER, HEADER_ORIGIN, HEADER_REPLAYS, Letter, LetterHead, LetterStatus,
+    HEADER_EXCHANGE, HEADER_KEYS, HEADER_LETTER, HEADER_ORIGIN, HEADER_REPLAYS, Letter, LetterHead,
+    LetterStatus, Trail,
 };
 use crate::store::{OutboxMessage, Status};
 
@@ -32,24 +34,37 @@ pub enum Refusal {
         "its message was replayed {0} times; mend the cause, or allow more with `--replays-max`"
     )]
     TooOften(u32),
-    /// Nobody knows where it belongs.
-    #[error("the broker does not say which queue it died in; name one with `--to`")]
-    NoQueue,
+    /// There is no way for it, or none by which it could come back.
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
     /// RabbitMQ would not take it.
-    #[error("RabbitMQ would refuse its message: {0}; `edit` mends it")]
+    #[error(
+        "RabbitMQ would refuse its message: {0}; `edit` mends it, `edit --drop-header` for many at once"
+    )]
     Unsendable(String),
 }
 
-/// What a replay of this letter sends, if it may be sent.
-pub fn prepare(
+impl Refusal {
+    /// The same words for all letters that are refused for the same reason.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Ended(_, status) => {
+                format!("their sagas have ended ({status}); `--force` sends them all the same")
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+/// What a replay of this letter sends by its route.
+pub(super) fn prepare(
     letter: &Letter,
-    saga: Option<Status>,
-    options: &ReplayOptions,
+    trail: &Trail,
+    route: &Route,
     id: Uuid,
     due_at: Timestamp,
 ) -> Result<OutboxMessage, Refusal> {
     let head = &letter.head;
-    let destination = check(head, saga, options)?;
     let mut message: Message = letter.message().clone();
     let headers = &mut message.properties.headers;
     headers.retain(|name, _| !is_brokers(name));
@@ -65,28 +80,50 @@ pub fn prepare(
         headers.insert(HEADER_EVENT_EXCHANGE.to_owned(), exchange.as_str().into());
         headers.insert(HEADER_EVENT_ROUTING_KEY.to_owned(), key.as_str().into());
     }
-    let origin = head.origin.queue.clone().or_else(|| {
-        let to = &destination;
-        to.exchange.is_empty().then(|| to.routing_key.clone())
-    });
-    if let Some(queue) = origin {
-        headers.insert(HEADER_ORIGIN.to_owned(), Value::from(queue));
-    }
-    rabbitmq::check_sendable(&message).map_err(Refusal::Unsendable)?;
+    note(headers, trail, &route.destination, &route.copies);
+    rabbitmq::check_sendable(&message).map_err(|why| unsendable(why, &message))?;
     Ok(OutboxMessage {
         id,
-        destination,
+        destination: route.destination.clone(),
         message,
         due_at,
     })
 }
 
-/// Whether a letter may be replayed, and where to.
+/// Notes in a message where it died and how it came there, and has it published with further keys.
+pub(in crate::dead_letters) fn note(
+    headers: &mut Headers,
+    trail: &Trail,
+    to: &Destination,
+    copies: &[String],
+) {
+    for name in [HEADER_EXCHANGE, HEADER_KEYS, HEADER_COPIES] {
+        headers.remove(name);
+    }
+    let alone = to.exchange.is_empty();
+    let queue = trail.queue.as_ref();
+    if let Some(queue) = queue.or(alone.then_some(&to.routing_key)) {
+        headers.insert(HEADER_ORIGIN.to_owned(), Value::from(queue.as_str()));
+    }
+    if let Some(exchange) = trail.exchange.as_deref().filter(|name| !name.is_empty())
+        && alone
+        && queue.is_some()
+        && !trail.keys.is_empty()
+    {
+        headers.insert(HEADER_EXCHANGE.to_owned(), exchange.into());
+        headers.insert(HEADER_KEYS.to_owned(), trail.keys.clone().into());
+    }
+    if !copies.is_empty() {
+        headers.insert(HEADER_COPIES.to_owned(), copies.to_vec().into());
+    }
+}
+
+/// Whether a letter may be replayed.
 pub(super) fn check(
     head: &LetterHead,
     saga: Option<Status>,
     options: &ReplayOptions,
-) -> Result<Destination, Refusal> {
+) -> Result<(), Refusal> {
     match head.status {
         LetterStatus::Open => {}
         LetterStatus::Replaying => return Err(Refusal::OnItsWay),
@@ -102,16 +139,21 @@ pub(super) fn check(
     if head.replays >= options.replays_max {
         return Err(Refusal::TooOften(head.replays));
     }
-    if let Some(to) = &options.to {
-        return Ok(to.clone());
+    Ok(())
+}
+
+/// Which header is to blame, if the headers are too many bytes.
+fn unsendable(why: String, message: &Message) -> Refusal {
+    if !why.contains("headers") {
+        return Refusal::Unsendable(why);
     }
-    let queue = match &head.origin.queue {
-        Some(queue) => queue,
-        // What we buried ourselves was taken from where it belongs.
-        None if head.code != code::DEAD_LETTERED => &head.queue,
-        None => return Err(Refusal::NoQueue),
-    };
-    Ok(Destination::queue(queue))
+    let bytes = |value: &Value| value.to_string().len();
+    let headers = message.properties.headers.iter();
+    let largest = headers.max_by_key(|(_, value)| bytes(value));
+    Refusal::Unsendable(match largest {
+        Some((name, _)) => format!("{why} (`{name}` is the largest)"),
+        None => why,
+    })
 }
 
 /// The broker's own books, by which it would take the replay for one that goes in circles.

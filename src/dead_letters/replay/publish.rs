@@ -3,39 +3,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
 use uuid::Uuid;
 
+use super::commit::Sent;
 use super::{GRACE, ReplayOptions, Replayed};
 use crate::broker::{Broker, Outgoing, Published};
-use crate::dead_letters::drain::{Drain, Until};
-use crate::dead_letters::{DeadLetterError, Desk};
+use crate::dead_letters::{DeadLetterError, Desk, IDS_AT_ONCE};
 use crate::environment::Shutdown;
-use crate::error::code;
-use crate::message::{DEAD_LETTER_QUEUE, Destination};
+use crate::message::Destination;
 use crate::store::OutboxMessage;
-use crate::store::dead_letters::{HEADER_LETTER, LetterHead, PublishedReplays, ReturnedReplay};
+use crate::store::dead_letters::{HEADER_LETTER, LetterStatus, PublishedReplays, ReturnedReplay};
 
 /// Rows swept up at once.
 const SWEEP_ROWS_MAX: usize = 500;
 /// Pause between two looks at replays that are on their way.
-const SETTLE_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 /// How long to wait for replays that are on their way.
 const SETTLE_TIME_MAX: Duration = Duration::from_mins(1);
-/// Prefetch of the drains that watch for what comes back.
-const WATCH_PREFETCH: u16 = 100;
 
 impl Desk {
-    pub(super) async fn publish(
-        &self,
-        broker: &Arc<dyn Broker>,
-        rows: Vec<(Uuid, OutboxMessage)>,
-    ) -> Outcome {
-        let names = rows
+    pub(super) async fn publish(&self, broker: &Arc<dyn Broker>, sent: Vec<Sent>) -> Outcome {
+        let names = sent
             .iter()
-            .map(|(letter, row)| (*letter, row.id, row.destination.clone()));
+            .map(|sent| (sent.letter, sent.row.id, sent.row.destination.clone()));
         let names: Vec<_> = names.collect();
-        let outgoing = rows.into_iter().map(|(_, row)| outgoing(row)).collect();
+        let outgoing = sent.into_iter().map(|sent| outgoing(sent.row)).collect();
         let mut outcome = Outcome::default();
         for ((letter, row, to), word) in names.into_iter().zip(broker.publish(outgoing).await) {
             match word {
@@ -51,7 +43,7 @@ impl Desk {
                 }
                 Published::Failed(why) => {
                     tracing::warn!(%letter, %why, "not published; it stays in the outbox");
-                    outcome.failed += 1;
+                    outcome.failed.push(letter);
                 }
             }
         }
@@ -144,68 +136,25 @@ impl Desk {
         Ok(true)
     }
 
-    /// Waits, and says which letters came back meanwhile.
-    pub(super) async fn watch(
-        &self,
-        broker: &Arc<dyn Broker>,
-        sent: &[LetterHead],
-        wait: Duration,
-        stop: &Shutdown,
-    ) -> Result<Vec<Uuid>, DeadLetterError> {
-        let mut queues: Vec<String> = vec![DEAD_LETTER_QUEUE.to_owned()];
-        let drained = sent.iter().filter(|head| head.code == code::DEAD_LETTERED);
-        queues.extend(drained.map(|head| head.queue.clone()));
-        queues.sort_unstable();
-        queues.dedup();
-        let enough = Shutdown::default();
-        let drain = Drain {
-            environment: Arc::clone(&self.environment),
-            broker: Arc::clone(broker),
-            letters: Arc::clone(&self.letters),
-            prefetch: WATCH_PREFETCH,
-        };
-        let drains = queues
-            .iter()
-            .map(|queue| watch_queue(&drain, queue, &enough));
-        let ids: Vec<Uuid> = sent.iter().map(|head| head.id).collect();
-        let time_is_up = async {
-            tokio::select! {
-                () = self.environment.sleep(wait) => {}
-                () = self.all_are_back(&ids) => {}
-                () = stop.requested() => {}
-            }
-            enough.request();
-        };
-        join(join_all(drains), time_is_up).await;
-        Ok(self.letters.came_back(&ids).await?)
-    }
-
-    /// Ends when nothing is left to wait for.
-    async fn all_are_back(&self, ids: &[Uuid]) {
-        loop {
-            self.environment.sleep(SETTLE_PAUSE).await;
-            if let Ok(back) = self.letters.came_back(ids).await
-                && back.len() >= ids.len()
-            {
-                return;
-            }
+    /// How many of these letters are replayed by now.
+    pub(super) async fn replayed_of(&self, letters: &[Uuid]) -> Result<u64, DeadLetterError> {
+        let mut replayed = 0;
+        for part in letters.chunks(IDS_AT_ONCE) {
+            let found = self.letters.load_letters(part).await?;
+            let done = found
+                .iter()
+                .filter(|letter| letter.head.status == LetterStatus::Replayed);
+            replayed += done.count() as u64;
         }
-    }
-}
-
-/// Drains a queue, if it is there.
-async fn watch_queue(drain: &Drain, queue: &str, enough: &Shutdown) {
-    if matches!(drain.broker.queue_len(queue).await, Ok(Some(_)))
-        && let Err(error) = drain.run(queue, Until::Stopped, enough, |_| {}).await
-    {
-        tracing::warn!(%error, queue, "can't watch this queue for what comes back");
+        Ok(replayed)
     }
 }
 
 #[derive(Default)]
 pub(super) struct Outcome {
     pub(super) published: PublishedReplays,
-    pub(super) failed: usize,
+    /// Letters whose replay may or may not have arrived.
+    pub(super) failed: Vec<Uuid>,
 }
 
 fn no_queue(to: &Destination) -> String {

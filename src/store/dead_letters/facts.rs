@@ -7,9 +7,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{HEADER_LETTER, HEADER_ORIGIN, HEADER_REPLAYS, LetterOrigin};
+use super::trail::Trail;
+use super::{HEADER_LETTER, HEADER_REPLAYS, LetterOrigin};
 use crate::id::SagaId;
-use crate::message::Message;
 use crate::message::correlation::Correlation;
 use crate::store::DeadLetter;
 
@@ -19,7 +19,7 @@ const FINGERPRINT_CHARS: usize = 16;
 /// What a letter can be searched by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LetterFacts {
-    /// Where it died first.
+    /// Whose consumer refused it, and how it came there.
     pub origin: LetterOrigin,
     /// The same for all letters with the same cause.
     pub fingerprint: String,
@@ -39,7 +39,7 @@ impl LetterFacts {
         let properties = &letter.message.properties;
         let correlation = properties.correlation_id.as_deref();
         let correlation = correlation.and_then(|text| Correlation::parse(text).ok());
-        let origin = origin(&letter.message);
+        let origin = LetterOrigin::from(Trail::of(&letter.message, &letter.queue));
         let queue = origin.queue.as_deref().unwrap_or(&letter.queue);
         let kind = properties.kind.as_deref().unwrap_or_default();
         let code = letter.code.to_string();
@@ -58,32 +58,15 @@ impl LetterFacts {
     }
 }
 
-/// Where the broker says that a message died first.
-pub(in crate::store) fn origin(message: &Message) -> LetterOrigin {
-    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-    let header = |name| text(message.properties.headers.get(name));
-    let deaths = message.properties.headers.get("x-death");
-    let deaths = deaths
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
-    let queue = header("x-first-death-queue");
-    let reason = header("x-first-death-reason");
-    // The broker puts the latest death first.
-    let first = deaths.iter().rev().find(|death| {
-        let same =
-            |name, known: &Option<String>| known.is_none() || text(death.get(name)) == *known;
-        same("queue", &queue) && same("reason", &reason)
-    });
-    let field = |name| first.and_then(|death| death.get(name));
-    let keys = field("routing-keys").and_then(Value::as_array);
-    LetterOrigin {
-        exchange: header("x-first-death-exchange").or_else(|| text(field("exchange"))),
-        routing_key: keys.and_then(|keys| text(keys.first())),
-        queue: queue
-            .or_else(|| text(field("queue")))
-            .or_else(|| header(HEADER_ORIGIN)),
-        reason: reason.or_else(|| text(field("reason"))),
-        count: field("count").and_then(Value::as_u64).unwrap_or(0),
+impl From<Trail> for LetterOrigin {
+    fn from(trail: Trail) -> Self {
+        Self {
+            exchange: trail.exchange,
+            routing_key: trail.keys.into_iter().next(),
+            queue: trail.queue,
+            reason: trail.reason,
+            count: trail.count,
+        }
     }
 }
 
@@ -109,8 +92,6 @@ pub fn fingerprint(parts: &[&str], reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -124,40 +105,5 @@ mod tests {
         assert_ne!(of(same[0]), of("order 17 of 3: no money"));
         assert_ne!(of(same[0]), fingerprint(&["q", "u", "BST-0050"], same[0]));
         assert_eq!(of("").len(), FINGERPRINT_CHARS);
-    }
-
-    #[test]
-    fn the_first_death_is_found_whatever_the_broker_tells() {
-        let message = |headers: Value| {
-            let mut message = Message::default();
-            message.properties.headers = serde_json::from_value(headers).unwrap();
-            message
-        };
-        let deaths = json!([
-            { "count": 1, "exchange": "retry", "queue": "wait", "reason": "expired",
-              "routing-keys": ["w"] },
-            { "count": 4, "exchange": "shop", "queue": "orders", "reason": "rejected",
-              "routing-keys": ["order.new", "cc"] },
-        ]);
-        let expected = LetterOrigin {
-            exchange: Some("shop".to_owned()),
-            routing_key: Some("order.new".to_owned()),
-            queue: Some("orders".to_owned()),
-            reason: Some("rejected".to_owned()),
-            count: 4,
-        };
-        let full = json!({
-            "x-death": deaths, "x-first-death-queue": "orders",
-            "x-first-death-reason": "rejected", "x-first-death-exchange": "shop",
-        });
-        assert_eq!(origin(&message(full)), expected);
-        assert_eq!(origin(&message(json!({ "x-death": deaths }))), expected);
-        for odd in [
-            json!({}),
-            json!({ "x-death": 1 }),
-            json!({ "x-death": [1, {}] }),
-        ] {
-            assert_eq!(origin(&message(odd)).queue, None);
-        }
     }
 }
