@@ -57,6 +57,7 @@ fn attempt(
     let described = schema.and_then(|schema| schema.get("properties"));
     let left_out = |name: &str| described.is_some_and(|all| all.get(name).is_some());
     fill_in_but(left_out, &mut made, "input", definition, random);
+    fill_objects(&mut made, described, definition, random);
     tell_times(&mut made, definition, random);
     let advice = "give one with --input";
     definition
@@ -66,6 +67,23 @@ fn attempt(
         .key_of(&made)
         .map_err(|error| format!("no input could be made up ({error}); {advice}"))?;
     Ok(made)
+}
+
+/// What expressions want of the objects in an input of which the schema says no more than that they are
+/// objects.
+fn fill_objects(
+    made: &mut Value,
+    described: Option<&Value>,
+    definition: &Definition,
+    random: &mut fastrand::Rng,
+) {
+    let fields = made.as_object_mut().into_iter().flatten();
+    for (name, value) in fields.filter(|(_, value)| value.is_object()) {
+        let schema = described.and_then(|all| all.get(name.as_str()));
+        if schema.is_none_or(|schema| schema.get("properties").is_none()) {
+            fill_in(value, &format!("input.{name}"), definition, random);
+        }
+    }
 }
 
 /// What `root` (such as `steps.payment` or `signal`) must have for the expressions that use it;

@@ -276,7 +276,7 @@ key: ${ input.id }
 input:
   type: object
   required: [id]
-  properties: { id: { type: string }, gift: { type: object, required: [text], properties: { text: { type: string } } } }
+  properties: { id: { type: string }, gift: { type: object } }
 steps:
   - { step: order, reserve: bank.reserve, confirm: bank.capture, compensate: bank.release }
   - { step: card, when: '${ has(input.gift) }', with: { text: '${ input.gift.text }' }, confirm: mail.print }
