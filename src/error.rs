@@ -197,6 +197,22 @@ pub const CODES: &[(Code, &str)] = &[
         code::SCHEMA_TOO_NEW,
         "the database's tables need a newer version",
     ),
+    (
+        code::STORE_TOO_SLOW,
+        "the database takes too long over what follows from the message",
+    ),
+    (
+        code::HANDLING_PANICKED,
+        "handling the message ended in a panic",
+    ),
+    (
+        code::NODE_ENDED,
+        "the node ended each time it handled the message",
+    ),
+    (
+        code::ADDRESS_REFUSED,
+        "the broker can't take a message to this address",
+    ),
 ];
 
 /// The codes by name.
@@ -307,4 +323,12 @@ pub mod code {
     pub const SCHEMA_BEHIND: Code = Code(84);
     /// A newer version has changed the tables in a way that this one can't work with.
     pub const SCHEMA_TOO_NEW: Code = Code(85);
+    /// The database takes too long over what follows from the message.
+    pub const STORE_TOO_SLOW: Code = Code(91);
+    /// Handling the message ended in a panic.
+    pub const HANDLING_PANICKED: Code = Code(92);
+    /// The node ended each time it handled the message.
+    pub const NODE_ENDED: Code = Code(94);
+    /// The broker can't take a message to this address.
+    pub const ADDRESS_REFUSED: Code = Code(93);
 }

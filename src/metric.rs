@@ -18,6 +18,10 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         CONFLICTS,
         "Sagas decided again because another node was faster",
     ),
+    (
+        PANICS,
+        "Times that a worker panicked and was started again: always a bug",
+    ),
     (IGNORED, "Duplicate or late messages that changed nothing"),
     (
         EVENTS_IGNORED,
@@ -39,6 +43,10 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         CLOCK_AHEAD,
         "Seconds that this machine's clock is ahead of the database's; below 0, behind",
     ),
+    (
+        OLDEST_SNAPSHOT,
+        "Age in seconds of the oldest snapshot that somebody holds in the database",
+    ),
     (BROKER_UP, "1 while messages can flow, else 0"),
     (
         TOPOLOGY_TROUBLE,
@@ -58,6 +66,7 @@ const SUSPENDED: &str = "backstitch_sagas_suspended_total";
 const BATCH: &str = "backstitch_batch_inputs";
 const COMMIT: &str = "backstitch_commit_seconds";
 const CONFLICTS: &str = "backstitch_commit_conflicts_total";
+const PANICS: &str = "backstitch_worker_panics_total";
 const IGNORED: &str = "backstitch_ignored_messages_total";
 const EVENTS_IGNORED: &str = "backstitch_domain_events_ignored_total";
 const SIGNALS: &str = "backstitch_signals_total";
@@ -69,6 +78,7 @@ const TOPOLOGY_TROUBLE: &str = "backstitch_topology_trouble";
 const EVENTS_STRAY: &str = "backstitch_domain_events_stray_total";
 const SWEPT: &str = "backstitch_outbox_swept_total";
 const CLOCK_AHEAD: &str = "backstitch_clock_ahead_seconds";
+const OLDEST_SNAPSHOT: &str = "backstitch_oldest_snapshot_seconds";
 const BROKER_UP: &str = "backstitch_broker_up";
 
 /// Tells the installed recorder what each metric means.
@@ -76,7 +86,7 @@ pub fn describe() {
     for (name, text) in DESCRIPTIONS.iter().copied() {
         if name.ends_with("_total") {
             describe_counter!(name, text);
-        } else if [BROKER_UP, CLOCK_AHEAD, TOPOLOGY_TROUBLE].contains(&name) {
+        } else if [BROKER_UP, CLOCK_AHEAD, TOPOLOGY_TROUBLE, OLDEST_SNAPSHOT].contains(&name) {
             describe_gauge!(name, text);
         } else {
             describe_histogram!(name, text);
@@ -111,6 +121,11 @@ pub fn suspended(saga: &str) {
 /// Sagas were decided again.
 pub fn conflicts(count: usize) {
     counter!(CONFLICTS).increment(count as u64);
+}
+
+/// A worker panicked.
+pub fn worker_panicked() {
+    counter!(PANICS).increment(1);
 }
 
 /// A message changed nothing.
@@ -167,6 +182,11 @@ pub fn swept(count: usize) {
 /// How far this machine's clock is ahead of the database's.
 pub fn clock_ahead(seconds: f64) {
     gauge!(CLOCK_AHEAD).set(seconds);
+}
+
+/// How old the oldest snapshot in the database is.
+pub fn oldest_snapshot(age: std::time::Duration) {
+    gauge!(OLDEST_SNAPSHOT).set(age.as_secs_f64());
 }
 
 /// Whether messages can flow.

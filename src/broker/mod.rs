@@ -136,6 +136,8 @@ pub struct Delivery {
     pub published_to: Destination,
     /// Whether it may have been delivered before.
     pub redelivered: bool,
+    /// How often it was delivered before, as far as the broker counts.
+    pub returns: u32,
 }
 
 /// A message to publish.

@@ -93,6 +93,10 @@ async fn keep_draining(drain: Drain, queue: String, stop: Shutdown) {
             Err(error) => tracing::warn!(%error, queue, "can't drain this queue; trying again"),
         }
         pause(&drain, &stop, TRY_AGAIN_AFTER).await;
+        // Taking messages only to give them back would use up their deliveries.
+        while !stop.is_requested() && drain.letters.settle_replays().await.is_err() {
+            pause(&drain, &stop, TRY_AGAIN_AFTER).await;
+        }
     }
 }
 

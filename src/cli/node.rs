@@ -2,7 +2,8 @@
 //!
 //! `serve`, `dev` and `participants` differ only in which parts they run. The end comes in order:
 //! no longer ready, batches at hand finished and acknowledged, requests answered, connections
-//! closed. A second signal ends the process at once; what was in work is done again by another.
+//! closed. Whatever hangs, the process ends within [`STOP_TIME_MAX`]; a second signal ends it at
+//! once. What was in work is then done again by another.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,8 +25,15 @@ use crate::participant::{Participant, ParticipantOptions, run_all};
 
 /// How often the broker's health goes into the metrics.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// How often to ask for the oldest snapshot in the database, and how old it may be without a word.
+const SNAPSHOT_EVERY: Duration = Duration::from_mins(1);
+const SNAPSHOT_AGE_MAX: Duration = Duration::from_mins(10);
 /// How long requests under way may take once everything else has stopped.
 const LAST_REQUESTS_MAX: Duration = Duration::from_secs(5);
+/// Longest time that stopping in order may take, whatever hangs.
+const STOP_TIME_MAX: Duration = Duration::from_secs(9);
+/// Exit code of a process that could not stop in order within its time.
+const ENDED_LATE: i32 = 1;
 /// Exit code of a process that a second signal ended: 128 + SIGINT.
 const ENDED_AT_ONCE: i32 = 130;
 
@@ -96,7 +104,16 @@ pub(super) async fn run(plan: Plan) -> Result<(), Failure> {
     } = plan;
     let node = match node {
         None => None,
-        Some(node) => Some(Node::start(node, &store, &broker, &environment, &stopping).await?),
+        Some(node) => {
+            let starting = Node::start(node, &store, &broker, &environment, &stopping);
+            tokio::select! {
+                started = starting => Some(started?),
+                () = signals.next() => {
+                    tracing::info!("stopped while starting");
+                    return Ok(());
+                }
+            }
+        }
     };
     let participants = Participants::start(participants, &store, &broker, &environment);
     let failed = tokio::select! {
@@ -110,6 +127,7 @@ pub(super) async fn run(plan: Plan) -> Result<(), Failure> {
         tracing::warn!("ended at once; what was in work will be done again");
         std::process::exit(ENDED_AT_ONCE);
     });
+    end_within(STOP_TIME_MAX);
     stopping.request();
     if let Some(node) = node {
         node.stop().await;
@@ -119,6 +137,18 @@ pub(super) async fn run(plan: Plan) -> Result<(), Failure> {
     store.close().await;
     tracing::info!("stopped");
     failed.map_or(Ok(()), Err)
+}
+
+/// Ends the process when its time is up. On a thread of its own: nothing else need be able to run.
+fn end_within(time_max: Duration) {
+    let spawned = std::thread::Builder::new().spawn(move || {
+        std::thread::sleep(time_max);
+        tracing::error!("did not stop in order in time; what was in work will be done again");
+        std::process::exit(ENDED_LATE);
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "the end has no time limit");
+    }
 }
 
 async fn failed(node: Option<&Node>) -> Failure {
@@ -196,6 +226,13 @@ impl Node {
             }));
         });
         tokio::spawn(show_health(Arc::clone(&engine), last_request.clone()));
+        let (watched, stop) = (Arc::clone(&engine), last_request.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.requested() => {}
+                () = watch_snapshots(&watched) => {}
+            }
+        });
         Ok(Self {
             engine,
             drains,
@@ -244,6 +281,23 @@ async fn show_health(engine: Arc<Engine>, stop: Shutdown) {
             () = stop.requested() => return,
             () = tokio::time::sleep(HEALTH_EVERY) => {}
         }
+    }
+}
+
+/// Says when somebody keeps the database from clearing away what was deleted: polls then read
+/// through it, and tables grow.
+async fn watch_snapshots(engine: &Engine) {
+    loop {
+        if let Ok(Some(age)) = engine.store().oldest_snapshot().await {
+            metric::oldest_snapshot(age);
+            if age >= SNAPSHOT_AGE_MAX {
+                tracing::warn!(
+                    seconds = age.as_secs(),
+                    "a session of the database holds an old snapshot: what was deleted since can't be cleared away, and the database gets slower; see pg_stat_activity"
+                );
+            }
+        }
+        tokio::time::sleep(SNAPSHOT_EVERY).await;
     }
 }
 

@@ -35,6 +35,8 @@ const BATCH_MAX: usize = 256;
 const CAREFUL_PREFETCH: u16 = 16;
 /// How long a queue must have been quiet before it is asked whether it is empty.
 const QUIET: Duration = Duration::from_millis(300);
+/// How long letters may fail to be stored before the messages are given back.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
 /// Longest part of a consumer's own error text that goes into the reason, in characters.
 const ERROR_CHARS_MAX: usize = 300;
 
@@ -234,6 +236,7 @@ impl Drain {
                 new,
                 refused: vec![false; letters.len()],
             })),
+            Err(error) if error.class() == Class::Retry => Err(error.into()),
             Err(_) if letters.len() > 1 => {
                 let mut stored = Stored::default();
                 for letter in letters {
@@ -246,6 +249,7 @@ impl Drain {
                             stored.new += new;
                             stored.refused.push(false);
                         }
+                        Err(error) if error.class() == Class::Retry => return Err(error.into()),
                         Err(error) => stored.refuse(queue, letter, &error),
                     }
                 }
@@ -268,12 +272,16 @@ impl Drain {
         stop: &Shutdown,
     ) -> Result<Option<u64>, StoreError> {
         let mut pace = Pace::new();
+        let began = self.environment.now();
         loop {
             let now = self.environment.now();
             match self.letters.store_drained(queue, now, letters).await {
                 Ok(new) => return Ok(Some(new as u64)),
                 Err(error) if error.class() == Class::Retry => {
                     tracing::warn!(%error, queue, "can't store dead letters; trying again");
+                    if now.since(began) >= GIVE_BACK_AFTER {
+                        return Err(error);
+                    }
                 }
                 Err(error) => return Err(error),
             }

@@ -19,7 +19,7 @@ use crate::error::{Code, code};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
 use crate::saga::journal::{Cause, JournalEntry, Record};
-use crate::saga::{Decision, Input, Refusal, Starter, Status, decide_sabotaged};
+use crate::saga::{Decision, Flaw, Input, Refusal, Starter, Status, decide_sabotaged};
 use crate::store::{
     Commit, DeadLetter, KeyMatch, OutboxMessage, Revision, SagaKey, SagaWrite, Snapshot,
 };
@@ -106,6 +106,10 @@ impl<'a> Batch<'a> {
         }
         match &work.job {
             Job::Start { request, key_taken } => {
+                let sabotage = self.node.options.sabotage;
+                let panics =
+                    matches!(sabotage.flaw(), Some(Flaw::PanicOver(key)) if key == request.key);
+                assert!(!panics, "sabotaged");
                 let (request, key_taken) = (request.clone(), *key_taken);
                 self.decide_start(work, request, key_taken);
             }

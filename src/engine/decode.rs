@@ -11,6 +11,7 @@ use crate::definition::Definition;
 use crate::error::{Code, code};
 use crate::id::SagaId;
 use crate::limits;
+use crate::message::address::check_reply_to;
 use crate::message::correlation::{Correlation, CorrelationError, Secret};
 use crate::message::{HEADER_OUTCOME, HEADER_REASON, Message, Outcome};
 use crate::saga::{Reply, Starter};
@@ -80,6 +81,7 @@ pub fn decode_start(message: &Message, catalogue: &Catalogue) -> Result<StartReq
                 "a start message's `type` property must be the saga's name, and it is missing",
             )
         })?;
+    check_address(message)?;
     let input = json_body(message)?;
     let request = check_start(catalogue, name, input, starter_of(message))?;
     let id = message.properties.message_id.clone();
@@ -151,13 +153,20 @@ pub(super) fn start_of(
     })
 }
 
-/// Who a start message wants answered.
+/// Refuses a message that can't be answered where it wants to be.
+pub(super) fn check_address(message: &Message) -> Result<(), Undecodable> {
+    let reply_to = message.properties.reply_to.as_deref().unwrap_or_default();
+    let checked = check_reply_to(reply_to);
+    checked.map_err(|wrong| Undecodable::new(code::ADDRESS_REFUSED, wrong))
+}
+
+/// Who a start message wants answered; nobody if that is not possible.
 pub fn starter_of(message: &Message) -> Option<Starter> {
     let reply_to = message
         .properties
         .reply_to
         .clone()
-        .filter(|queue| !queue.is_empty())?;
+        .filter(|queue| !queue.is_empty() && check_reply_to(queue).is_ok())?;
     Some(Starter {
         reply_to,
         correlation_id: message.properties.correlation_id.clone(),

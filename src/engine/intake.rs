@@ -1,7 +1,6 @@
 //! Where work comes from: the queues (starts, replies, signals, domain events), the clock, and
 //! commands that no queue took. Each is decoded here and handed to the worker that looks after its saga.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,12 +13,11 @@ use super::decode::{
     StartRequest, Undecodable, UnusableReply, decode_reply, decode_start, starter_of, unreadable,
 };
 use super::relay::Undelivered;
-use super::signals::{Addressee, decode_signal};
+use super::signals::decode_signal;
 use super::succession::decode_successor;
 use super::work::{Job, Origin, Work};
-use super::worker::{BATCH_MAX, Node};
-use crate::broker::{Acks, Consumer, Delivery};
-use crate::environment::Shutdown;
+use super::worker::Node;
+use crate::broker::{Acks, Delivery};
 use crate::error::code;
 use crate::id::{SagaId, Timestamp};
 use crate::message::child::ChildCommand;
@@ -42,63 +40,19 @@ pub(super) struct Workers(pub(super) Arc<[mpsc::Sender<Work>]>);
 impl Workers {
     /// Waits while the worker is busy: this is what holds back the queues.
     pub(super) async fn give(&self, work: Work) {
-        let mut hasher = std::hash::DefaultHasher::new();
-        match &work.job {
-            Job::Tell { saga, .. }
-            | Job::TellAndBury { saga, .. }
-            | Job::Succeed { replaces: saga } => saga.hash(&mut hasher),
-            Job::Child(wanted) => wanted.child.hash(&mut hasher),
-            Job::Start { request, .. } => request.key.hash(&mut hasher),
-            Job::Signal(request) => match &request.to {
-                Addressee::Saga(saga) => saga.hash(&mut hasher),
-                // Behind the start of this very saga, if that is on its way.
-                Addressee::Key(key) => key.key.hash(&mut hasher),
-            },
-            Job::Bury { letter, .. } => letter.id.hash(&mut hasher),
-        }
-        let worker = usize::try_from(hasher.finish() % self.0.len() as u64).unwrap_or(0);
+        let worker = usize::try_from(work.job.lane() % self.0.len() as u64).unwrap_or(0);
         // Fails only when the worker is gone, at the very end; the broker gives the message back.
         let _ = self.0[worker].send(work).await;
     }
 }
 
 impl Node {
-    /// Takes messages from one queue until the stop; then waits for `drained` before it lets go
-    /// of the consumer, so that what is in work can still be acknowledged.
-    pub(super) async fn receive(
-        self: Arc<Self>,
+    pub(super) fn decode(
+        &self,
         queue: &'static str,
-        consumer: Consumer,
-        workers: Workers,
-        drained: Shutdown,
-    ) {
-        let Consumer {
-            mut deliveries,
-            acks,
-        } = consumer;
-        loop {
-            let batch = tokio::select! {
-                biased;
-                () = self.stop.requested() => break,
-                batch = deliveries.next_batch(BATCH_MAX) => batch,
-            };
-            if batch.is_empty() {
-                tracing::error!(queue, "the queue can't be consumed any more");
-                break;
-            }
-            if queue == DOMAIN_EVENT_QUEUE {
-                self.receive_events(batch, &acks, &workers).await;
-                continue;
-            }
-            for delivery in batch {
-                workers.give(self.decode(queue, delivery, &acks)).await;
-            }
-        }
-        drop(workers);
-        drained.requested().await;
-    }
-
-    fn decode(&self, queue: &'static str, delivery: Delivery, acks: &Arc<dyn Acks>) -> Work {
+        delivery: Delivery,
+        acks: &Arc<dyn Acks>,
+    ) -> Work {
         let Delivery {
             tag,
             message,
@@ -187,12 +141,20 @@ impl Node {
         })
     }
 
-    /// Wakes sagas whose time has come.
+    /// Wakes sagas whose time has come. While the database is lost, tries to regain it.
     pub(super) async fn watch_the_clock(self: Arc<Self>, workers: Workers) {
         loop {
+            if self.presence.is_lost() {
+                tokio::select! {
+                    biased;
+                    () = self.stop.requested() => return,
+                    () = self.try_to_regain() => continue,
+                }
+            }
             let mut full = false;
-            match self.claim_due().await {
+            match self.within(self.claim_due()).await {
                 Ok(due) => {
+                    self.presence.succeeded();
                     full = due.len() == DUE_MAX;
                     for saga in due {
                         let job = Job::Tell {
@@ -206,8 +168,12 @@ impl Node {
                             })
                             .await;
                     }
+                    self.presence.looked_at_the_clock(self.environment.now());
                 }
-                Err(error) => tracing::warn!(%error, "can't ask which sagas are due; trying again"),
+                Err(error) => {
+                    tracing::warn!(%error, "can't ask which sagas are due; trying again");
+                    self.presence.failed(self.environment.now(), &error);
+                }
             }
             if full && !self.stop.is_requested() {
                 continue;
@@ -228,6 +194,17 @@ impl Node {
         let now = self.environment.now();
         let until = now.after(self.options.claim);
         self.store.claim_due(now, until, DUE_MAX).await
+    }
+
+    async fn try_to_regain(&self) {
+        self.environment.sleep(self.presence.hold_off()).await;
+        match self.within(self.store.check_writable()).await {
+            Ok(()) => self.presence.regain(self.environment.now()),
+            Err(error) => {
+                tracing::debug!(%error, "the database is still lost");
+                self.presence.failed(self.environment.now(), &error);
+            }
+        }
     }
 
     /// Tells sagas of commands that no queue took, or that the broker refused.

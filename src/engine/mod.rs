@@ -1,7 +1,7 @@
 //! One message end to end: receive → decode → load → decide → commit → acknowledge → relay.
 //!
-//! Read the files in that order: [`intake`] takes messages from the queues (and wake-ups from the
-//! clock), [`decode`] says what they mean and makes [`work`] of them, [`worker`] loads, has the
+//! Read the files in that order: [`receive`] takes messages from the queues and [`intake`] wake-ups from the
+//! clock, [`decode`] says what they mean and makes [`work`] of them, [`worker`] loads, has the
 //! batch decided ([`batch`]), commits and acknowledges, [`encode`] turns decisions into messages,
 //! [`relay`] publishes what was committed. [`cache`] spares the loading.
 //!
@@ -10,7 +10,8 @@
 //! [`children`] for what one saga wants of another. [`events`] makes starts and signals of domain
 //! events ([`shared_ack`] acknowledges one when all of them are stored), [`schedule`] makes starts
 //! of ticks, and [`clock`] says what time it is. [`catalogue`] has the definitions, and [`plan`]
-//! says beforehand what it would make of new ones.
+//! says beforehand what it would make of new ones. [`settle`] knows what to do about a database
+//! that can't, or won't, [`shift`] about a panic; [`presence`] whether there is a database.
 //!
 //! Invariants:
 //! * a message is acknowledged only after what follows from it is committed;
@@ -31,15 +32,22 @@ pub mod decode;
 mod encode;
 mod events;
 mod intake;
+pub mod limit;
 pub mod plan;
+mod presence;
+mod receipt;
+mod receive;
 pub mod relay;
 pub mod schedule;
+mod settle;
 mod shared_ack;
+mod shift;
 mod signals;
 mod starts;
 pub mod succession;
 mod tells;
 mod topology;
+mod trial;
 mod work;
 mod worker;
 
@@ -65,6 +73,8 @@ use clock::SharedClock;
 use decode::check_start;
 use events::EventRules;
 use intake::{QUEUES, Workers};
+use presence::Presence;
+use receive::{CAREFUL_PREFETCH, careful_at_first};
 use relay::{Relay, RelayOptions};
 pub use signals::{Addressee, SIGNAL_ID_BYTES_MAX, SignalAnswer, SignalError};
 use signals::{SignalRequest, What, by_key, check_signal};
@@ -183,6 +193,7 @@ impl Engine {
             options.relay.clone(),
             Some(returned),
         );
+        let presence = Presence::new(options.workers.max(1), environment.now());
         let node = Arc::new(Node {
             environment,
             clock,
@@ -195,6 +206,8 @@ impl Engine {
             relay,
             cache: Mutex::default(),
             wary: AtomicU32::new(0),
+            presence,
+            trials: tokio::sync::Mutex::default(),
             stop: Shutdown::default(),
         });
         let (workers, working) = start_workers(&node);
@@ -208,9 +221,15 @@ impl Engine {
         let task = Arc::clone(&node).take_back_unroutable(unroutable, workers.clone());
         receiving.push(Task::start(environment, "unroutable", task));
         for queue in QUEUES {
-            let consumer = broker.consume(queue, node.options.prefetch).await?;
+            let prefetch = if careful_at_first(queue) {
+                CAREFUL_PREFETCH
+            } else {
+                node.options.prefetch
+            };
+            let consumer = broker.consume(queue, prefetch).await?;
             let (workers, drained) = (workers.clone(), drained.clone());
-            let task = Arc::clone(&node).receive(queue, consumer, workers, drained);
+            let broker = Arc::clone(&broker);
+            let task = Arc::clone(&node).receive(queue, broker, consumer, workers, drained);
             receiving.push(Task::start(environment, "receive", task));
         }
         Ok(Arc::new(Self {
@@ -327,6 +346,13 @@ impl Engine {
         &self.broker
     }
 
+    /// What keeps this node from getting on, in words; empty if nothing does.
+    pub fn hindrances(&self) -> Vec<String> {
+        let node = &self.node;
+        let swept = node.relay.swept_at();
+        node.presence.hindrances(node.environment.now(), swept)
+    }
+
     /// The database, for queries.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.node.store
@@ -358,13 +384,13 @@ impl Engine {
 fn start_workers(node: &Arc<Node>) -> (Workers, Vec<Task>) {
     let mut entrances = Vec::new();
     let mut tasks = Vec::new();
-    for _ in 0..node.options.workers.max(1) {
+    for number in 0..node.options.workers.max(1) {
         let (entrance, waiting) = mpsc::channel(2 * BATCH_MAX);
         entrances.push(entrance);
         tasks.push(Task::start(
             &node.environment,
             "worker",
-            Arc::clone(node).work(waiting),
+            Arc::clone(node).work(number, waiting),
         ));
     }
     (Workers(entrances.into()), tasks)

@@ -7,6 +7,7 @@
 //!
 //! Shared by the engine and the participants; deliberately without any knowledge of either.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,12 +15,15 @@ use futures_util::future::join_all;
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
 use uuid::Uuid;
 
+use super::limit::within;
 use crate::broker::{Broker, Outgoing, Published};
 use crate::environment::{Environment, Shutdown, Task};
+use crate::error::code;
+use crate::id::Timestamp;
 use crate::message::EVENT_EXCHANGE;
 use crate::metric;
 use crate::store::dead_letters::{HEADER_LETTER, ReturnedReplay};
-use crate::store::{Outbox, OutboxMessage};
+use crate::store::{DeadLetter, Outbox, OutboxMessage};
 
 /// Batches that may wait for a publisher; when they are full, whoever commits waits.
 const WAITING_BATCHES_MAX: usize = 64;
@@ -68,6 +72,8 @@ struct Shared {
     options: RelayOptions,
     sent: Mutex<Vec<Uuid>>,
     sent_some: Notify,
+    /// When the outbox was last swept to the end of what was due, or could be handed over.
+    swept: AtomicI64,
     /// Takes mandatory messages that no queue wanted. Without it they are dropped with a warning.
     unroutable: Option<mpsc::Sender<Undelivered>>,
 }
@@ -102,6 +108,7 @@ impl Relay {
     ) -> Arc<Self> {
         let (intake, waiting) = mpsc::channel(WAITING_BATCHES_MAX);
         let waiting = Arc::new(AsyncMutex::new(waiting));
+        let swept = AtomicI64::new(environment.now().as_micros());
         let shared = Arc::new(Shared {
             environment,
             broker,
@@ -109,6 +116,7 @@ impl Relay {
             options,
             sent: Mutex::default(),
             sent_some: Notify::new(),
+            swept,
             unroutable,
         });
         let stop = Shutdown::default();
@@ -168,6 +176,11 @@ impl Relay {
         std::mem::take(&mut *lock(&self.shared.sent))
     }
 
+    /// When the outbox was last swept with success.
+    pub fn swept_at(&self) -> Timestamp {
+        Timestamp::from_micros(self.shared.swept.load(Ordering::Relaxed))
+    }
+
     /// Undoes [`Relay::take_sent`].
     pub fn give_back(&self, sent: Vec<Uuid>) {
         self.shared.mark_sent(sent);
@@ -214,12 +227,14 @@ impl Shared {
             .map(|(row, _)| Outgoing {
                 destination: row.destination.clone(),
                 message: row.message.clone(),
-                mandatory: row.destination.exchange != EVENT_EXCHANGE,
+                mandatory: row.destination.exchange != EVENT_EXCHANGE
+                    && !row.destination.is_direct_reply(),
             })
             .collect();
         let published = self.broker.publish(outgoing).await;
         let mut sent = Vec::with_capacity(batch.len());
         let mut returned = Vec::new();
+        let mut refused = Vec::new();
         for ((row, swept), published) in batch.into_iter().zip(published) {
             match published {
                 Published::Confirmed => sent.push(row.id),
@@ -230,6 +245,8 @@ impl Shared {
                     returned.extend(returned_replay(&row, published));
                 }
                 Published::Unroutable => sent.extend(self.undelivered(row, !swept, None)),
+                // Nobody else keeps it.
+                Published::Refused(why) if self.unroutable.is_none() => refused.push((row, why)),
                 Published::Refused(why) => sent.extend(self.undelivered(row, !swept, Some(why))),
                 Published::NotYet(why) => {
                     // The row stays, and with it whoever has yet to come back for it may come late.
@@ -246,6 +263,38 @@ impl Shared {
         metric::published(sent.len());
         self.mark_sent(sent);
         self.give_back_replays(returned).await;
+        self.set_aside(refused).await;
+    }
+
+    /// Keeps messages that the broker will never take as dead letters, with its words. Their rows are
+    /// done with then.
+    async fn set_aside(&self, refused: Vec<(OutboxMessage, String)>) {
+        if refused.is_empty() {
+            return;
+        }
+        let at = self.environment.now();
+        let letters = refused.iter().map(|(row, why)| DeadLetter {
+            id: Uuid::new_v5(&row.id, b"refused by the broker"),
+            at,
+            queue: row.destination.routing_key.clone(),
+            code: code::BROKER_REFUSED,
+            reason: format!(
+                "the broker refuses this message to {}: {why}",
+                row.destination
+            ),
+            message: row.message.clone(),
+        });
+        let (letters, rows) = (letters.collect(), refused.iter().map(|(row, _)| row.id));
+        let keeping = self.outbox.set_aside(letters, rows.collect());
+        if let Err(error) = within(&*self.environment, keeping).await {
+            // The rows stay and become due after the grace time.
+            tracing::warn!(%error, "can't keep messages that the broker refuses; will be swept");
+            return;
+        }
+        for (row, why) in refused {
+            metric::dead_letter(code::BROKER_REFUSED);
+            tracing::warn!(to = %row.destination, why, "the broker refuses a message: dead letter");
+        }
     }
 
     /// Hands over a message that will not arrive; gives its id back if nobody is there for it.
@@ -256,8 +305,7 @@ impl Shared {
             drop(owner.try_send(Undelivered { row, once, refused }));
             return None;
         }
-        let why = refused.as_deref().unwrap_or("no queue takes it");
-        tracing::warn!(to = %row.destination, why, "a message is dropped");
+        tracing::warn!(to = %row.destination, "no queue takes this message; dropped");
         Some(row.id)
     }
 
@@ -270,7 +318,8 @@ impl Shared {
             tracing::warn!(letter = %replay.letter, why = replay.why, "a replay comes back");
         }
         let now = self.environment.now();
-        if let Err(error) = self.outbox.return_replays(now, returned).await {
+        let returning = self.outbox.return_replays(now, returned);
+        if let Err(error) = within(&*self.environment, returning).await {
             // The rows stay and become due after the grace time.
             tracing::warn!(%error, "can't give replays back to the dead letters; will be swept");
         }
@@ -287,14 +336,21 @@ impl Shared {
         loop {
             let now = self.environment.now();
             let until = now.after(self.options.grace);
-            let full = match self.outbox.sweep_outbox(now, until, SWEEP_ROWS_MAX).await {
+            let sweeping = self.outbox.sweep_outbox(now, until, SWEEP_ROWS_MAX);
+            let full = match within(&*self.environment, sweeping).await {
                 Ok(rows) => {
                     let full = rows.len() == SWEEP_ROWS_MAX;
                     if !rows.is_empty() {
                         metric::swept(rows.len());
                         tracing::info!(rows = rows.len(), "publishing messages left in the outbox");
-                        let _ = intake.send(Handed { rows, swept: true }).await;
+                        tokio::select! {
+                            biased;
+                            _ = intake.send(Handed { rows, swept: true }) => {}
+                            () = stop.requested() => return,
+                        }
                     }
+                    let swept = self.environment.now().as_micros();
+                    self.swept.store(swept, Ordering::Relaxed);
                     full
                 }
                 Err(error) => {
@@ -332,7 +388,8 @@ impl Shared {
         if sent.is_empty() {
             return;
         }
-        if let Err(error) = self.outbox.remove_sent(&sent).await {
+        let removing = self.outbox.remove_sent(&sent);
+        if let Err(error) = within(&*self.environment, removing).await {
             // Left in place they would be published again; keep them for the next commit.
             tracing::warn!(%error, "can't remove published outbox rows; trying again");
             lock(&self.sent).extend(sent);

@@ -85,11 +85,11 @@ impl Node {
         scheduled: &mut [Scheduled],
         workers: &Workers,
     ) -> Result<Option<Duration>, Postponed> {
-        if !self.clock.is_right(&*self.store).await? {
+        if !self.within(self.clock.is_right(&*self.store)).await? {
             return Ok(Some(PAUSE));
         }
         let now = self.environment.now();
-        let rows = self.store.schedules().await?;
+        let rows = self.within(self.store.schedules()).await?;
         if scheduled.is_empty() && rows.is_empty() {
             return Ok(None);
         }
@@ -159,7 +159,8 @@ impl Node {
                 continue;
             }
             self.start_tick(&key.name, every, tick, workers).await?;
-            settled = self.store.settle(key, Some(settled), tick).await?;
+            let settling = self.store.settle(key, Some(settled), tick);
+            settled = self.within(settling).await?;
         }
         Ok(every.next_due(settled, now))
     }

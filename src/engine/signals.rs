@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 
-use super::decode::{Undecodable, check_body, json_body, starter_of};
+use super::decode::{Undecodable, check_address, check_body, json_body, starter_of};
 use crate::canonical::fingerprint_text;
 use crate::definition::{Definition, NodeId, check_key, check_name};
 use crate::error::{Code, code};
@@ -133,6 +133,7 @@ pub(super) fn decode_signal(
             "a signal's `type` property must be the signal's name, and it is missing",
         ));
     }
+    check_address(message)?;
     let to = addressee(message)?;
     let id = properties.message_id.clone().filter(|id| !id.is_empty());
     let by_content = id.is_none();

@@ -1,5 +1,6 @@
 //! A unit of work on its way through a node, and where its acknowledgement goes.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -51,6 +52,34 @@ impl Job {
             | Self::Succeed { replaces: saga } => Some(*saga),
             Self::Child(wanted) => Some(wanted.child),
             Self::Start { .. } | Self::Signal(_) | Self::Bury { .. } => None,
+        }
+    }
+
+    /// What it must not overtake has the same number: works about the same saga, or key.
+    pub(super) fn lane(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        match self {
+            Self::Tell { saga, .. }
+            | Self::TellAndBury { saga, .. }
+            | Self::Succeed { replaces: saga } => saga.hash(&mut hasher),
+            Self::Child(wanted) => wanted.child.hash(&mut hasher),
+            Self::Start { request, .. } => request.key.hash(&mut hasher),
+            Self::Signal(request) => match &request.to {
+                Addressee::Saga(saga) => saga.hash(&mut hasher),
+                // Behind the start of this very saga, if that is on its way.
+                Addressee::Key(key) => key.key.hash(&mut hasher),
+            },
+            Self::Bury { letter, .. } => letter.id.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+
+    /// Who wants to hear of it, should it fail.
+    pub(super) fn starter(&self) -> Option<Starter> {
+        match self {
+            Self::Start { request, .. } => request.starter.clone(),
+            Self::Bury { starter, .. } => starter.clone(),
+            _ => None,
         }
     }
 

@@ -2,14 +2,12 @@
 //!
 //! A worker takes whatever is waiting, never lingers for more, and commits it in one transaction.
 //! If another node was faster with some of the sagas, those alone are loaded and decided again.
-//! If the database is away, the batch waits, unacknowledged, and with it the queue.
+//! What befalls a batch when the database can't, or won't, is [`settle`](super::settle)'s business.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use tokio::sync::mpsc;
 
 use super::EngineOptions;
 use super::batch::{Batch, Decided, Found, Parts};
@@ -17,24 +15,22 @@ use super::cache::{Cache, Open};
 use super::catalogue::Catalogue;
 use super::clock::SharedClock;
 use super::events::{EventRules, Strays};
+use super::limit;
+use super::presence::Presence;
+use super::receipt::{Receipt, panicked};
 use super::relay::Relay;
-use super::signals::{SignalAnswer, SignalError};
-use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
+use super::signals::SignalAnswer;
+use super::work::{Job, Origin, StartAnswer, Work};
 use crate::broker::{Acks, DeliveryTag};
 use crate::environment::{Environment, Shutdown};
-use crate::error::{Class, code};
 use crate::id::SagaId;
 use crate::message::correlation::Secret;
 use crate::metric;
 use crate::saga::{Flaw, Saga, journal};
-use crate::store::{
-    Conflict, DeadLetter, KeyMatch, LoadRequest, LoadedSaga, SagaKey, Store, StoreError,
-};
+use crate::store::{Conflict, KeyMatch, LoadRequest, LoadedSaga, SagaKey, Store, StoreError};
 
 /// Most works in a batch. Most of what batching gains is there at 50 to 200.
 pub(super) const BATCH_MAX: usize = 200;
-/// First and longest pause while the database is away.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Batches during which cached sagas are checked against the database after a conflict: with
 /// several nodes on the same queues, looking first is cheaper than deciding twice.
 const WARY_BATCHES: u32 = 64;
@@ -53,6 +49,9 @@ pub(super) struct Node {
     pub(super) relay: Arc<Relay>,
     pub(super) cache: Mutex<Cache>,
     pub(super) wary: AtomicU32,
+    pub(super) presence: Presence,
+    /// Held while a suspect is handled.
+    pub(super) trials: tokio::sync::Mutex<()>,
     pub(super) stop: Shutdown,
 }
 
@@ -62,98 +61,14 @@ impl Node {
         self.wary.store(WARY_BATCHES, Ordering::Relaxed);
     }
 
-    /// Works until the last sender is gone.
-    pub(super) async fn work(self: Arc<Self>, mut waiting: mpsc::Receiver<Work>) {
-        loop {
-            let mut batch = Vec::with_capacity(BATCH_MAX);
-            if waiting.recv_many(&mut batch, BATCH_MAX).await == 0 {
-                return;
-            }
-            self.settle(batch).await;
-        }
-    }
-
-    /// Brings a batch to its end; if the database refuses it for good, part by part.
-    pub(super) async fn settle(&self, works: Vec<Work>) {
-        if let Err((works, error)) = self.persist(works).await {
-            self.isolate(works, &error).await;
-        }
-    }
-
-    /// Brings works to their end, however often the database or another node makes them start over.
-    /// Returns what the database refuses for good.
-    async fn persist(&self, mut works: Vec<Work>) -> Result<(), (Vec<Work>, StoreError)> {
-        let mut pause = PAUSE.0;
-        while !works.is_empty() {
-            works = match self.attempt(works).await {
-                Ok(again) => {
-                    pause = PAUSE.0;
-                    again
-                }
-                Err((works, error)) if error.class() == Class::Retry => {
-                    if self.stop.is_requested() {
-                        // Unacknowledged, so the broker gives them to another node.
-                        return Ok(());
-                    }
-                    tracing::warn!(%error, works = works.len(), "batch waits for the database");
-                    self.environment.sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE.1);
-                    works
-                }
-                Err(refused) => return Err(refused),
-            };
-        }
-        Ok(())
-    }
-
-    /// The database refuses this batch for good: find the work it is about, and set it aside.
-    async fn isolate(&self, works: Vec<Work>, error: &StoreError) {
-        tracing::error!(%error, works = works.len(), "the database refuses a batch; trying its parts");
-        for work in works {
-            if let Err((works, error)) = self.persist(vec![work]).await {
-                for work in works {
-                    self.set_aside(work, &error).await;
-                }
-            }
-        }
-    }
-
-    async fn set_aside(&self, work: Work, error: &StoreError) {
-        match work.origin {
-            Origin::Delivery { acks, tag, letter } => {
-                let reason = format!("what follows from this message can't be stored: {error}");
-                let buried = DeadLetter {
-                    code: code::STORE_REFUSED,
-                    reason,
-                    ..letter()
-                };
-                let origin = Origin::Delivery { acks, tag, letter };
-                let job = Job::Bury {
-                    letter: Box::new(buried),
-                    starter: None,
-                };
-                if let Err((works, error)) = self.persist(vec![Work { job, origin }]).await {
-                    tracing::error!(%error, "not even a dead letter can be stored");
-                    works.iter().for_each(give_back);
-                }
-            }
-            Origin::Caller(Some(caller)) => {
-                drop(caller.send(Err(StartError::Unavailable(error.to_string()))));
-            }
-            Origin::Operator(operator) => {
-                drop(operator.send(Err(OperateError::Unavailable(error.to_string()))));
-            }
-            Origin::Signaller(sender) => {
-                drop(sender.send(Err(SignalError::Unavailable(error.to_string()))));
-            }
-            Origin::Caller(None) | Origin::Outbox(_) | Origin::Timer => {}
-        }
-    }
-
     /// One time round. Returns the works that must be decided again, or all of them if nothing
-    /// was stored.
-    async fn attempt(&self, works: Vec<Work>) -> Result<Vec<Work>, (Vec<Work>, StoreError)> {
-        if let Err(error) = self.clock.refresh(&*self.store).await {
+    /// was stored. With `remove_sent` it removes published outbox rows as well.
+    pub(super) async fn attempt(
+        &self,
+        works: Vec<Work>,
+        remove_sent: bool,
+    ) -> Result<Left, (Vec<Work>, StoreError)> {
+        if let Err(error) = self.within(self.clock.refresh(&*self.store)).await {
             return Err((works, error));
         }
         let began = self.environment.elapsed();
@@ -162,8 +77,23 @@ impl Node {
             Err(error) => return Err((works, error)),
         };
         let mut batch = Batch::new(self, found, keys);
-        for work in works {
-            batch.decide(work);
+        let mut works = works.into_iter();
+        while let Some(work) = works.next() {
+            let receipt = Receipt::of(&work);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| batch.decide(work))) {
+                // What it left behind can't be relied on: all others are decided anew.
+                metric::worker_panicked();
+                let what = panicked(&*panic);
+                tracing::error!(what, "handling one message panicked; it is set aside");
+                let Parts { decided, again, .. } = batch.into_parts();
+                let decided = decided.into_iter().map(|decided| decided.work);
+                let culprit = receipt.map(|receipt| receipt.bury(&what));
+                let again = decided.chain(again).chain(works).chain(culprit).collect();
+                return Ok(Left {
+                    again,
+                    locked: Vec::new(),
+                });
+            }
         }
         let Parts {
             mut commit,
@@ -174,14 +104,16 @@ impl Node {
         if self.options.sabotage.has(Flaw::AckBeforeCommit) {
             acknowledge(&decided);
         }
-        commit.sent.extend(self.relay.take_sent());
+        if remove_sent {
+            commit.sent.extend(self.relay.take_sent());
+        }
         let (sent, mut outbox) = (commit.sent.clone(), commit.outbox.clone());
         let outboxes: Vec<_> = commit
             .sagas
             .iter()
             .map(|write| (write.head.id, write.outbox.clone()))
             .collect();
-        let conflicts = match self.store.commit(commit).await {
+        let conflicts = match self.within(self.store.commit(commit)).await {
             Ok(outcome) => BTreeMap::from_iter(outcome.conflicts),
             Err(error) => {
                 self.relay.give_back(sent);
@@ -199,6 +131,7 @@ impl Node {
                 return Err((works, error));
             }
         };
+        self.presence.succeeded();
         let took = self.environment.elapsed().saturating_sub(began);
         metric::committed(decided.len(), took.as_secs_f64());
         for (id, rows) in outboxes {
@@ -210,13 +143,26 @@ impl Node {
         let (lost, stored): (Vec<_>, Vec<_>) = decided
             .into_iter()
             .partition(|decided| decided.saga.is_some_and(|id| conflicts.contains_key(&id)));
-        again.extend(lost.into_iter().map(|lost| undecided(lost, &conflicts)));
+        let (locked, behind): (Vec<_>, Vec<_>) = lost.into_iter().partition(|lost| {
+            let conflict = lost.saga.and_then(|id| conflicts.get(&id));
+            conflict == Some(&Conflict::Locked)
+        });
+        let locked = locked.into_iter().map(|lost| lost.work).collect();
+        again.extend(behind.into_iter().map(|lost| undecided(lost, &conflicts)));
         if !self.options.sabotage.has(Flaw::AckBeforeCommit) {
             acknowledge(&stored);
         }
         answer(stored);
         self.relay.send(outbox).await;
-        Ok(again)
+        Ok(Left { again, locked })
+    }
+
+    /// Waits for the store, but not for ever.
+    pub(super) async fn within<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        limit::within(&*self.environment, call).await
     }
 
     /// Finds the batch's sagas: in the cache, or in the store.
@@ -256,7 +202,7 @@ impl Node {
             self.wary.store(wary - 1, Ordering::Relaxed);
         }
         if !requests.is_empty() {
-            let loaded = self.store.load(&requests).await?;
+            let loaded = self.within(self.store.load(&requests)).await?;
             for (request, loaded) in requests.iter().zip(loaded) {
                 let saga = match loaded {
                     None => Found::Missing,
@@ -277,7 +223,7 @@ impl Node {
             return Ok(BTreeMap::new());
         }
         let keys: Vec<SagaKey> = keys.into_iter().collect();
-        let matches = self.store.find(&keys).await?;
+        let matches = self.within(self.store.find(&keys)).await?;
         Ok(keys.into_iter().zip(matches).collect())
     }
 
@@ -290,7 +236,7 @@ impl Node {
         } = loaded;
         let (name, version) = (&head.name, head.version);
         let definition = self.catalogue.version(&*self.store, name, version);
-        let Some(definition) = definition.await? else {
+        let Some(definition) = self.within(definition).await? else {
             return Ok(Found::Unreadable(format!(
                 "its definition `{name}` version {version} is not stored, or can't be read by this version of Backstitch",
             )));
@@ -332,7 +278,7 @@ impl Node {
             metric::conflicts(conflicts.len());
             if conflicts
                 .values()
-                .any(|conflict| *conflict == Conflict::Revision)
+                .any(|conflict| *conflict != Conflict::KeyTaken)
             {
                 self.is_wary();
             }
@@ -430,7 +376,15 @@ fn answer(stored: Vec<Decided>) {
     }
 }
 
-fn give_back(work: &Work) {
+/// What is left of a batch that was stored.
+pub(super) struct Left {
+    /// Works that must be decided again.
+    pub(super) again: Vec<Work>,
+    /// Works whose sagas another transaction holds.
+    pub(super) locked: Vec<Work>,
+}
+
+pub(super) fn give_back(work: &Work) {
     if let Origin::Delivery { acks, tag, .. } = &work.origin {
         acks.requeue(&[*tag]);
     }

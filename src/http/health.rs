@@ -36,15 +36,19 @@ struct Reason {
     reason: String,
 }
 
-/// `GET /readyz`: work sent here would be done now; if not, why not.
+/// `GET /readyz`: work sent here would be done now; if not, why not. Beside what answers at this
+/// moment it looks at what the node has got done.
 pub(super) async fn ready(State(context): Shared) -> Response {
     let parts = [
         ("node", node(&context)),
         ("database", database(&context).await),
         ("broker", broker(&context)),
     ];
-    let mut reasons: Vec<Reason> = parts
+    let late = context.api.engine.hindrances().into_iter();
+    let parts = parts
         .into_iter()
+        .chain(late.map(|why| ("progress", Some(why))));
+    let mut reasons: Vec<Reason> = parts
         .filter_map(|(part, reason)| {
             Some(Reason {
                 part,

@@ -4,6 +4,7 @@
 //! `saga` because the core decides *what* to say, not how it is addressed and signed.
 //! Deliberately absent: any AMQP library type.
 
+pub mod address;
 pub mod child;
 pub mod correlation;
 

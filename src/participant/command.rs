@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Code, code};
 use crate::id::{Phase, SagaId, StepPath};
 use crate::limits::{self, COMMAND};
+use crate::message::address::check_reply_to;
 use crate::message::correlation::Correlation;
 use crate::message::{HEADER_TRACEPARENT, Message};
 use crate::store::Hash;
@@ -88,6 +89,14 @@ pub fn decode(
         filled(&properties.correlation_id),
         filled(&properties.reply_to),
     );
+    let unanswerable = reply_to.as_deref().map(check_reply_to);
+    if let Some(Err(reason)) = unanswerable {
+        return Err(Unusable {
+            code: code::ADDRESS_REFUSED,
+            reason,
+            reply_address: None,
+        });
+    }
     let reply_address = match (&reply_to, &correlation_id) {
         (Some(reply_to), Some(correlation_id)) => Some(ReplyAddress {
             reply_to: reply_to.clone(),

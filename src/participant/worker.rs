@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::batch::{self, BatchOptions, Intake};
 use super::{BATCH_COMMANDS_MAX, PREFETCH, Participant, ParticipantOptions};
 use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryTag};
+use crate::engine::limit::within;
 use crate::engine::relay::{Relay, RelayOptions};
 use crate::environment::{Environment, Shutdown, Task};
 use crate::error::Class;
@@ -20,6 +21,11 @@ const UNAVAILABLE_PAUSE: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_secs(5));
 /// Shortest and longest wait after a conflict: the winner has committed, so hardly any.
 const CONFLICT_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
+/// How long a batch may fail before its commands are given back, for other instances.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
+/// Shortest and longest wait before commands are taken again: giving back counts as a delivery of
+/// each, and they have only so many.
+const GIVEN_BACK_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
 /// Wait before a worker that panicked is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
@@ -158,6 +164,16 @@ async fn stopping_with<T>(
     work.await
 }
 
+/// What became of a batch.
+enum Tried {
+    /// It is done, with these replies.
+    Committed(Vec<OutboxMessage>),
+    /// The shutdown came first.
+    Stopped,
+    /// The store can't be used; others may do it.
+    GivenUp,
+}
+
 struct Worker {
     participant: Arc<Participant>,
     connections: Connections,
@@ -177,9 +193,10 @@ impl Worker {
     }
 
     async fn work(&self) -> Result<(), ParticipantError> {
-        let Some(mut consumer) = self.consume().await? else {
+        let Some(mut consumer) = self.consume(PREFETCH).await? else {
             return Ok(());
         };
+        let mut given_back = 0;
         loop {
             let deliveries = tokio::select! {
                 biased;
@@ -187,43 +204,85 @@ impl Worker {
                 deliveries = consumer.deliveries.next_batch(BATCH_COMMANDS_MAX) => deliveries,
             };
             if deliveries.is_empty() {
-                match self.consume().await? {
+                match self.consume(PREFETCH).await? {
                     Some(again) => consumer = again,
                     None => return Ok(()),
                 }
                 continue;
             }
-            let Some(replies) = self.commit(&deliveries).await? else {
-                return Ok(());
+            let replies = match self.commit(&deliveries).await? {
+                Tried::Committed(replies) => replies,
+                Tried::Stopped => return Ok(()),
+                Tried::GivenUp => {
+                    // Gives back what was delivered, also what waits.
+                    drop(consumer);
+                    given_back += 1;
+                    match self.come_back(given_back).await? {
+                        Some(again) => consumer = again,
+                        None => return Ok(()),
+                    }
+                    continue;
+                }
             };
+            let recovered = std::mem::take(&mut given_back) > 0;
             let tags: Vec<DeliveryTag> = deliveries.iter().map(|delivery| delivery.tag).collect();
             consumer.acks.ack(&tags);
             self.hand_over(replies).await;
+            if recovered {
+                drop(consumer);
+                match self.consume(PREFETCH).await? {
+                    Some(again) => consumer = again,
+                    None => return Ok(()),
+                }
+            }
         }
     }
 
-    /// Tries a batch until it is committed; `None` if the shutdown comes first. Meanwhile its
-    /// deliveries stay unacknowledged and the prefetch holds back more.
-    async fn commit(
-        &self,
-        deliveries: &[Delivery],
-    ) -> Result<Option<Vec<OutboxMessage>>, ParticipantError> {
+    /// Waits until the store can be used, and takes commands again; `None` if the shutdown comes
+    /// first.
+    async fn come_back(&self, given_back: u32) -> Result<Option<Consumer>, ParticipantError> {
+        let Connections {
+            environment, store, ..
+        } = &self.connections;
+        tracing::error!(
+            participant = self.participant.name(),
+            "the database is lost: commands are given back until it can be used again"
+        );
+        let tries = given_back - 1;
+        loop {
+            if !self.pause(tries, GIVEN_BACK_PAUSE).await {
+                return Ok(None);
+            }
+            match within(&**environment, store.begin()).await {
+                // One at a time at first: perhaps it was one command that the store takes too long over.
+                Ok(_) => return self.consume(1).await,
+                Err(error) => {
+                    tracing::debug!(%error, "the database is still lost");
+                }
+            }
+        }
+    }
+
+    /// Tries a batch until it is committed, it has failed for too long, or the shutdown comes.
+    /// Meanwhile its deliveries stay unacknowledged and the prefetch holds back more.
+    async fn commit(&self, deliveries: &[Delivery]) -> Result<Tried, ParticipantError> {
         let intakes = batch::read(
             &self.participant,
             &*self.connections.environment,
             deliveries,
         );
         let mut sent = Sent::take(&self.connections.relay);
+        let began = self.connections.environment.now();
         for tries in 0.. {
             let error = match self.attempt(&intakes, &sent.ids).await {
                 Ok(replies) => {
                     sent.ids.clear();
-                    return Ok(Some(replies));
+                    return Ok(Tried::Committed(replies));
                 }
                 Err(error) => error,
             };
             let bounds = match (&error, error.class()) {
-                (StoreError::Conflict, _) => CONFLICT_PAUSE,
+                (StoreError::Conflict | StoreError::Locked(_), _) => CONFLICT_PAUSE,
                 (_, Class::Retry) => UNAVAILABLE_PAUSE,
                 (_, Class::Bug | Class::Poison) => {
                     return Err(ParticipantError::Store {
@@ -234,10 +293,15 @@ impl Worker {
             };
             tracing::debug!(participant = self.participant.name(), %error, tries, "batch not committed; trying again");
             if !self.pause(tries, bounds).await {
-                return Ok(None);
+                return Ok(Tried::Stopped);
+            }
+            let lost = !matches!(error, StoreError::Conflict | StoreError::Locked(_));
+            let failing = self.connections.environment.now().since(began);
+            if lost && failing >= GIVE_BACK_AFTER {
+                return Ok(Tried::GivenUp);
             }
         }
-        Ok(None)
+        Ok(Tried::Stopped)
     }
 
     async fn attempt(
@@ -253,15 +317,15 @@ impl Worker {
             dedupe: self.options.dedupe,
         };
         let (environment, store) = (&**environment, &**store);
-        batch::attempt(
+        let attempt = batch::attempt(
             &self.participant,
             environment,
             store,
             intakes,
             sent,
             &options,
-        )
-        .await
+        );
+        within(environment, attempt).await
     }
 
     /// Gives the replies to the relay; waits while it can't keep up, but not past a shutdown: the
@@ -276,10 +340,10 @@ impl Worker {
 
     /// Declares the queue and consumes from it, however long that takes; `None` if the shutdown
     /// comes first.
-    async fn consume(&self) -> Result<Option<Consumer>, ParticipantError> {
+    async fn consume(&self, prefetch: u16) -> Result<Option<Consumer>, ParticipantError> {
         let name = self.participant.name();
         for tries in 0.. {
-            let error = match self.declare_and_consume(name).await {
+            let error = match self.declare_and_consume(name, prefetch).await {
                 Ok(consumer) => return Ok(Some(consumer)),
                 Err(error) => error,
             };
@@ -297,10 +361,14 @@ impl Worker {
         Ok(None)
     }
 
-    async fn declare_and_consume(&self, name: &str) -> Result<Consumer, BrokerError> {
+    async fn declare_and_consume(
+        &self,
+        name: &str,
+        prefetch: u16,
+    ) -> Result<Consumer, BrokerError> {
         let broker = &self.connections.broker;
         broker.declare(&self.participant.topology()).await?;
-        broker.consume(name, PREFETCH).await
+        broker.consume(name, prefetch).await
     }
 
     /// Waits, longer each time; `false` if the shutdown comes first.

@@ -34,6 +34,8 @@ pub enum Flaw {
     ForgetUnknown,
     /// The engine acknowledges before it commits.
     AckBeforeCommit,
+    /// A start with this key ends in a panic.
+    PanicOver(&'static str),
     /// A saga that another one runs does not wait for that one at its pivot.
     RushChildren,
     /// The pivot is passed although a reservation has lapsed, or the deadline has passed.
@@ -53,6 +55,11 @@ impl Sabotage {
     /// With this bug.
     pub const fn with(flaw: Flaw) -> Self {
         Self(Some(flaw))
+    }
+
+    /// The bug, if any.
+    pub fn flaw(self) -> Option<Flaw> {
+        self.0
     }
 
     /// Whether the code should be wrong in this way.

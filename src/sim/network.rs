@@ -2,7 +2,8 @@
 //!
 //! Every call waits before and after it takes effect, so that a crash can fall on either side of
 //! it, and so that messages overtake each other. Until [`Faults::heal`], messages of the saga
-//! protocol get lost or doubled, confirms go missing, and commits that succeeded report failure.
+//! protocol get lost or doubled, confirms go missing, commits that succeeded report failure, and
+//! calls to the store are never answered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +27,7 @@ use crate::store::participant::{
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, ListFilter,
     LiveCount, LoadRequest, LoadedSaga, Moved, Outbox, OutboxMessage, Revision, SagaCount,
-    SagaHead, SagaKey, ScheduleKey, ScheduleRow, Schedules, Store, StoreError,
+    SagaHead, SagaKey, ScheduleKey, ScheduleRow, Schedules, Store, StoreError, Trials,
 };
 
 /// How likely each fault is, for each message or call.
@@ -44,6 +45,8 @@ pub struct FaultRates {
     pub unavailable: f64,
     /// A reply to a reserve says when the reservation lapses.
     pub lease: f64,
+    /// A call to the store is never answered; whether it takes effect is left to chance.
+    pub silent: f64,
     /// Longest time that a call or message takes; drawn for each.
     pub latency_max: Duration,
 }
@@ -58,6 +61,7 @@ impl FaultRates {
             lost_commit: 0.0,
             unavailable: 0.0,
             lease: 0.0,
+            silent: 0.0,
             latency_max: Duration::ZERO,
         }
     }
@@ -72,6 +76,7 @@ impl Default for FaultRates {
             lost_commit: 0.02,
             unavailable: 0.02,
             lease: 0.0,
+            silent: 0.002,
             latency_max: Duration::from_millis(40),
         }
     }
@@ -114,6 +119,13 @@ impl Faults {
         let most = u64::try_from(self.rates.latency_max.as_micros()).unwrap_or(0);
         let micros = self.scheduler.random(|random| random.u64(..=most));
         self.network.sleep(Duration::from_micros(micros)).await;
+    }
+
+    /// Waits for ever, once in a while: the network has forgotten the connection.
+    async fn silence(&self) {
+        if self.strikes(self.rates.silent) {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn available(&self) -> Result<(), StoreError> {
@@ -216,9 +228,11 @@ impl<S> SimStore<S> {
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         self.faults.delay().await;
+        self.faults.silence().await;
         self.faults.available()?;
         let result = call.await;
         self.faults.delay().await;
+        self.faults.silence().await;
         result
     }
 }
@@ -244,6 +258,10 @@ impl<S: Outbox> Outbox for SimStore<S> {
         returned: Vec<ReturnedReplay>,
     ) -> Result<(), StoreError> {
         self.call(self.inner.return_replays(at, returned)).await
+    }
+
+    async fn set_aside(&self, letters: Vec<DeadLetter>, rows: Vec<Uuid>) -> Result<(), StoreError> {
+        self.call(self.inner.set_aside(letters, rows)).await
     }
 
     async fn outbox_len(&self) -> Result<u64, StoreError> {
@@ -283,6 +301,17 @@ impl<S: Schedules> Schedules for SimStore<S> {
     ) -> Result<bool, StoreError> {
         self.call(self.inner.move_schedule(schedule, to, moved))
             .await
+    }
+}
+
+#[async_trait]
+impl<S: Trials> Trials for SimStore<S> {
+    async fn begin_trial(&self, message: Uuid, at: Timestamp) -> Result<u32, StoreError> {
+        self.call(self.inner.begin_trial(message, at)).await
+    }
+
+    async fn end_trial(&self, message: Uuid) -> Result<(), StoreError> {
+        self.call(self.inner.end_trial(message)).await
     }
 }
 
@@ -357,6 +386,10 @@ impl<S: Store> Store for SimStore<S> {
         self.inner.live().await
     }
 
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        self.call(self.inner.check_writable()).await
+    }
+
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         self.inner.dead_letters(limit).await
     }
@@ -404,6 +437,7 @@ impl ParticipantTransaction for SimTransaction {
         aggregates: &[AggregateKey],
     ) -> Result<Loaded, StoreError> {
         self.faults.delay().await;
+        self.faults.silence().await;
         self.faults.available()?;
         self.inner.load(barriers, aggregates).await
     }
@@ -413,6 +447,7 @@ impl ParticipantTransaction for SimTransaction {
         faults.delay().await;
         inner.commit(writes).await?;
         faults.delay().await;
+        faults.silence().await;
         if faults.strikes(faults.rates.lost_commit) {
             return Err(broken("the connection broke during the commit"));
         }

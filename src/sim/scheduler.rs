@@ -5,8 +5,7 @@
 //! and jumps to the next timer when nothing is. [`Scheduler::crash`] drops all tasks of a node
 //! where they stand: at an await, as `kill -9` would, with whatever they had not yet written.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -37,7 +36,8 @@ struct World {
     next_timer: u64,
     tasks: BTreeMap<u64, Task>,
     ready: Arc<Mutex<Vec<u64>>>,
-    timers: BinaryHeap<Reverse<Timer>>,
+    /// Who sleeps until when; of those who wake at once, the first who lay down is the first.
+    timers: BTreeMap<(Timestamp, u64), Waker>,
     /// How far nodes' clocks are ahead, in microseconds, beyond what they always are.
     ahead: BTreeMap<NodeName, i64>,
     /// Tasks between two looks at their store, in the order in which they began to wait.
@@ -59,32 +59,6 @@ struct Task {
     node: NodeName,
     /// `None` while it is being polled.
     future: Option<BoxFuture<'static, ()>>,
-}
-
-struct Timer {
-    at: Timestamp,
-    order: u64,
-    waker: Waker,
-}
-
-impl PartialEq for Timer {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Timer {}
-
-impl PartialOrd for Timer {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Timer {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
 }
 
 struct ReadyWaker {
@@ -122,7 +96,7 @@ impl Scheduler {
             next_timer: 0,
             tasks: BTreeMap::new(),
             ready: Arc::default(),
-            timers: BinaryHeap::new(),
+            timers: BTreeMap::new(),
             ahead: BTreeMap::new(),
             pauses: BTreeMap::new(),
             polls: 0,
@@ -242,7 +216,7 @@ impl Scheduler {
     fn next_time(&self) -> Option<Timestamp> {
         let (timer, pauses) = {
             let world = self.world();
-            let timer = world.timers.peek().map(|Reverse(timer)| timer.at);
+            let timer = world.timers.keys().next().map(|(at, _)| *at);
             let pauses = world.pauses.values();
             let pauses: Vec<_> = pauses
                 .map(|paused| (paused.earliest, Arc::clone(&paused.horizon)))
@@ -262,12 +236,9 @@ impl Scheduler {
         let pauses: Vec<_> = {
             let mut world = self.world();
             world.now = world.now.max(at);
-            if world
-                .timers
-                .peek()
-                .is_some_and(|Reverse(timer)| timer.at <= at)
-            {
-                wakers.extend(world.timers.pop().map(|Reverse(timer)| timer.waker));
+            let first = world.timers.first_entry();
+            if let Some(timer) = first.filter(|timer| timer.key().0 <= at) {
+                wakers.push(timer.remove());
             }
             let pauses = world.pauses.iter();
             pauses
@@ -315,13 +286,6 @@ impl Scheduler {
         true
     }
 
-    fn set_timer(&self, at: Timestamp, waker: Waker) {
-        let mut world = self.world();
-        let order = world.next_timer;
-        world.next_timer += 1;
-        world.timers.push(Reverse(Timer { at, order, waker }));
-    }
-
     fn world(&self) -> MutexGuard<'_, World> {
         lock(&self.world)
     }
@@ -354,6 +318,7 @@ impl Environment for SimEnvironment {
         Box::pin(Sleep {
             scheduler: self.scheduler.clone(),
             at,
+            timer: None,
         })
     }
 
@@ -387,17 +352,36 @@ impl Environment for SimEnvironment {
 struct Sleep {
     scheduler: Scheduler,
     at: Timestamp,
+    timer: Option<u64>,
 }
 
 impl Future for Sleep {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.scheduler.now() >= self.at {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let scheduler = self.scheduler.clone();
+        let mut world = scheduler.world();
+        if world.now >= self.at {
             return Poll::Ready(());
         }
-        self.scheduler.set_timer(self.at, context.waker().clone());
+        let timer = *self.timer.get_or_insert_with(|| {
+            world.next_timer += 1;
+            world.next_timer
+        });
+        world
+            .timers
+            .insert((self.at, timer), context.waker().clone());
         Poll::Pending
+    }
+}
+
+/// A sleep that is given up wakes nobody.
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer {
+            let gone = self.scheduler.world().timers.remove(&(self.at, timer));
+            drop(gone);
+        }
     }
 }
 

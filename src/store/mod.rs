@@ -25,6 +25,9 @@ pub mod schedules;
 pub mod schema;
 mod shape;
 pub mod sqlite;
+pub mod trials;
+
+use std::time::Duration;
 
 use self::dead_letters::ReturnedReplay;
 use async_trait::async_trait;
@@ -38,6 +41,7 @@ pub use crate::saga::Status;
 pub use crate::saga::journal::{Hash, JournalEntry};
 pub use schedules::{Moved, ScheduleKey, ScheduleRow, Schedules};
 pub use schema::Access;
+pub use trials::Trials;
 
 /// A saga's position in its journal: the `seq` of its newest entry; 0 before the first.
 pub type Revision = u64;
@@ -56,7 +60,7 @@ pub fn is_key(text: &str) -> bool {
 
 /// Keeps sagas. See the module's documentation for the invariants.
 #[async_trait]
-pub trait Store: Outbox + Schedules {
+pub trait Store: Outbox + Schedules + Trials {
     /// Loads sagas with the journal after the revision the caller already has, in request order;
     /// `None` for a saga that does not exist.
     async fn load(&self, requests: &[LoadRequest]) -> Result<Vec<Option<LoadedSaga>>, StoreError>;
@@ -107,6 +111,15 @@ pub trait Store: Outbox + Schedules {
     /// Number of sagas that have not ended, by name and version.
     async fn live(&self) -> Result<Vec<LiveCount>, StoreError>;
 
+    /// Writes something that changes nothing: an error says that the database can't be written.
+    async fn check_writable(&self) -> Result<(), StoreError>;
+
+    /// How old the oldest snapshot is that somebody holds in the database, where that can be asked:
+    /// nothing that was deleted since can be cleared away.
+    async fn oldest_snapshot(&self) -> Result<Option<Duration>, StoreError> {
+        Ok(None)
+    }
+
     /// Dead letters for people, newest first.
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
 }
@@ -134,6 +147,9 @@ pub trait Outbox: Send + Sync + 'static {
         at: Timestamp,
         returned: Vec<ReturnedReplay>,
     ) -> Result<(), StoreError>;
+
+    /// Keeps messages that will never be published as dead letters, and removes their rows.
+    async fn set_aside(&self, letters: Vec<DeadLetter>, rows: Vec<Uuid>) -> Result<(), StoreError>;
 
     /// Number of messages in the outbox.
     async fn outbox_len(&self) -> Result<u64, StoreError>;
@@ -275,6 +291,8 @@ pub enum Conflict {
     Revision,
     /// A saga with the same name holds the key.
     KeyTaken,
+    /// Another transaction is changing it at this moment: decide again in a moment.
+    Locked,
 }
 
 /// A message waiting for the broker's confirm.
@@ -365,6 +383,12 @@ pub enum StoreError {
     /// The database can't be reached, timed out, or asked to try again (40001, 40P01, 0A000).
     #[error("the database can't be used right now: {0}")]
     Unavailable(#[source] BoxedError),
+    /// Rows that are needed are locked by another transaction, for longer than a moment.
+    #[error("another transaction holds rows of the batch: {0}")]
+    Locked(#[source] BoxedError),
+    /// A statement took longer than the database, or we, allow.
+    #[error("the database takes too long: {0}")]
+    TooSlow(#[source] BoxedError),
     /// Another transaction was faster: load, decide and commit again.
     #[error("another transaction changed the same rows first")]
     Conflict,
@@ -394,7 +418,9 @@ impl StoreError {
     /// How to react.
     pub fn class(&self) -> Class {
         match self {
-            Self::Unavailable(_) | Self::Conflict => Class::Retry,
+            Self::Unavailable(_) | Self::Locked(_) | Self::TooSlow(_) | Self::Conflict => {
+                Class::Retry
+            }
             Self::Corrupt { .. } | Self::Refused(_) | Self::Open(_) | Self::Schema(_) => Class::Bug,
         }
     }

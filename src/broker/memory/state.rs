@@ -222,6 +222,7 @@ impl State {
                     message: Message::clone(&waiting.message),
                     published_to: Destination::clone(&waiting.published_to),
                     redelivered: waiting.returns > 0,
+                    returns: waiting.returns,
                 };
                 consumer.unacked.insert(consumer.last_tag, waiting);
                 delivery

@@ -46,9 +46,7 @@ const MOVE_MAX: usize = 256;
 const CAREFUL_PREFETCH: u16 = 1;
 /// Deliveries without an end after which a message may be what ends those who take it. Those that are
 /// on their way with it are counted too, each time: so it is taken alone, to reach the limit alone.
-const SUSPECT_RETURNS: u64 = 3;
-/// The header in which the server counts them.
-const HEADER_RETURNS: &str = "x-delivery-count";
+const SUSPECT_RETURNS: u32 = 3;
 /// Deliveries after which such caution ends.
 const CAREFUL_DELIVERIES: u64 = 200;
 
@@ -416,9 +414,7 @@ impl Subscription {
 
 /// Whether a message has come back so often that it may be the reason.
 fn is_suspect(delivery: &Delivery) -> bool {
-    let returns = delivery.message.properties.headers.get(HEADER_RETURNS);
-    let returns = returns.and_then(serde_json::Value::as_u64);
-    delivery.redelivered && returns.is_some_and(|returns| returns >= SUSPECT_RETURNS)
+    delivery.redelivered && delivery.returns >= SUSPECT_RETURNS
 }
 
 async fn subscribe(link: &Link, queue: &str, prefetch: u16) -> Result<Subscribed, BrokerError> {

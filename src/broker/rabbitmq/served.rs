@@ -14,7 +14,7 @@ use super::convert;
 use super::link::{Failure, REQUEST_TIME_MAX, within};
 use super::wire::Kept;
 use crate::broker::{Delivery, DeliveryTag};
-use crate::message::Destination;
+use crate::message::{Destination, Message};
 
 /// Longest time that the server may take to end a consumer: all that it has sent on the channel before
 /// must arrive first.
@@ -76,17 +76,20 @@ impl Served {
             return None;
         }
         self.delivered += 1;
+        let message = convert::incoming(&delivery.properties, &self.kept, delivery.data);
+        let returns = returns(&message, delivery.redelivered);
         Some(Delivery {
             tag: DeliveryTag {
                 epoch: self.epoch,
                 tag: delivery.delivery_tag,
             },
-            message: convert::incoming(&delivery.properties, &self.kept, delivery.data),
+            message,
             published_to: Destination {
                 exchange: delivery.exchange.to_string(),
                 routing_key: delivery.routing_key.to_string(),
             },
             redelivered: delivery.redelivered,
+            returns,
         })
     }
 
@@ -147,4 +150,17 @@ impl Served {
         };
         within(REQUEST_TIME_MAX, self.channel.basic_nack(tag, options)).await
     }
+}
+
+/// The header in which the server counts how often a message was delivered and came back.
+const HEADER_RETURNS: &str = "x-delivery-count";
+
+/// How often the server says that a message was delivered before.
+fn returns(message: &Message, redelivered: bool) -> u32 {
+    let header = message.properties.headers.get(HEADER_RETURNS);
+    let count = header.and_then(serde_json::Value::as_u64);
+    let count = count.and_then(|count| u32::try_from(count).ok());
+    count
+        .filter(|_| redelivered)
+        .unwrap_or(u32::from(redelivered))
 }

@@ -39,6 +39,7 @@ impl Node {
                 mut message,
                 published_to,
                 redelivered,
+                ..
             } = delivery;
             let id = message.properties.message_id.as_deref();
             let by_content = id.is_none_or(str::is_empty);
@@ -111,10 +112,11 @@ impl Node {
 
     async fn learn_rules(&self) -> Option<()> {
         let stored = loop {
-            match self.store.definitions().await {
+            match self.within(self.store.definitions()).await {
                 Ok(stored) => break stored,
                 Err(_) if self.stop.is_requested() => return None,
                 Err(error) => {
+                    self.presence.failed(self.environment.now(), &error);
                     tracing::warn!(%error, "domain events wait for the database");
                     self.environment.sleep(LEARN_PAUSE).await;
                 }

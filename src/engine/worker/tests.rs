@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use super::*;
@@ -13,16 +13,16 @@ use crate::broker::{Broker, Queue, Topology};
 use crate::definition::{Definition, NodeKind, parse};
 use crate::engine::decode::check_start;
 use crate::engine::signals::{Addressee, Correlated, SignalRequest, What};
-use crate::engine::{Engine, EngineParts};
+use crate::engine::{Engine, EngineParts, StartError};
 use crate::environment::TokioEnvironment;
 use crate::id::Timestamp;
-use crate::saga::Starter;
 use crate::saga::journal::JournalEntry;
+use crate::saga::{Sabotage, Starter};
 use crate::store::dead_letters::ReturnedReplay;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Commit, CommitOutcome, DefinitionRow, ListFilter, LiveCount, Moved, Outbox, OutboxMessage,
-    SagaCount, SagaHead, ScheduleKey, ScheduleRow, Schedules,
+    Commit, CommitOutcome, DeadLetter, DefinitionRow, ListFilter, LiveCount, Moved, Outbox,
+    OutboxMessage, SagaCount, SagaHead, ScheduleKey, ScheduleRow, Schedules, Trials,
 };
 
 const JOB: &str = "
@@ -36,11 +36,13 @@ steps:
     on: { exchange: depot, routing_key: said, key: '${ event.id }', with: { by: '${ event.by }' } }
 ";
 
-/// Refuses for good what is about the key `poison`; is away once for what is about `slow` alone.
+/// Refuses for good what is about the key `poison`; is away once for what is about `slow` alone;
+/// takes too long over `dawdle`, panics over `panic`, and ends the node over `deadly`.
 #[derive(Clone)]
 struct Picky {
     inner: MemoryStore,
     was_away: Arc<Mutex<bool>>,
+    died: Arc<Notify>,
 }
 
 #[async_trait]
@@ -64,6 +66,10 @@ impl Outbox for Picky {
         returned: Vec<ReturnedReplay>,
     ) -> Result<(), StoreError> {
         self.inner.return_replays(at, returned).await
+    }
+
+    async fn set_aside(&self, letters: Vec<DeadLetter>, rows: Vec<Uuid>) -> Result<(), StoreError> {
+        self.inner.set_aside(letters, rows).await
     }
 
     async fn outbox_len(&self) -> Result<u64, StoreError> {
@@ -105,6 +111,17 @@ impl Schedules for Picky {
 }
 
 #[async_trait]
+impl Trials for Picky {
+    async fn begin_trial(&self, message: Uuid, at: Timestamp) -> Result<u32, StoreError> {
+        self.inner.begin_trial(message, at).await
+    }
+
+    async fn end_trial(&self, message: Uuid) -> Result<(), StoreError> {
+        self.inner.end_trial(message).await
+    }
+}
+
+#[async_trait]
 impl Store for Picky {
     async fn load(&self, requests: &[LoadRequest]) -> Result<Vec<Option<LoadedSaga>>, StoreError> {
         self.inner.load(requests).await
@@ -118,6 +135,14 @@ impl Store for Picky {
         let has = |key: &str| commit.sagas.iter().any(|write| write.head.key == key);
         if has("poison") {
             return Err(StoreError::Refused("poison".into()));
+        }
+        if has("dawdle") {
+            return Err(StoreError::TooSlow("dawdle".into()));
+        }
+        assert!(!has("panic"), "the store panics");
+        if has("deadly") {
+            self.died.notify_one();
+            std::future::pending::<()>().await;
         }
         if has("slow") {
             let mut was_away = self.was_away.lock().unwrap();
@@ -174,19 +199,35 @@ impl Store for Picky {
         self.inner.live().await
     }
 
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        self.inner.check_writable().await
+    }
+
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         self.inner.dead_letters(limit).await
     }
 }
 
 async fn engine(store: Arc<dyn Store>, broker: &MemoryBroker, source: &str) -> Arc<Engine> {
+    sabotaged(store, broker, source, Sabotage::default()).await
+}
+
+async fn sabotaged(
+    store: Arc<dyn Store>,
+    broker: &MemoryBroker,
+    source: &str,
+    sabotage: Sabotage,
+) -> Arc<Engine> {
     let definition = parse(source, "job.yaml").unwrap_or_else(|why| panic!("{why}"));
     let parts = EngineParts {
         environment: Arc::new(TokioEnvironment),
         store,
         broker: Arc::new(broker.clone()),
         definitions: vec![definition.into()],
-        options: EngineOptions::default(),
+        options: EngineOptions {
+            sabotage,
+            ..EngineOptions::default()
+        },
     };
     Engine::start(parts).await.unwrap()
 }
@@ -235,6 +276,7 @@ async fn of_a_refused_batch_every_other_work_is_answered() {
     let store = Picky {
         inner: MemoryStore::new(),
         was_away: Arc::default(),
+        died: Arc::default(),
     };
     let engine = engine(Arc::new(store), &MemoryBroker::new(), JOB).await;
     let known = json!({ "id": "known" });
@@ -355,3 +397,5 @@ async fn an_event_reaches_the_saga_of_an_older_version_though_it_also_starts_one
         node.stop().await;
     }
 }
+
+mod culprits;

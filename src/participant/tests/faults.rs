@@ -69,6 +69,7 @@ struct LyingStore {
     inner: MemoryStore,
     conflicts: Arc<AtomicU32>,
     lies: Arc<AtomicBool>,
+    away: Arc<AtomicBool>,
 }
 
 struct LyingTransaction {
@@ -97,6 +98,13 @@ impl Outbox for LyingStore {
     ) -> Result<(), StoreError> {
         self.inner.return_replays(at, returned).await
     }
+    async fn set_aside(
+        &self,
+        letters: Vec<crate::store::DeadLetter>,
+        rows: Vec<Uuid>,
+    ) -> Result<(), StoreError> {
+        self.inner.set_aside(letters, rows).await
+    }
     async fn outbox_len(&self) -> Result<u64, StoreError> {
         self.inner.outbox_len().await
     }
@@ -105,6 +113,9 @@ impl Outbox for LyingStore {
 #[async_trait]
 impl ParticipantStore for LyingStore {
     async fn begin(&self) -> Result<Box<dyn ParticipantTransaction>, StoreError> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("away".into()));
+        }
         Ok(Box::new(LyingTransaction {
             inner: self.inner.begin().await?,
             conflicts: Arc::clone(&self.conflicts),
@@ -159,11 +170,39 @@ async fn a_batch_is_redone_after_conflicts_and_after_a_commit_that_seemed_to_fai
         inner: bundle.store.clone(),
         conflicts: Arc::new(AtomicU32::new(2)),
         lies: Arc::new(AtomicBool::new(true)),
+        away: Arc::default(),
     });
     let running = Running::start(shop(), store, Arc::new(bundle.broker.clone()));
     let reply = bundle.ask("inventory", reserve(1, 3)).await;
     assert_eq!(reply.body, json!({ "sku": "a", "quantity": 3, "left": 7 }));
     assert_eq!(bundle.stock().await, (7, 3, 0));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_participant_that_has_lost_its_store_gives_its_commands_back_and_takes_them_again() {
+    let mut bundle = Bundle::new().await;
+    let away = Arc::new(AtomicBool::new(true));
+    let store = Arc::new(LyingStore {
+        inner: bundle.store.clone(),
+        conflicts: Arc::default(),
+        lies: Arc::default(),
+        away: Arc::clone(&away),
+    });
+    let running = Running::start(shop(), store, Arc::new(bundle.broker.clone()));
+    bundle.send("inventory", vec![reserve(1, 3)]).await;
+    for is_taken in [true, false] {
+        within_bounds(async {
+            while (bundle.broker.unacked("inventory") == 1) != is_taken {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    assert_eq!(bundle.broker.queue_len("inventory"), 1, "it is given back");
+    away.store(false, Ordering::SeqCst);
+    let reply = bundle.replies(1).await.remove(0);
+    assert_eq!(reply.body, json!({ "sku": "a", "quantity": 3, "left": 7 }));
     running.stop().await;
 }
 

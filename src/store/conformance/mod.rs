@@ -77,6 +77,7 @@ macro_rules! store_conformance {
             a_schedule_is_moved_by_who_knows_where_it_stands,
             a_schedule_is_marked_and_moved,
             of_concurrent_nodes_one_settles_a_tick,
+            a_trial_is_counted_until_it_is_ended,
             a_superseded_saga_gives_up_its_key,
             live_sagas_are_counted_by_version,
             an_outbox_row_comes_back_as_it_was_written,

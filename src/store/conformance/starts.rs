@@ -86,6 +86,19 @@ fn schedule(name: &str, rhythm: &str) -> ScheduleKey {
     }
 }
 
+/// However often it was begun, an ended one is forgotten.
+pub async fn a_trial_is_counted_until_it_is_ended(store: &dyn Complete) {
+    let (first, second) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+    let mut begun = Vec::new();
+    for message in [first, first, second, first] {
+        begun.push(store.begin_trial(message, at(1)).await.unwrap());
+    }
+    assert_eq!(begun, [1, 2, 1, 3]);
+    store.end_trial(first).await.unwrap();
+    assert_eq!(store.begin_trial(first, at(2)).await.unwrap(), 1);
+    assert_eq!(store.begin_trial(second, at(2)).await.unwrap(), 2);
+}
+
 /// All of them know who did.
 pub async fn of_concurrent_nodes_one_settles_a_tick(store: &dyn Complete) {
     let key = schedule("a", "daily");

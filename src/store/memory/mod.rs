@@ -10,6 +10,7 @@
 mod letters;
 mod participant;
 mod schedules;
+mod trials;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,6 +82,7 @@ struct State {
     audit: Audit,
     definitions: BTreeMap<(String, u32), DefinitionRow>,
     schedules: BTreeMap<ScheduleKey, ScheduleRow>,
+    trials: BTreeMap<Uuid, u32>,
     secret: Option<[u8; 32]>,
     barriers: BTreeMap<BarrierKey, BarrierRow>,
     aggregates: BTreeMap<AggregateKey, AggregateRow>,
@@ -230,6 +232,10 @@ impl Store for MemoryStore {
         Ok(counts.into_iter().map(row).collect())
     }
 
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         let state = self.state();
         let letters = state.dead_letters.values().map(|record| &record.letter);
@@ -267,6 +273,15 @@ impl Outbox for MemoryStore {
         returned: Vec<ReturnedReplay>,
     ) -> Result<(), StoreError> {
         note_returned(self, at, returned).await
+    }
+
+    async fn set_aside(&self, letters: Vec<DeadLetter>, rows: Vec<Uuid>) -> Result<(), StoreError> {
+        let commit = Commit {
+            dead_letters: letters,
+            sent: rows,
+            ..Commit::default()
+        };
+        self.commit(commit).await.map(drop)
     }
 
     async fn outbox_len(&self) -> Result<u64, StoreError> {

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::connections::Session;
 use super::{column, letters, messages};
 use crate::id::Timestamp;
 use crate::store::dead_letters::row::NewLetter;
@@ -15,9 +15,10 @@ use crate::store::{
     Commit, CommitOutcome, Conflict, JournalEntry, SagaWrite, Snapshot, StoreError, rows,
 };
 
-/// By primary key.
+/// By primary key. Whoever holds a row decides on that saga just now, or stands still in the middle
+/// of it: neither is worth waiting for with a whole batch.
 const LOCK: &str = "
-    SELECT id, revision FROM sagas WHERE id = ANY ($1) ORDER BY id FOR UPDATE";
+    SELECT id, revision FROM sagas WHERE id = ANY ($1) ORDER BY id FOR UPDATE SKIP LOCKED";
 
 /// Leaves out rows whose id is there or whose (name, key) is held, and waits for those being inserted.
 const INSERT_SAGAS: &str = "
@@ -98,7 +99,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Writes the batch, but does not commit it.
-    pub(super) async fn write(self, connection: &mut PgConnection) -> sqlx::Result<CommitOutcome> {
+    pub(super) async fn write(self, connection: &mut Session) -> sqlx::Result<CommitOutcome> {
         let conflicts = store_heads(connection, &self.commit.sagas).await?;
         let mut winners = Vec::new();
         let mut outbox = Vec::new();
@@ -127,7 +128,7 @@ impl<'a> Batch<'a> {
 
 /// Writes the sagas' rows and returns those that lost.
 async fn store_heads(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     writes: &[SagaWrite],
 ) -> sqlx::Result<BTreeMap<Uuid, Conflict>> {
     let (mut new, changed): (Vec<_>, Vec<_>) = writes.iter().partition(|write| write.expected == 0);
@@ -138,16 +139,23 @@ async fn store_heads(
     new.sort_by(|a, b| (&a.head.name, &a.head.key).cmp(&(&b.head.name, &b.head.key)));
     let mut conflicts = insert_sagas(connection, &new).await?;
     update_sagas(connection, &winners).await?;
-    conflicts.extend(
-        losers
-            .iter()
-            .map(|write| (write.head.id.0, Conflict::Revision)),
-    );
+    conflicts.extend(losers.iter().map(|write| {
+        let id = write.head.id.0;
+        let seen = locked.contains_key(&id);
+        (
+            id,
+            if seen {
+                Conflict::Revision
+            } else {
+                Conflict::Locked
+            },
+        )
+    }));
     Ok(conflicts)
 }
 
 async fn lock(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     writes: &[&SagaWrite],
 ) -> sqlx::Result<BTreeMap<Uuid, i64>> {
     if writes.is_empty() {
@@ -159,7 +167,7 @@ async fn lock(
 }
 
 async fn insert_sagas(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     writes: &[&SagaWrite],
 ) -> sqlx::Result<BTreeMap<Uuid, Conflict>> {
     if writes.is_empty() {
@@ -191,7 +199,7 @@ async fn insert_sagas(
 
 /// Which of new sagas that could not be inserted have a taken id, and which a taken key.
 async fn tell_conflicts(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     missing: Vec<Uuid>,
 ) -> sqlx::Result<BTreeMap<Uuid, Conflict>> {
     if missing.is_empty() {
@@ -209,7 +217,7 @@ async fn tell_conflicts(
     Ok(missing.into_iter().map(conflict).collect())
 }
 
-async fn update_sagas(connection: &mut PgConnection, writes: &[&SagaWrite]) -> sqlx::Result<()> {
+async fn update_sagas(connection: &mut Session, writes: &[&SagaWrite]) -> sqlx::Result<()> {
     if writes.is_empty() {
         return Ok(());
     }
@@ -229,7 +237,7 @@ async fn update_sagas(connection: &mut PgConnection, writes: &[&SagaWrite]) -> s
     Ok(())
 }
 
-async fn insert_journal(connection: &mut PgConnection, writes: &[&SagaWrite]) -> sqlx::Result<()> {
+async fn insert_journal(connection: &mut Session, writes: &[&SagaWrite]) -> sqlx::Result<()> {
     let of_saga = |write: &&'_ SagaWrite| -> Vec<(Uuid, JournalEntry)> {
         let entries = write.entries.iter();
         entries
@@ -251,10 +259,7 @@ async fn insert_journal(connection: &mut PgConnection, writes: &[&SagaWrite]) ->
     Ok(())
 }
 
-async fn upsert_snapshots(
-    connection: &mut PgConnection,
-    writes: &[&SagaWrite],
-) -> sqlx::Result<()> {
+async fn upsert_snapshots(connection: &mut Session, writes: &[&SagaWrite]) -> sqlx::Result<()> {
     let snapshots: Vec<(Uuid, &Snapshot)> = writes
         .iter()
         .filter_map(|write| Some((write.head.id.0, write.snapshot.as_ref()?)))

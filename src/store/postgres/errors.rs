@@ -5,37 +5,43 @@ use std::time::{Duration, Instant};
 
 use crate::store::StoreError;
 
-/// When a connection last turned out to have plans from before a migration.
+/// When a connection last turned out to be one of those that only a new one cures: it has plans
+/// from before a migration, its server takes no writes any more, or it fell silent.
 ///
-/// All connections of that age have them, and none can be cured but by a new one.
+/// All connections of that age are likely the same.
 #[derive(Debug, Default)]
-pub(super) struct StalePlans(Mutex<Option<Instant>>);
+pub(super) struct Distrust(Mutex<Option<Instant>>);
 
-impl StalePlans {
-    /// Whether a connection of this age was there when stale plans were met.
+impl Distrust {
+    /// Whether a connection of this age was there then.
     pub(super) fn has_met(&self, age: Duration) -> bool {
         let met = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         met.is_some_and(|at| age >= at.elapsed())
     }
 
-    fn meet(&self) {
+    /// It was met now.
+    pub(super) fn meet(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 }
 
 /// Sorts an error of a statement.
-pub(super) fn failed(stale: &StalePlans, error: sqlx::Error) -> StoreError {
+pub(super) fn failed(distrust: &Distrust, error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
-            if code == "0A000" {
-                stale.meet();
+            if AGED.contains(&&*code) {
+                distrust.meet();
             }
-            if is_passing(&code) {
-                StoreError::Unavailable(error.into())
-            } else {
-                StoreError::Refused(error.into())
+            match &*code {
+                LOCK_TIME_OUT => StoreError::Locked(error.into()),
+                CANCELLED => StoreError::TooSlow(error.into()),
+                code if is_passing(code) => StoreError::Unavailable(error.into()),
+                _ => StoreError::Refused(error.into()),
             }
+        }
+        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::TimedOut => {
+            StoreError::TooSlow(error.into())
         }
         _ if is_connection(&error) => StoreError::Unavailable(error.into()),
         sqlx::Error::ColumnDecode { index, source } => StoreError::Corrupt {
@@ -79,6 +85,14 @@ pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {
     let database = error.as_database_error();
     database.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
+
+/// SQLSTATE of a wait for a lock that took too long.
+const LOCK_TIME_OUT: &str = "55P03";
+/// SQLSTATE of a statement that took too long, or that somebody cancelled.
+const CANCELLED: &str = "57014";
+/// SQLSTATEs that only a new connection cures: a plan from before a migration, and a server that
+/// was demoted, or made read-only.
+const AGED: [&str; 2] = ["0A000", "25006"];
 
 /// SQLSTATEs (or their two-digit classes) after which the same batch may succeed.
 fn is_passing(code: &str) -> bool {
@@ -129,10 +143,10 @@ mod tests {
 
     #[test]
     fn connections_older_than_the_meeting_are_stale_and_younger_ones_are_not() {
-        let stale = StalePlans::default();
-        assert!(!stale.has_met(Duration::from_hours(1)));
-        stale.meet();
-        assert!(stale.has_met(Duration::from_hours(1)));
-        assert!(!stale.has_met(Duration::ZERO));
+        let distrust = Distrust::default();
+        assert!(!distrust.has_met(Duration::from_hours(1)));
+        distrust.meet();
+        assert!(distrust.has_met(Duration::from_hours(1)));
+        assert!(!distrust.has_met(Duration::ZERO));
     }
 }

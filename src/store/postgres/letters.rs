@@ -5,7 +5,7 @@ mod statements;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, Postgres, QueryBuilder};
+use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use self::statements::{
@@ -13,6 +13,7 @@ use self::statements::{
     INSERT_EDITS, LOAD, LOCK, LOCK_AUDIT, MOVE_AUDIT, ON_THE_WAY, REPLAYED, SETTLE, STORED_KEYS,
     UPDATE,
 };
+use super::connections::Session;
 use super::{PostgresStore, column, messages};
 use crate::id::Timestamp;
 use crate::store::dead_letters::audit::{self, AuditHead, Unlinked};
@@ -27,7 +28,7 @@ use crate::store::{LIST_ROWS_MAX, StoreError, rows};
 
 /// Inserts letters of any origin.
 pub(super) async fn insert(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     letters: &[NewLetter<'_>],
 ) -> sqlx::Result<()> {
     if letters.is_empty() {
@@ -72,7 +73,7 @@ pub(super) async fn insert(
 
 /// Puts entries at the end of the audit log, which stays locked until the transaction ends.
 async fn append(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     actor: &Actor,
     entries: Vec<Unlinked>,
 ) -> Result<(), AppendError> {
@@ -393,7 +394,7 @@ impl DeadLetterStore for PostgresStore {
     }
 }
 
-async fn update(connection: &mut PgConnection, letters: &[(Uuid, Current)]) -> sqlx::Result<()> {
+async fn update(connection: &mut Session, letters: &[(Uuid, Current)]) -> sqlx::Result<()> {
     if letters.is_empty() {
         return Ok(());
     }

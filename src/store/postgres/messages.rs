@@ -1,13 +1,13 @@
 //! The outbox in PostgreSQL, for sagas and participants alike.
 
 use async_trait::async_trait;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::connections::Session;
 use super::{PostgresStore, column};
 use crate::id::Timestamp;
 use crate::store::dead_letters::{ReturnedReplay, note_returned};
-use crate::store::{Outbox, OutboxMessage, StoreError, rows};
+use crate::store::{Commit, DeadLetter, Outbox, OutboxMessage, Store, StoreError, rows};
 
 /// A batch that is stored again after a lost answer brings the same rows, hence DO NOTHING.
 const INSERT_OUTBOX: &str = "
@@ -20,10 +20,10 @@ const INSERT_OUTBOX: &str = "
 /// By primary key.
 const DELETE_OUTBOX: &str = "DELETE FROM outbox WHERE id = ANY ($1)";
 
-/// In order of `outbox_by_due_at`; rows that another node is deleting or sweeping are skipped.
+/// In order of `outbox_by_due_at`, from where the last poll ended; rows that another node is deleting or sweeping are skipped.
 const SWEEP: &str = "
     WITH due AS MATERIALIZED (
-        SELECT id, due_at FROM outbox WHERE due_at <= $1
+        SELECT id, due_at FROM outbox WHERE due_at <= $1 AND due_at > $4
         ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED
     ), moved AS (
         UPDATE outbox SET due_at = $2 FROM due WHERE outbox.id = due.id
@@ -32,7 +32,7 @@ const SWEEP: &str = "
     SELECT id, exchange, routing_key, properties, body, $2 FROM moved ORDER BY was_due_at, id";
 
 pub(super) async fn insert_outbox(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     messages: &[&OutboxMessage],
     properties: &[String],
 ) -> sqlx::Result<()> {
@@ -51,10 +51,7 @@ pub(super) async fn insert_outbox(
     Ok(())
 }
 
-pub(super) async fn delete_outbox(
-    connection: &mut PgConnection,
-    sent: &[Uuid],
-) -> sqlx::Result<()> {
+pub(super) async fn delete_outbox(connection: &mut Session, sent: &[Uuid]) -> sqlx::Result<()> {
     if !sent.is_empty() {
         let query = sqlx::query(DELETE_OUTBOX).bind(sent);
         query.execute(connection).await?;
@@ -73,12 +70,12 @@ impl Outbox for PostgresStore {
         let query = sqlx::query_as(SWEEP)
             .bind(now.as_micros())
             .bind(until.as_micros())
-            .bind(rows::limit(limit));
+            .bind(rows::limit(limit))
+            .bind(self.polls.outbox.begin(now));
         let found = query.fetch_all(&self.pool).await;
-        rows::all(
-            found.map_err(|error| self.failed(error))?,
-            rows::outbox_message,
-        )
+        let found = found.map_err(|error| self.failed(error))?;
+        self.polls.outbox.found(now, found.len() < limit);
+        rows::all(found, rows::outbox_message)
     }
 
     async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {
@@ -96,6 +93,15 @@ impl Outbox for PostgresStore {
         returned: Vec<ReturnedReplay>,
     ) -> Result<(), StoreError> {
         note_returned(self, at, returned).await
+    }
+
+    async fn set_aside(&self, letters: Vec<DeadLetter>, rows: Vec<Uuid>) -> Result<(), StoreError> {
+        let commit = Commit {
+            dead_letters: letters,
+            sent: rows,
+            ..Commit::default()
+        };
+        self.commit(commit).await.map(drop)
     }
 
     async fn outbox_len(&self) -> Result<u64, StoreError> {

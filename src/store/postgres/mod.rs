@@ -13,45 +13,35 @@
 //! must pool sessions, not transactions.
 
 mod commit;
+mod connections;
 mod errors;
+mod floor;
 mod letters;
+mod liveness;
 mod messages;
 mod participant;
 mod sagas;
 mod schedules;
+mod trials;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgTransaction};
-use sqlx::{Connection, PgConnection, PgPool, SqlSafeStr};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection, SqlSafeStr};
 
-use self::errors::{StalePlans, open_failed};
+use self::connections::{Begin, Connections, Session, Transaction};
+use self::errors::{Distrust, open_failed};
+use self::floor::Floor;
 use super::StoreError;
 use super::schema::{self, Access, SchemaError, Tables};
-
-/// Connections that were idle for longer are tried before they are used.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
 /// The schema that everything lives in.
 const SCHEMA: &str = "backstitch";
 
 /// Where statements find their tables.
 const SEARCH_PATH: &str = "SET search_path = backstitch";
-
-/// How each session is set up. The time-outs end what a frozen node would hold for ever.
-const SESSION: &str = "
-    SET application_name = 'backstitch';
-    SET search_path = backstitch;
-    SET idle_in_transaction_session_timeout = '60s';
-    SET lock_timeout = '30s';
-    SET enable_seqscan = off;
-    SET enable_hashjoin = off;
-    SET enable_mergejoin = off";
-
-/// What keeps a session that is opened to read from writing, whatever its role may do.
-const READ_ONLY: &str = "SET default_transaction_read_only = on";
 
 /// Settings whose `off` means that a committed saga may be lost with the machine's power.
 const DURABILITY: &str = "
@@ -83,67 +73,68 @@ impl Default for PostgresOptions {
 /// Keeps sagas in PostgreSQL. Clones share the connections.
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
-    pool: PgPool,
-    stale: Arc<StalePlans>,
+    pool: Connections,
+    distrust: Arc<Distrust>,
+    polls: Arc<Polls>,
+}
+
+/// Where the next polls begin.
+#[derive(Debug, Default)]
+struct Polls {
+    due: Floor,
+    outbox: Floor,
 }
 
 impl PostgresStore {
     /// Connects, and sees to it that the tables are those that this program knows.
     pub async fn open(url: &str, options: PostgresOptions) -> Result<Self, StoreError> {
         let connect: PgConnectOptions = url.parse().map_err(open_failed)?;
+        let distrust = Arc::new(Distrust::default());
         let access = options.access;
-        let stale = Arc::new(StalePlans::default());
-        let seen = Arc::clone(&stale);
-        let pool = PgPoolOptions::new()
-            .max_connections(options.connections_max)
-            .acquire_timeout(options.acquire_timeout)
-            .test_before_acquire(false)
-            .before_acquire(move |connection, meta| {
-                let usable = !seen.has_met(meta.age);
-                Box::pin(async move {
-                    if usable && meta.idle_for > TRUSTED_IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(usable)
-                })
-            })
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    sqlx::raw_sql(SESSION).execute(&mut *connection).await?;
-                    if access == Access::Read {
-                        sqlx::raw_sql(READ_ONLY).execute(connection).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .connect_with(connect)
+        let pool = Connections::new(connect.clone(), &options, Arc::clone(&distrust));
+        drop(pool.first().await.map_err(open_failed)?);
+        // On a connection without our time limits: a migration may take as long as it needs.
+        let mut plain = PgConnection::connect_with(&connect)
             .await
             .map_err(open_failed)?;
-        let mut connection = pool.acquire().await.map_err(open_failed)?;
-        prepare_tables(&mut connection, access).await?;
+        let path = sqlx::raw_sql(SEARCH_PATH).execute(&mut plain).await;
+        path.map_err(open_failed)?;
+        prepare_tables(&mut plain, access).await?;
+        plain.close().await.map_err(open_failed)?;
         if access == Access::Migrate {
-            warn_if_not_durable(&mut connection).await?;
+            let mut session = pool.acquire().await.map_err(open_failed)?;
+            warn_if_not_durable(&mut session).await?;
         }
-        drop(connection);
-        Ok(Self { pool, stale })
+        Ok(Self {
+            pool,
+            distrust,
+            polls: Arc::default(),
+        })
     }
 
-    /// Closes the connections; what is under way ends first.
+    /// Closes the connections; what is under way ends first, within a bound.
     pub async fn close(&self) {
         self.pool.close().await;
     }
 
-    async fn transaction(&self) -> Result<PgTransaction<'static>, StoreError> {
-        self.pool.begin().await.map_err(|error| self.failed(error))
+    async fn transaction(&self) -> Result<Transaction, StoreError> {
+        self.begin_as(Begin::Plain).await
+    }
+
+    async fn begin_as(&self, how: Begin) -> Result<Transaction, StoreError> {
+        self.pool
+            .begin(how)
+            .await
+            .map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: sqlx::Error) -> StoreError {
-        errors::failed(&self.stale, error)
+        errors::failed(&self.distrust, error)
     }
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "foundation",
@@ -158,6 +149,16 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         4,
         "schedules",
         include_str!("../../../migrations/postgres/0004_schedules.sql"),
+    ),
+    (
+        9,
+        "trials",
+        include_str!("../../../migrations/postgres/0009_trials.sql"),
+    ),
+    (
+        10,
+        "sagas by name",
+        include_str!("../../../migrations/postgres/0010_sagas_by_name.sql"),
     ),
 ];
 
@@ -249,7 +250,7 @@ async fn exists(connection: &mut PgConnection, query: &'static str) -> Result<bo
     there.map_err(open_failed)
 }
 
-async fn warn_if_not_durable(connection: &mut PgConnection) -> Result<(), StoreError> {
+async fn warn_if_not_durable(connection: &mut Session) -> Result<(), StoreError> {
     let off: Vec<String> = sqlx::query_scalar(DURABILITY)
         .fetch_all(connection)
         .await

@@ -1,9 +1,8 @@
 //! A participant's transactions in PostgreSQL: rows are locked as they are read, in key order.
 
 use async_trait::async_trait;
-use sqlx::PgConnection;
-use sqlx::postgres::PgTransaction;
 
+use super::connections::{Begin, Session, Transaction};
 use super::{PostgresStore, column, errors, letters, messages};
 use crate::store::dead_letters::row::NewLetter;
 use crate::store::participant::{
@@ -78,7 +77,7 @@ const EVENTS: &str = "
 impl ParticipantStore for PostgresStore {
     async fn begin(&self) -> Result<Box<dyn ParticipantTransaction>, StoreError> {
         Ok(Box::new(PostgresParticipant {
-            transaction: self.transaction().await?,
+            transaction: self.begin_as(Begin::Participant).await?,
             store: self.clone(),
         }))
     }
@@ -118,7 +117,7 @@ impl ParticipantStore for PostgresStore {
 }
 
 struct PostgresParticipant {
-    transaction: PgTransaction<'static>,
+    transaction: Transaction,
     store: PostgresStore,
 }
 
@@ -193,10 +192,7 @@ impl ParticipantTransaction for PostgresParticipant {
 }
 
 /// Writes barriers, aggregates and events; `false` when a row to update is not there.
-async fn write_state(
-    connection: &mut PgConnection,
-    writes: &ParticipantWrites,
-) -> sqlx::Result<bool> {
+async fn write_state(connection: &mut Session, writes: &ParticipantWrites) -> sqlx::Result<bool> {
     let (new, changed) = split(&writes.barriers, |row| &row.key);
     write_barriers(connection, INSERT_BARRIERS, &new).await?;
     let barriers_updated = write_barriers(connection, UPDATE_BARRIERS, &changed).await?;
@@ -224,7 +220,7 @@ fn split<T, K: Ord>(writes: &[Write<T>], key: impl Fn(&T) -> &K) -> (Vec<&T>, Ve
 }
 
 async fn write_barriers(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     statement: &'static str,
     barriers: &[&BarrierRow],
 ) -> sqlx::Result<u64> {
@@ -242,7 +238,7 @@ async fn write_barriers(
 }
 
 async fn write_aggregates(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     statement: &'static str,
     aggregates: &[&AggregateRow],
 ) -> sqlx::Result<u64> {
@@ -257,10 +253,7 @@ async fn write_aggregates(
     Ok(query.execute(connection).await?.rows_affected())
 }
 
-async fn insert_events(
-    connection: &mut PgConnection,
-    events: &[AggregateEvent],
-) -> sqlx::Result<()> {
+async fn insert_events(connection: &mut Session, events: &[AggregateEvent]) -> sqlx::Result<()> {
     if events.is_empty() {
         return Ok(());
     }

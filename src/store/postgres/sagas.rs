@@ -1,12 +1,14 @@
 //! Sagas in PostgreSQL: loading, claiming, and what people ask.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::commit::Batch;
+use super::connections::Begin;
 use super::{PostgresStore, column};
 use crate::id::{SagaId, Timestamp};
 use crate::store::loading::Loading;
@@ -46,6 +48,22 @@ const JOURNAL: &str = "
     SELECT saga_id, seq, at, hash, body FROM journal
     WHERE saga_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 
+/// The index of keys begins with the name, so each name is looked at; they are found by hops in
+/// `sagas_by_name`.
+const OF_ANY_NAME: &str = "
+    AND name IN (
+        WITH RECURSIVE names AS (
+            (SELECT name FROM sagas ORDER BY name LIMIT 1)
+            UNION ALL
+            SELECT (
+                SELECT sagas.name FROM sagas WHERE sagas.name > names.name
+                ORDER BY sagas.name LIMIT 1
+            )
+            FROM names WHERE names.name IS NOT NULL
+        )
+        SELECT name FROM names WHERE name IS NOT NULL
+    )";
+
 /// By `sagas_by_key`.
 const FIND: &str = "
     SELECT sagas.name, sagas.key, sagas.id, sagas.input_hash, sagas.status
@@ -53,10 +71,11 @@ const FIND: &str = "
     JOIN sagas ON sagas.name = wanted.name AND sagas.key = wanted.key
         AND NOT sagas.superseded";
 
-/// In order of `sagas_to_wake`; sagas that another node is claiming or changing are skipped.
+/// In order of `sagas_to_wake`, from where the last poll ended; sagas that another node is claiming or
+/// changing are skipped.
 const CLAIM_DUE: &str = "
     WITH due AS MATERIALIZED (
-        SELECT id, wake_at FROM sagas WHERE wake_at <= $1
+        SELECT id, wake_at FROM sagas WHERE wake_at <= $1 AND wake_at > $4
         ORDER BY wake_at, id LIMIT $3 FOR UPDATE SKIP LOCKED
     ), moved AS (
         UPDATE sagas SET wake_at = $2 FROM due WHERE sagas.id = due.id
@@ -79,6 +98,14 @@ const DEFINITIONS: &str = "
 const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 const INSERT_SECRET: &str = "INSERT INTO secrets (bytes) VALUES ($1) ON CONFLICT DO NOTHING";
+
+/// Sessions that belong to others are seen without their start by roles with few rights.
+const OLDEST_SNAPSHOT: &str = "
+    SELECT max(extract(epoch FROM now() - xact_start))::bigint FROM pg_stat_activity
+    WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()";
+
+/// Changes nothing, but is written.
+const TOUCH_SECRET: &str = "UPDATE secrets SET bytes = bytes";
 
 const SECRET: &str = "SELECT bytes FROM secrets";
 
@@ -149,7 +176,7 @@ impl Store for PostgresStore {
             return Ok(CommitOutcome::default());
         }
         let failed = |error| self.failed(error);
-        let mut transaction = self.transaction().await?;
+        let mut transaction = self.begin_as(Begin::Batch).await?;
         let outcome = batch.write(&mut transaction).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(outcome)
@@ -164,11 +191,13 @@ impl Store for PostgresStore {
         let query = sqlx::query_scalar(CLAIM_DUE)
             .bind(now.as_micros())
             .bind(until.as_micros())
-            .bind(rows::limit(limit));
+            .bind(rows::limit(limit))
+            .bind(self.polls.due.begin(now));
         let ids: Vec<Uuid> = query
             .fetch_all(&self.pool)
             .await
             .map_err(|error| self.failed(error))?;
+        self.polls.due.found(now, ids.len() < limit);
         Ok(ids.into_iter().map(SagaId).collect())
     }
 
@@ -223,6 +252,9 @@ impl Store for PostgresStore {
             query.push(" AND status = ").push_bind(status.as_str());
         }
         if let Some(key) = &filter.key {
+            if filter.name.is_none() {
+                query.push(OF_ANY_NAME);
+            }
             query.push(" AND NOT superseded AND key = ");
             query.push_bind(rows::readable(key));
         }
@@ -264,6 +296,17 @@ impl Store for PostgresStore {
         let live: Vec<&str> = live.map(|status| status.as_str()).collect();
         let found = sqlx::query_as(LIVE).bind(live).fetch_all(&self.pool).await;
         rows::all(found.map_err(|error| self.failed(error))?, rows::live)
+    }
+
+    async fn oldest_snapshot(&self) -> Result<Option<Duration>, StoreError> {
+        let query = sqlx::query_scalar(OLDEST_SNAPSHOT).fetch_one(&self.pool);
+        let seconds: Option<i64> = query.await.map_err(|error| self.failed(error))?;
+        Ok(seconds.map(|seconds| Duration::from_secs(seconds.unsigned_abs())))
+    }
+
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        let written = sqlx::query(TOUCH_SECRET).execute(&self.pool).await;
+        written.map(drop).map_err(|error| self.failed(error))
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {

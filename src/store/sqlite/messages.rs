@@ -11,7 +11,7 @@ use super::{SqliteStore, failed};
 use crate::id::Timestamp;
 use crate::store::dead_letters::{ReturnedReplay, note_returned};
 use crate::store::rows::OutboxRow;
-use crate::store::{Outbox, OutboxMessage, StoreError, rows};
+use crate::store::{Commit, DeadLetter, Outbox, OutboxMessage, Store, StoreError, rows};
 
 /// A batch that is stored again after a lost answer brings the same rows, hence DO NOTHING.
 static INSERT_OUTBOX: LazyLock<Bulk> = LazyLock::new(|| {
@@ -104,6 +104,15 @@ impl Outbox for SqliteStore {
         returned: Vec<ReturnedReplay>,
     ) -> Result<(), StoreError> {
         note_returned(self, at, returned).await
+    }
+
+    async fn set_aside(&self, letters: Vec<DeadLetter>, rows: Vec<Uuid>) -> Result<(), StoreError> {
+        let commit = Commit {
+            dead_letters: letters,
+            sent: rows,
+            ..Commit::default()
+        };
+        self.commit(commit).await.map(drop)
     }
 
     async fn outbox_len(&self) -> Result<u64, StoreError> {

@@ -18,6 +18,7 @@ mod messages;
 mod participant;
 mod sagas;
 mod schedules;
+mod trials;
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -131,7 +132,7 @@ impl SqliteStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "foundation",
@@ -146,6 +147,16 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         4,
         "schedules",
         include_str!("../../../migrations/sqlite/0004_schedules.sql"),
+    ),
+    (
+        9,
+        "trials",
+        include_str!("../../../migrations/sqlite/0009_trials.sql"),
+    ),
+    (
+        10,
+        "sagas by name",
+        include_str!("../../../migrations/sqlite/0010_sagas_by_name.sql"),
     ),
 ];
 

@@ -78,6 +78,9 @@ const DEFINITIONS: &str = "
 const INSERT_SECRET: &str = "
     INSERT INTO secrets (only_row, bytes) VALUES (1, ?1) ON CONFLICT DO NOTHING";
 
+/// Changes nothing, but is written.
+const TOUCH_SECRET: &str = "UPDATE secrets SET bytes = bytes";
+
 const SECRET: &str = "SELECT bytes FROM secrets";
 
 /// Reads the whole table: for people and metrics, not for each request.
@@ -255,6 +258,11 @@ impl Store for SqliteStore {
         let live = bulk::json(live.map(|status| Value::from(status.as_str())));
         let found = sqlx::query_as(LIVE).bind(live).fetch_all(&self.readers);
         rows::all(found.await.map_err(failed)?, rows::live)
+    }
+
+    async fn check_writable(&self) -> Result<(), StoreError> {
+        let written = sqlx::query(TOUCH_SECRET).execute(&self.writer).await;
+        written.map(drop).map_err(failed)
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {

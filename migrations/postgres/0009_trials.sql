@@ -1,0 +1,7 @@
+-- Messages that came back more than once and are handled alone just now, and how often that was
+-- begun: what ends the program each time it is handled is known by it.
+CREATE TABLE trials (
+    message uuid PRIMARY KEY,
+    begun integer NOT NULL,
+    at bigint NOT NULL
+);
