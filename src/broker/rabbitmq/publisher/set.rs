@@ -96,8 +96,12 @@ impl Lane {
             if !open(&words[index]) {
                 continue;
             }
-            if missing.contains(prepared.exchange.as_str()) {
-                words[index] = no_exchange(prepared.exchange.as_str(), prepared.mandatory);
+            // An event that was prepared before its exchange was made anew would be dropped there.
+            let exchange = prepared.exchange.as_str();
+            let must_arrive = prepared.mandatory && !prepared.is_awaited;
+            let is_early = !prepared.mandatory && self.exchanges.is_anew(exchange, Instant::now());
+            if is_early || missing.contains(exchange) {
+                words[index] = no_exchange(exchange, must_arrive);
             } else {
                 rest.push(index);
             }
@@ -135,6 +139,7 @@ impl Lane {
             self.open = None;
             self.exchanges.forget();
         }
+        self.note_missing(sendable, &answers);
         let closed = answers
             .iter()
             .fold(Closed::No, |closed, answer| match answer {
@@ -144,6 +149,22 @@ impl Lane {
                 _ => closed,
             });
         (verdict::judge(sendable, &answers), closed)
+    }
+
+    /// Takes note of the exchange that the broker misses, before anybody can make it anew unseen.
+    fn note_missing(&self, sendable: &[&Prepared], answers: &[Answer]) {
+        let said = answers.iter().find_map(|answer| match answer {
+            Answer::NoExchange(why) => Some(why),
+            _ => None,
+        });
+        let Some(why) = said else { return };
+        for prepared in sendable {
+            let exchange = prepared.exchange.as_str();
+            if !exchange.is_empty() && why.contains(&format!("'{exchange}'")) {
+                self.exchanges.missing(exchange, Instant::now());
+                self.keeper.miss();
+            }
+        }
     }
 
     /// Publishes alone, and in their order, those of a set that the broker has not confirmed; up
