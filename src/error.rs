@@ -86,6 +86,10 @@ pub const CODES: &[(Code, &str)] = &[
         "the database refuses what follows from the message",
     ),
     (
+        code::SAGA_TOO_LARGE,
+        "the saga would hold more than one saga may",
+    ),
+    (
         code::COMMAND_UNKNOWN,
         "the participant does not handle this command",
     ),
@@ -255,6 +259,8 @@ pub mod code {
     pub const JOURNAL_UNREADABLE: Code = Code(25);
     /// The database refuses to store what follows from the message.
     pub const STORE_REFUSED: Code = Code(26);
+    /// The saga would hold more than one saga may.
+    pub const SAGA_TOO_LARGE: Code = Code(36);
     /// The participant does not handle this command.
     pub const COMMAND_UNKNOWN: Code = Code(30);
     /// The command lacks what the protocol requires.

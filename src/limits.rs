@@ -50,6 +50,49 @@ pub const COMMAND: Limit = Limit {
     values: COMPUTED.values + BODY.values + 2,
 };
 
+/// All that a saga holds together: its input, payloads, replies and signals. (How deep each may be
+/// is said above.)
+pub const SAGA: Limit = Limit {
+    bytes: 64 * 1024 * 1024,
+    depth: PARSER_DEPTH,
+    values: 1_000_000,
+};
+
+/// Signals that one saga keeps for the one that replaces it, together: they are handed down in one
+/// decision.
+pub const KEPT_SIGNALS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What one decision writes and sends, in bytes, before it leaves the rest for the next one. It
+/// writes at most one payload and one command more.
+pub const PORTION_BYTES: usize = 4 * 1024 * 1024;
+
+/// Commands of one decision, before it leaves the rest for the next one.
+pub const PORTION_COMMANDS: usize = 1_000;
+
+/// Events of one decision, before it leaves the rest for the next one.
+pub const PORTION_EVENTS: usize = 10_000;
+
+/// Bytes that the decisions of one batch write and send together, before the rest of the batch waits
+/// for the next one.
+pub const BATCH_BYTES: usize = 32 * 1024 * 1024;
+
+/// What one JSON value costs in memory beside its bytes: little in a list, seven hundred bytes as an
+/// object of its own.
+pub const VALUE_MEMORY_BYTES: usize = 160;
+
+/// What one step costs in memory beside what it holds.
+pub const STEP_MEMORY_BYTES: usize = 500;
+
+/// Memory for open sagas that a node keeps, unless it is told otherwise.
+pub const CACHE_BYTES: usize = 256 * 1024 * 1024;
+
+/// Memory for what is read from the bodies of HTTP requests and not decided yet. Who comes when it is
+/// used up waits.
+pub const DOOR_BYTES: usize = 64 * 1024 * 1024;
+
+/// Bodies up to this size are let in without asking: other limits are met first.
+pub const SMALL_BODY_BYTES: usize = 4 * 1024;
+
 /// Largest body that the broker is given, in bytes: RabbitMQ's own limit from 4.0 on. Dead letters
 /// may have it, too.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -164,6 +207,11 @@ impl Limit {
     pub fn check_value(&self, value: &Value) -> Result<(), Excess> {
         self.check(Extent::of(value))
     }
+}
+
+/// In the unit that memory is shared out in, begun ones counted.
+pub fn kibibytes(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
 /// Reads JSON that is within a limit. Nothing is allocated for what is not.

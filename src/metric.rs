@@ -47,6 +47,10 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         OLDEST_SNAPSHOT,
         "Age in seconds of the oldest snapshot that somebody holds in the database",
     ),
+    (
+        CACHE,
+        "Bytes of memory that open sagas take in the cache, roughly",
+    ),
     (BROKER_UP, "1 while messages can flow, else 0"),
     (
         TOPOLOGY_TROUBLE,
@@ -79,6 +83,7 @@ const EVENTS_STRAY: &str = "backstitch_domain_events_stray_total";
 const SWEPT: &str = "backstitch_outbox_swept_total";
 const CLOCK_AHEAD: &str = "backstitch_clock_ahead_seconds";
 const OLDEST_SNAPSHOT: &str = "backstitch_oldest_snapshot_seconds";
+const CACHE: &str = "backstitch_cache_bytes";
 const BROKER_UP: &str = "backstitch_broker_up";
 
 /// Tells the installed recorder what each metric means.
@@ -86,7 +91,15 @@ pub fn describe() {
     for (name, text) in DESCRIPTIONS.iter().copied() {
         if name.ends_with("_total") {
             describe_counter!(name, text);
-        } else if [BROKER_UP, CLOCK_AHEAD, TOPOLOGY_TROUBLE, OLDEST_SNAPSHOT].contains(&name) {
+        } else if [
+            BROKER_UP,
+            CACHE,
+            CLOCK_AHEAD,
+            TOPOLOGY_TROUBLE,
+            OLDEST_SNAPSHOT,
+        ]
+        .contains(&name)
+        {
             describe_gauge!(name, text);
         } else {
             describe_histogram!(name, text);
@@ -187,6 +200,12 @@ pub fn clock_ahead(seconds: f64) {
 /// How old the oldest snapshot in the database is.
 pub fn oldest_snapshot(age: std::time::Duration) {
     gauge!(OLDEST_SNAPSHOT).set(age.as_secs_f64());
+}
+
+/// The memory that the cache takes has changed.
+pub fn cached(bytes: usize) {
+    #[allow(clippy::cast_precision_loss)] // far below 2^52
+    gauge!(CACHE).set(bytes as f64);
 }
 
 /// Whether messages can flow.

@@ -55,6 +55,10 @@ pub(super) struct NodeArguments {
     /// Unacknowledged messages that a queue gives this node at most.
     #[arg(long, env = "BACKSTITCH_PREFETCH", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..))]
     prefetch: u16,
+    /// Memory for open sagas that are kept between two messages, in MiB; what does not fit is loaded
+    /// from the database when it is needed.
+    #[arg(long, env = "BACKSTITCH_CACHE_MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    cache_mib: u32,
     /// A queue whose messages become dead letters, besides `backstitch.dead-letters`; may be given
     /// several times.
     #[arg(
@@ -194,6 +198,7 @@ impl Node {
             options: EngineOptions {
                 workers: usize::from(arguments.workers),
                 prefetch: arguments.prefetch,
+                cache_bytes: arguments.cache_mib as usize * 1024 * 1024,
                 ..EngineOptions::default()
             },
         })

@@ -29,7 +29,7 @@ fn the_command_line_is_sound() {
 fn usual_command_lines_are_understood() {
     for line in [
         "serve",
-        "serve --sagas s --listen 0.0.0.0:1 --workers 4 --prefetch 9 --with-participants",
+        "serve --sagas s --listen 0.0.0.0:1 --workers 4 --prefetch 9 --cache-mib 64 --with-participants",
         "serve --database-url postgres://h/d --amqp-url amqp://h/%2f --log debug --log-format json",
         "dev --ephemeral",
         "dev --file x.db --stock a=1 --stock b=2 --balance c=3",

@@ -246,6 +246,26 @@ fn parse(source: &str) -> Result<IdedExpr, String> {
     }
 }
 
+/// Whether the engine takes a pattern: it may be malformed, or, short as it is, compile to more than
+/// the engine allows (`\w{500}`).
+fn check_pattern(pattern: &str) -> Result<(), String> {
+    // JSON's escapes are CEL's.
+    let program = parse(&format!("''.matches({})", Value::from(pattern)))?;
+    let context = cel::Context::with_env(Arc::clone(&CEL));
+    let tried = catch_unwind(AssertUnwindSafe(|| {
+        cel::Value::resolve(&program, &context).map(drop)
+    }));
+    let why = match tried {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the engine fails on it".to_owned(),
+    };
+    Err(format!(
+        "the pattern of `matches` can't be used: {}",
+        shortened(&why, WHY_CHARS_MAX)
+    ))
+}
+
 fn execute(
     program: &IdedExpr,
     references: &References,

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::expression::{EvaluationError, Scope};
 use super::problem::shortened;
+use super::schema::within_bound;
 use super::{Definition, InputSchema, KEY_BYTES_MAX, Template};
 use crate::numeral;
 
@@ -37,17 +38,21 @@ impl Definition {
 impl InputSchema {
     /// Checks a value (`what` it is, for messages); else says where it is wrong and how.
     pub fn check(&self, what: &str, value: &Value) -> Result<(), Vec<String>> {
-        let wrong: Vec<String> = self
-            .validator
-            .iter_errors(value)
-            .take(INPUT_PROBLEMS_MAX)
-            .map(|error| {
-                let pointer = error.instance_path().to_string();
-                let place = if pointer.is_empty() { what } else { &pointer };
-                // Masked: the report goes to logs and dead letters, the value may be personal.
-                shortened(&format!("{place}: {}", error.masked()), REPORT_CHARS_MAX)
-            })
-            .collect();
+        let report = |error: jsonschema::ValidationError<'_>| {
+            let pointer = error.instance_path().to_string();
+            let place = if pointer.is_empty() { what } else { &pointer };
+            // Masked: the report goes to logs and dead letters, the value may be personal.
+            shortened(&format!("{place}: {}", error.masked()), REPORT_CHARS_MAX)
+        };
+        let evaluate = || -> Vec<String> {
+            let errors = self.validator.iter_errors(value);
+            errors.take(INPUT_PROBLEMS_MAX).map(report).collect()
+        };
+        let wrong = within_bound(evaluate).unwrap_or_else(|| {
+            vec![format!(
+                "{what}: to check it against this schema is too costly; let fewer `anyOf`, `allOf` and `oneOf` apply to one value"
+            )]
+        });
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 }

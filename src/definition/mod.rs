@@ -25,6 +25,7 @@ mod problem;
 mod repeat;
 mod reply;
 mod schedule;
+mod schema;
 mod soundness;
 mod start;
 mod step;

@@ -12,6 +12,7 @@ use super::fields::{Fields, wrong_type};
 use super::grammar::DEFINITION;
 use super::names::check_name;
 use super::problem::{Findings, Position, Rule, shortened};
+use super::schema::{self, Costly, check_cost};
 use super::soundness::sub_sagas::{self, Caller};
 use super::template::{Shape, Template};
 use super::waits::WAIT_RANGE;
@@ -286,7 +287,8 @@ impl Draft<'_> {
         self.nodes[usize::from(id.0)].kind = NodeKind::Sequence(children);
     }
 
-    /// A schema, compiled. Patterns run in linear time, whatever the input; nothing is fetched.
+    /// A schema, compiled. Patterns run in linear time, whatever the input; nothing is fetched, and no
+    /// evaluation goes on for ever.
     pub fn schema(&mut self, name: &str, yaml: &Yaml) -> Option<InputSchema> {
         if !matches!(yaml.content, Content::Map(_)) {
             let expected = "a JSON Schema, as in `{ type: object, required: [order_id] }`";
@@ -311,10 +313,12 @@ impl Draft<'_> {
         if !is_schema {
             return None;
         }
-        let compiled = jsonschema::draft202012::options()
-            .with_pattern_options(jsonschema::PatternOptions::regex())
-            .build(&schema);
-        match compiled {
+        if let Err(Costly { at, why }) = check_cost(&schema) {
+            let message = format!("this schema costs too much to apply: {why}");
+            self.findings.add(yaml.locate(&at), Rule::TooLarge, message);
+            return None;
+        }
+        match schema::compile(&schema) {
             Ok(validator) => Some(InputSchema { schema, validator }),
             Err(error) => {
                 self.bad_schema(yaml, &error);

@@ -55,6 +55,19 @@ impl Template {
         Ok(value)
     }
 
+    /// How large it gets within `limit`, as far as that can be known: nothing, if it can't be
+    /// rendered on this data.
+    pub fn reckon(&self, scope: &Scope<'_>, limit: &Limit) -> Result<Extent, Excess> {
+        let mut room = Room {
+            limit,
+            used: Extent::default(),
+            level: 0,
+        };
+        let rendered = self.0.render(scope, &mut room);
+        room.check()?;
+        Ok(rendered.map_or(Extent::default(), |_| room.used))
+    }
+
     /// Its text if it is one string, for messages about it.
     pub(super) fn written(&self) -> String {
         match &self.0 {
@@ -106,11 +119,13 @@ impl Shape {
                 Ok(value)
             }
             Self::Text(pieces) => {
+                let before = room.used;
                 let mut text = String::new();
                 for piece in pieces {
                     piece.append(&mut text, scope, room)?;
                 }
                 let value = Value::String(text);
+                room.used = before;
                 room.take(Extent::of(&value));
                 Ok(value)
             }
@@ -174,7 +189,7 @@ impl Piece {
         &self,
         text: &mut String,
         scope: &Scope<'_>,
-        room: &Room<'_>,
+        room: &mut Room<'_>,
     ) -> Result<(), EvaluationError> {
         let expression = match self {
             Self::Literal(literal) => {
@@ -183,6 +198,7 @@ impl Piece {
             }
             Self::Expression(expression) => expression,
         };
+        let before = text.len();
         match expression.evaluate(scope)? {
             Value::String(value) => text.push_str(&value),
             Value::Bool(value) => text.push_str(if value { "true" } else { "false" }),
@@ -198,14 +214,8 @@ impl Piece {
                 });
             }
         }
-        let longer = Extent {
-            bytes: text.len(),
-            ..Extent::default()
-        };
-        room.limit.check(longer).map_err(|excess| EvaluationError {
-            expression: expression.source.clone(),
-            why: too_large(excess),
-        })
+        room.used.bytes += text.len() - before;
+        room.check_after(expression)
     }
 }
 

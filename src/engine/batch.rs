@@ -17,6 +17,7 @@ use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
 use super::worker::Node;
 use crate::error::{Code, code};
 use crate::id::{SagaId, Timestamp};
+use crate::limits::BATCH_BYTES;
 use crate::message::{Destination, Message};
 use crate::saga::journal::{Cause, JournalEntry, Record};
 use crate::saga::{Decision, Flaw, Input, Refusal, Starter, Status, decide_sabotaged};
@@ -76,6 +77,8 @@ pub(super) struct Batch<'a> {
     pub(super) decided: Vec<Decided>,
     /// Works that must wait for the next batch.
     pub(super) again: Vec<Work>,
+    /// Bytes that are to be written and sent.
+    bytes: usize,
 }
 
 impl<'a> Batch<'a> {
@@ -96,7 +99,14 @@ impl<'a> Batch<'a> {
             sent: Vec::new(),
             decided: Vec::new(),
             again: Vec::new(),
+            bytes: 0,
         }
+    }
+
+    /// Whether the rest of the works is for the next batch: together they would write and send more
+    /// than one transaction should.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES
     }
 
     /// Decides one work.
@@ -214,6 +224,9 @@ impl<'a> Batch<'a> {
                 };
                 Err(Rejection::wrong(code, refusal.to_string()))
             }
+            Err(refusal @ Refusal::TooLarge(_)) => {
+                Err(Rejection::wrong(code::SAGA_TOO_LARGE, refusal.to_string()))
+            }
             Err(Refusal::Settled | Refusal::AlreadyStarted) => {
                 if cause == Cause::Timer {
                     // Looked early: put the wake-up where it belongs.
@@ -296,6 +309,7 @@ impl<'a> Batch<'a> {
         head.ended_at = open.saga.ended_at;
         head.superseded = open.saga.is_superseded() || open.saga.is_undone_child();
         head.wake_at = next_wake(head.wake_at, decision.wake_at, now);
+        let mut bytes = entry.body.len();
         entries.push(entry);
         let encoder = Encoder {
             secret: &node.secret,
@@ -305,12 +319,14 @@ impl<'a> Batch<'a> {
         };
         for send in decision.sends {
             let (destination, message) = encoder.encode(send);
+            bytes += message.size();
             outbox.push(node.outbox_row(destination, message, now));
         }
         open.tail += 1;
         if open.tail >= SNAPSHOT_ENTRIES.max(open.saga.steps.len() as u64)
             && let Ok(body) = serde_json::to_vec(&open.saga)
         {
+            bytes += body.len();
             changed.snapshot = Some(Snapshot {
                 revision: seq,
                 body: body.into(),
@@ -318,6 +334,7 @@ impl<'a> Batch<'a> {
             changed.open.tail = 0;
         }
         changed.dirty = true;
+        self.bytes += bytes;
         Ok(())
     }
 
@@ -345,6 +362,7 @@ impl<'a> Batch<'a> {
 
     pub(super) fn bury(&mut self, letter: DeadLetter, starter: Option<&Starter>) {
         crate::metric::dead_letter(letter.code);
+        self.bytes += letter.message.size();
         tracing::warn!(
             queue = %letter.queue, code = %letter.code, reason = %letter.reason, "dead letter"
         );

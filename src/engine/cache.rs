@@ -1,18 +1,17 @@
 //! Sagas that are open on this node, kept so that the next message finds its saga loaded.
 //!
 //! The cache needs no invalidation to be right: a commit names the revision it was decided on, so
-//! a stale copy is found out and loaded again. It is bounded by the number of steps it holds.
+//! a stale copy is found out and loaded again. It is bounded by the memory that it takes, as far as
+//! that can be told from what the sagas hold.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::definition::Definition;
 use crate::id::SagaId;
+use crate::limits::STEP_MEMORY_BYTES;
 use crate::saga::Saga;
 use crate::store::SagaHead;
-
-/// Steps that all cached sagas together may have; about 500 bytes each.
-const STEPS_MAX: usize = 200_000;
 
 /// A saga with its row and the definition it keeps.
 #[derive(Debug, Clone)]
@@ -28,19 +27,35 @@ pub(super) struct Open {
 }
 
 impl Open {
+    /// Bytes of memory, roughly.
     fn weight(&self) -> usize {
-        self.saga.steps.len() + 1
+        (self.saga.steps.len() + 1) * STEP_MEMORY_BYTES + self.saga.held.memory()
     }
 }
 
 /// Open sagas by id.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cache {
     open: BTreeMap<SagaId, Open>,
     weight: usize,
+    weight_max: usize,
 }
 
 impl Cache {
+    /// An empty one, for so many bytes.
+    pub(super) fn new(weight_max: usize) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            weight: 0,
+            weight_max,
+        }
+    }
+
+    /// Bytes of memory that it takes, roughly.
+    pub(super) fn weight(&self) -> usize {
+        self.weight
+    }
+
     /// Takes a saga out, so that nobody else works on this copy.
     pub(super) fn take(&mut self, id: SagaId) -> Option<Open> {
         let open = self.open.remove(&id)?;
@@ -58,10 +73,78 @@ impl Cache {
         if let Some(replaced) = self.open.insert(open.head.id, open) {
             self.weight -= replaced.weight();
         }
-        while self.weight > STEPS_MAX
+        while self.weight > self.weight_max
             && let Some((_, oldest)) = self.open.pop_first()
         {
             self.weight -= oldest.weight();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::definition::parse;
+    use crate::id::Timestamp;
+    use crate::saga::journal::GENESIS;
+    use crate::saga::{Event, Status, apply};
+
+    fn open(number: u128, bytes: usize) -> Open {
+        let yaml = "{ saga: s, version: 1, key: '${ input.id }', steps: [{ sleep: s, for: 1h }] }";
+        let id = SagaId(Uuid::from_u128(number));
+        let at = Timestamp::default();
+        let mut saga = Saga::new(id, "s", "k", at);
+        let input = Arc::new(json!("x".repeat(bytes)));
+        let (deadline, starter) = (None, None);
+        apply(
+            &mut saga,
+            &Event::Started {
+                input,
+                at,
+                deadline,
+                starter,
+            },
+        );
+        let head = SagaHead {
+            id,
+            name: "s".to_owned(),
+            version: 1,
+            key: "k".to_owned(),
+            input_hash: [0; 32],
+            status: Status::Running,
+            reason: None,
+            revision: 1,
+            head_hash: GENESIS,
+            started_at: at,
+            updated_at: at,
+            ended_at: None,
+            wake_at: None,
+            superseded: false,
+        };
+        Open {
+            saga,
+            head,
+            definition: Arc::new(parse(yaml, "s.yaml").unwrap()),
+            tail: 1,
+            fresh: true,
+        }
+    }
+
+    #[test]
+    fn it_keeps_as_many_sagas_as_fit_its_bytes_and_lets_the_oldest_go() {
+        let mut cache = Cache::new(1_000_000);
+        for number in 1..=20 {
+            cache.keep(open(number, 100_000));
+            assert!(cache.weight() <= 1_000_000);
+        }
+        assert!(cache.take(SagaId(Uuid::from_u128(1))).is_none());
+        let kept = (1..=20).filter(|number| cache.take(SagaId(Uuid::from_u128(*number))).is_some());
+        assert_eq!(kept.count(), 9);
+        assert_eq!(cache.weight(), 0);
     }
 }

@@ -201,6 +201,18 @@ impl Batch<'_> {
         self.obey(work, wanted, order);
     }
 
+    /// It can't be begun, as the attempt has shown.
+    fn never_begin(&mut self, work: Work, wanted: &ChildWork, why: String) {
+        if let Wish::Reserve(request) = &wanted.wish
+            && let Ok(request) = request.as_ref()
+        {
+            self.unbegin(wanted.child, &request.saga_key());
+            self.refuse_to_begin(work, wanted, &request.definition, Arc::default(), why);
+        } else {
+            self.answer_for(work, wanted, Outcome::Failed, why);
+        }
+    }
+
     fn is_there(&self, child: SagaId) -> bool {
         let unreadable = matches!(self.found.get(&child), Some(Found::Unreadable(_)));
         unreadable || self.saga(child).is_some()
@@ -255,6 +267,9 @@ impl Batch<'_> {
                 self.done(work, Some(wanted.child), None);
             }
             Err(Rejection::Stale) => self.look_closer(work),
+            Err(Rejection::Wrong(wrong)) if wrong.code == code::SAGA_TOO_LARGE => {
+                self.never_begin(work, wanted, wrong.reason);
+            }
             Err(Rejection::Wrong(wrong)) => {
                 self.answer_for(work, wanted, Outcome::Failed, wrong.to_string());
             }

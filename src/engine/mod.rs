@@ -64,10 +64,12 @@ use crate::broker::{Broker, BrokerError, Health};
 use crate::definition::Definition;
 use crate::environment::{Environment, Shutdown, Task};
 use crate::id::{SagaId, Timestamp};
+use crate::limits::CACHE_BYTES;
 use crate::message::correlation::Secret;
 use crate::saga::{Flaw, Input, OperatorAction, Sabotage};
 use crate::store::{Store, StoreError};
 
+use cache::Cache;
 use catalogue::{Catalogue, CatalogueError};
 use clock::SharedClock;
 use decode::check_start;
@@ -103,6 +105,8 @@ pub struct EngineOptions {
     pub claim: Duration,
     /// How the relay paces itself.
     pub relay: RelayOptions,
+    /// Memory for open sagas that are kept between two messages, in bytes.
+    pub cache_bytes: usize,
     /// Known bugs, for the simulator.
     #[doc(hidden)]
     pub sabotage: Sabotage,
@@ -117,6 +121,7 @@ impl Default for EngineOptions {
             read_clock_every: Duration::from_mins(1),
             claim: Duration::from_secs(10),
             relay: RelayOptions::default(),
+            cache_bytes: CACHE_BYTES,
             sabotage: Sabotage::default(),
         }
     }
@@ -194,6 +199,7 @@ impl Engine {
             Some(returned),
         );
         let presence = Presence::new(options.workers.max(1), environment.now());
+        let cache = Mutex::new(Cache::new(options.cache_bytes));
         let node = Arc::new(Node {
             environment,
             clock,
@@ -204,7 +210,7 @@ impl Engine {
             secret,
             options,
             relay,
-            cache: Mutex::default(),
+            cache,
             wary: AtomicU32::new(0),
             presence,
             trials: tokio::sync::Mutex::default(),

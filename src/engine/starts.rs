@@ -15,7 +15,7 @@ use crate::error::{Code, code};
 use crate::id::SagaId;
 use crate::saga::journal::GENESIS;
 use crate::saga::{Input, Saga, Starter, Status, end_of};
-use crate::store::{DeadLetter, KeyMatch, OutboxMessage, SagaHead};
+use crate::store::{DeadLetter, KeyMatch, OutboxMessage, SagaHead, SagaKey};
 
 impl Batch<'_> {
     pub(super) fn decide_start(&mut self, work: Work, request: StartRequest, key_taken: bool) {
@@ -38,7 +38,7 @@ impl Batch<'_> {
             Some(succession) => succession.saga,
             None => SagaId(self.node.environment.new_id()),
         };
-        self.starting.insert(key, id);
+        self.starting.insert(key.clone(), id);
         let definition = Arc::clone(&request.definition);
         let line = request.line();
         let saga = Saga::new(id, &definition.name, &request.key, self.now);
@@ -46,7 +46,7 @@ impl Batch<'_> {
             id,
             name: definition.name.clone(),
             version: definition.version,
-            key: request.key,
+            key: request.key.clone(),
             input_hash: request.input_hash,
             status: Status::Running,
             reason: None,
@@ -68,7 +68,7 @@ impl Batch<'_> {
                 fresh: true,
             })),
         );
-        let (input, starter) = (request.input, request.starter);
+        let (input, starter) = (Arc::clone(&request.input), request.starter.clone());
         let input = match line {
             None => Input::Start { input, starter },
             Some(line) => Input::StartInLine {
@@ -77,9 +77,22 @@ impl Batch<'_> {
                 line,
             },
         };
-        if self.turn(id, input).is_ok() {
-            self.done(work, Some(id), Some(Ok(StartAnswer::Started(id))));
+        match self.turn(id, input) {
+            Ok(()) => self.done(work, Some(id), Some(Ok(StartAnswer::Started(id)))),
+            Err(Rejection::Wrong(wrong)) => {
+                self.unbegin(id, &key);
+                self.refuse(work, &request, wrong);
+            }
+            // Not of a start; but no work is ever just dropped.
+            Err(Rejection::Nothing | Rejection::Stale) => self.look_closer(work),
         }
+    }
+
+    /// Takes back a saga that was to begin, and can't.
+    pub(super) fn unbegin(&mut self, id: SagaId, key: &SagaKey) {
+        self.changed.remove(&id);
+        self.found.remove(&id);
+        self.starting.remove(key);
     }
 
     /// A saga with this key exists: the same start again, or one that the definition judges.

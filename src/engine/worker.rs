@@ -79,6 +79,10 @@ impl Node {
         let mut batch = Batch::new(self, found, keys);
         let mut works = works.into_iter();
         while let Some(work) = works.next() {
+            if batch.is_full() {
+                batch.again.push(work);
+                continue;
+            }
             let receipt = Receipt::of(&work);
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| batch.decide(work))) {
                 // What it left behind can't be relied on: all others are decided anew.
@@ -289,6 +293,7 @@ impl Node {
                 cache.keep(open);
             }
         }
+        metric::cached(cache.weight());
     }
 }
 

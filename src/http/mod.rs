@@ -23,7 +23,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -83,6 +85,8 @@ pub struct Api {
 struct Context {
     api: Api,
     permits: Semaphore,
+    /// Memory for what is read from bodies, in KiB.
+    room: Semaphore,
 }
 
 type Shared = State<Arc<Context>>;
@@ -92,6 +96,7 @@ pub fn router(api: Api) -> Router {
     let body_limit = DefaultBodyLimit::max(api.limits.body_bytes_max);
     let context = Arc::new(Context {
         permits: Semaphore::new(api.limits.requests_max),
+        room: Semaphore::new(limits::kibibytes(limits::DOOR_BYTES) as usize),
         api,
     });
     let bounded = middleware::from_fn_with_state(Arc::clone(&context), bound);
@@ -149,7 +154,13 @@ async fn bound(State(context): Shared, request: Request, next: Next) -> Response
         return Problem::unavailable(code::NODE_BUSY, reason).into_response();
     };
     let time = context.api.limits.request_time_max;
-    match tokio::time::timeout(time, next.run(request)).await {
+    let room = memory_for(&request, context.api.limits.body_bytes_max);
+    let answered = async {
+        // Nothing closes the semaphore.
+        let _room = context.room.acquire_many(room).await;
+        next.run(request).await
+    };
+    match tokio::time::timeout(time, answered).await {
         Ok(response) => response,
         Err(_) => {
             let reason = format!(
@@ -159,6 +170,28 @@ async fn bound(State(context): Shared, request: Request, next: Next) -> Response
             Problem::unavailable(code::REQUEST_TIMEOUT, reason).into_response()
         }
     }
+}
+
+/// Memory that a request's body may take once it is read, in KiB; its values can't be counted before
+/// it is there.
+fn memory_for(request: &Request, body_bytes_max: usize) -> u32 {
+    if request.body().is_end_stream() {
+        return 0;
+    }
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let bytes = length.unwrap_or(body_bytes_max).min(body_bytes_max);
+    if bytes <= limits::SMALL_BODY_BYTES {
+        return 0;
+    }
+    // Each value has a byte and a comma at least.
+    let values = (bytes / 2).min(limits::BODY.values);
+    let extent = limits::Extent {
+        bytes,
+        depth: 0,
+        values,
+    };
+    limits::kibibytes(extent.memory().min(limits::DOOR_BYTES))
 }
 
 async fn unknown_path() -> Problem {

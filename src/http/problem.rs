@@ -79,7 +79,9 @@ impl From<Undecodable> for Problem {
     fn from(wrong: Undecodable) -> Self {
         let status = match wrong.code {
             code::SAGA_UNKNOWN => StatusCode::NOT_FOUND,
-            code::INPUT_INVALID | code::KEY_INVALID => StatusCode::UNPROCESSABLE_ENTITY,
+            code::INPUT_INVALID | code::KEY_INVALID | code::SAGA_TOO_LARGE => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             code::BODY_TOO_LARGE | code::BODY_TOO_DEEP | code::BODY_TOO_MANY_VALUES => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }

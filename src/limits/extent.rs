@@ -2,6 +2,8 @@
 
 use serde_json::{Number, Value};
 
+use super::VALUE_MEMORY_BYTES;
+
 /// How large a JSON value is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Extent {
@@ -87,6 +89,11 @@ impl Extent {
     /// Bytes of a field's name and the colon behind it.
     pub fn bytes_of_name(name: &str) -> usize {
         text_bytes(name) + 1
+    }
+
+    /// Bytes of memory that it takes once it is read, roughly.
+    pub fn memory(&self) -> usize {
+        self.bytes + self.values.saturating_mul(VALUE_MEMORY_BYTES)
     }
 
     /// Takes something else into account: both, in one list.

@@ -17,6 +17,14 @@ const _: () = {
     assert!(COMPUTED.bytes + BODY.bytes + together <= COMMAND.bytes);
     assert!(COMPUTED.depth < COMMAND.depth && BODY.depth < COMMAND.depth);
     assert!(COMPUTED.values + BODY.values < COMMAND.values);
+    // A saga holds what one decision may bring; a portion and a batch have room for the largest.
+    assert!(COMPUTED.bytes + BODY.bytes <= SAGA.bytes && COMPUTED.values <= SAGA.values);
+    assert!(PORTION_BYTES + COMPUTED.bytes + COMMAND.bytes <= BATCH_BYTES);
+    assert!(KEPT_SIGNALS_BYTES_MAX >= BODY.bytes && KEPT_SIGNALS_BYTES_MAX <= PORTION_BYTES);
+    // The largest body passes each door alone, and the largest saga fits the cache.
+    let largest = BODY.bytes + BODY.values * VALUE_MEMORY_BYTES;
+    assert!(largest <= DOOR_BYTES && SMALL_BODY_BYTES < BODY.bytes);
+    assert!(SAGA.bytes + SAGA.values * VALUE_MEMORY_BYTES <= CACHE_BYTES);
     // The broker takes it, and what is stored or shown of it can be read back.
     assert!(COMMAND.bytes <= MESSAGE_BYTES_MAX);
     assert!(COMMAND.depth + WRAPPING_DEPTH <= PARSER_DEPTH);

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::child::apply_child;
 use super::event::{Event, OperatorAction, OperatorKind};
+use super::portion::Move;
 use super::state::{BlockState, Forced, Pass, Saga, StepState, StepStatus, Waiting};
 use super::too_late::expiry_of;
 use crate::id::{Phase, StepPath, Timestamp};
@@ -20,6 +21,7 @@ pub fn apply(saga: &mut Saga, event: &Event) {
             deadline,
             starter,
         } => {
+            saga.held.add(input);
             saga.input = Arc::clone(input);
             saga.facts.started_at = *at;
             saga.deadline = *deadline;
@@ -129,6 +131,7 @@ pub fn apply(saga: &mut Saga, event: &Event) {
             but_not,
         } => apply_waiting(saga, step, *until, *signal, but_not),
         Event::Signalled(signal) => {
+            saga.held.add(&signal.body);
             saga.remember(&signal.id);
             saga.signals.push(signal.clone());
         }
@@ -153,8 +156,17 @@ pub fn apply(saga: &mut Saga, event: &Event) {
         Event::Operated(action) => apply_operated(saga, action),
         Event::Held { reply } => {
             if let Some(held) = &mut saga.paused {
+                saga.held.add(&reply.body);
                 held.push(reply.clone());
             }
+        }
+        Event::AnswerTaken => {
+            if let Some(taken) = saga.answers.pop_front() {
+                saga.held.remove(&taken.body);
+            }
+        }
+        Event::LeftOff(left_off) => {
+            saga.left_off = Some(left_off.clone()).filter(|it| !it.moves.is_empty());
         }
         Event::ChildOf(_) | Event::ParentAsked { .. } | Event::Prepared { .. } => {
             apply_child(saga, event);
@@ -167,6 +179,7 @@ pub fn apply(saga: &mut Saga, event: &Event) {
         Event::RollbackStarted { reason } => {
             saga.pass = Pass::Rollback;
             saga.leases.clear();
+            turn_round(saga);
             saga.reason = Some(reason.clone());
         }
         Event::Completed {
@@ -178,12 +191,22 @@ pub fn apply(saga: &mut Saga, event: &Event) {
             saga.output = Some(Arc::clone(output));
             saga.output_error.clone_from(output_error);
             saga.ended_at = Some(*at);
+            saga.left_off = None;
         }
         Event::Compensated { at } => {
             saga.pass = Pass::Compensated;
             saga.ended_at = Some(*at);
+            saga.left_off = None;
         }
     }
+}
+
+/// What was still to be entered or left is not any more.
+fn turn_round(saga: &mut Saga) {
+    if let Some(left_off) = &mut saga.left_off {
+        left_off.moves.retain(Move::outlasts_turning);
+    }
+    saga.left_off.take_if(|left_off| left_off.moves.is_empty());
 }
 
 impl StepState {
@@ -228,7 +251,13 @@ fn apply_asked(
         saga.unconfirmed += 1;
     }
     let new = StepState::asked(phase, attempt, Waiting::Nothing);
-    saga.steps.entry(step.clone()).or_insert(new);
+    let state = saga.steps.entry(step.clone()).or_insert(new);
+    if let Some(with) = with {
+        saga.held.add(with);
+        if let Some(replaced) = &state.with {
+            saga.held.remove(replaced);
+        }
+    }
     saga.update(step, |state| {
         state.status = match phase {
             Phase::Reserve | Phase::Action => StepStatus::Reserving,
@@ -279,7 +308,9 @@ fn apply_operated(saga: &mut Saga, action: &OperatorAction) {
     };
     match &action.kind {
         OperatorKind::Pause => saga.paused = Some(Vec::new()),
-        OperatorKind::Resume => saga.paused = None,
+        OperatorKind::Resume => saga
+            .answers
+            .extend(saga.paused.take().into_iter().flatten()),
         OperatorKind::ForceComplete | OperatorKind::ForceCompensated => {
             saga.forced = Some(forced());
             saga.timers.clear();
@@ -299,6 +330,7 @@ fn apply_succeeded(saga: &mut Saga, step: &StepPath, phase: Phase, reply: &Arc<V
     {
         saga.leases.insert((at, step.clone()));
     }
+    let mut is_kept = false;
     saga.update(step, |state| {
         let status = match phase {
             Phase::Reserve | Phase::Action => StepStatus::Reserved,
@@ -308,9 +340,13 @@ fn apply_succeeded(saga: &mut Saga, step: &StepPath, phase: Phase, reply: &Arc<V
         // Later steps and the output speak of the reservation; a confirm-only step has just this.
         if status == StepStatus::Reserved || state.reply.is_none() && phase == Phase::Confirm {
             state.reply = Some(Arc::clone(reply));
+            is_kept = true;
         }
         state.settle(status, None);
     });
+    if is_kept {
+        saga.held.add(reply);
+    }
 }
 
 fn apply_suspended(saga: &mut Saga, step: &StepPath, phase: Phase, reason: &str) {

@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use super::apply::apply;
 use super::event::{Decision, Event, Input, Refusal, Reply, Send, Starter};
+use super::portion::{Move, Spent};
 use super::retry::backoff;
 use super::state::{LISTENERS_MAX, Pass, Saga, StepStatus, Waiting};
-use super::walk::Move;
 use crate::definition::{Definition, NodeId, OnReject};
 use crate::id::{Phase, StepPath, Timestamp};
+use crate::limits::{BODY, COMPUTED, Limit};
 use crate::message::Outcome;
 
 /// Decides what follows from `input`, and applies it to the saga.
@@ -44,6 +45,10 @@ pub enum Flaw {
     RenderSkipped,
     /// A node goes by its own clock.
     OwnClock,
+    /// A payload may have any size.
+    AnyPayload,
+    /// What a decision has no room for is forgotten.
+    ForgetLeftOff,
 }
 
 /// Known bugs, switched on to prove that the simulator catches them; all off otherwise.
@@ -77,6 +82,7 @@ pub fn decide_sabotaged(
     now: Timestamp,
     sabotage: Sabotage,
 ) -> Result<Decision, Refusal> {
+    let unstarted = (saga.pass == Pass::New).then(|| saga.clone());
     let mut turn = Turn {
         sabotage,
         definition,
@@ -86,6 +92,9 @@ pub fn decide_sabotaged(
         sends: Vec::new(),
         moves: Vec::new(),
         focus: (Definition::ROOT, Vec::new()),
+        spent: Spent::default(),
+        goes_on: false,
+        too_large: None,
     };
     match input {
         Input::Start { input, starter } => turn.start(input, starter)?,
@@ -105,6 +114,11 @@ pub fn decide_sabotaged(
         Input::Parent(order) => turn.obey(order)?,
     }
     turn.walk();
+    turn.leave_off();
+    if let (Some(unstarted), Some(why)) = (unstarted, turn.too_large) {
+        *turn.saga = unstarted;
+        return Err(Refusal::TooLarge(why));
+    }
     let wake_at = turn.saga.wake_at();
     Ok(Decision {
         events: turn.events,
@@ -125,6 +139,12 @@ pub(super) struct Turn<'a> {
     pub(super) moves: Vec<Move>,
     /// The block that expressions are evaluated for, and its places in the loops around it.
     pub(super) focus: (NodeId, Vec<u32>),
+    /// What the decision has cost so far.
+    pub(super) spent: Spent,
+    /// Whether it goes on where the one before it left off.
+    pub(super) goes_on: bool,
+    /// Why the saga would hold more than one saga may, if that is so.
+    pub(super) too_large: Option<String>,
 }
 
 impl Turn<'_> {
@@ -177,6 +197,7 @@ impl Turn<'_> {
     pub(super) fn reply(&mut self, reply: Reply) -> Result<(), Refusal> {
         if self.saga.paused.is_some() {
             self.expects(&reply.step, reply.phase)?;
+            let reply = self.kept_if_possible(reply);
             self.emit(Event::Held { reply });
             return Ok(());
         }
@@ -205,7 +226,10 @@ impl Turn<'_> {
         }
         let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
         match outcome {
-            Outcome::Succeeded => self.succeeded(step, phase, body),
+            Outcome::Succeeded => match self.saga.has_room(&body) {
+                Err(why) if self.keeps_reply(&step, phase) => self.no_room(&step, phase, why),
+                _ => self.succeeded(step, phase, body),
+            },
             Outcome::Rejected => self.rejected(&step, phase, &reason),
             Outcome::Failed => self.trouble(&step, phase, reason),
         }
@@ -332,8 +356,11 @@ impl Turn<'_> {
             return Err(Refusal::Settled);
         }
         let mut anything = self.turn_round_if_late();
+        anything |= self.go_on();
+        self.walk();
         while let Some((at, path)) = self.saga.timers.first().cloned()
             && at <= self.now
+            && !self.is_full()
         {
             anything = true;
             self.timer_due(&path);
@@ -395,18 +422,23 @@ impl Turn<'_> {
     pub(super) fn roll_back(&mut self, reason: String) {
         self.emit(Event::RollbackStarted { reason });
         self.notice("compensating");
-        self.moves.clear();
+        self.drop_moves();
         self.moves.push(Move::enter(Definition::ROOT));
     }
 
     /// The forward pass is at its end: nothing can be refused any more.
     pub(super) fn pass_pivot(&mut self) {
-        self.moves.clear();
+        self.drop_moves();
         if !self.sabotage.has(Flaw::ConfirmLapsed)
             && let Some(reason) = self.too_late()
         {
             self.roll_back(reason);
             return;
+        }
+        if self.saga.pass == Pass::Forward
+            && let Err(why) = self.reckon_the_rest()
+        {
+            return self.is_too_large(why);
         }
         if self.must_wait_for_parent() {
             self.prepare();
@@ -414,27 +446,11 @@ impl Turn<'_> {
         }
         self.emit(Event::PivotPassed);
         self.notice("confirming");
-        let reserved: Vec<StepPath> = self
-            .saga
-            .steps
-            .iter()
-            .filter(|(path, state)| {
-                state.status == StepStatus::Reserved
-                    && self
-                        .definition
-                        .step(&path.name)
-                        .is_some_and(|step| step.confirm.is_some())
-            })
-            .map(|(path, _)| path.clone())
-            .collect();
-        for path in &reserved {
-            self.ask(path, Phase::Confirm, 1, None);
-        }
-        self.confirmed_all();
+        self.moves.push(Move::Confirm { after: None });
     }
 
-    fn confirmed_all(&mut self) {
-        if self.saga.unconfirmed == 0 {
+    pub(super) fn confirmed_all(&mut self) {
+        if self.saga.unconfirmed == 0 && !self.confirms_are_left() {
             self.emit(Event::ReservationsConfirmed);
             self.moves.push(Move::enter(Definition::ROOT));
         }
@@ -444,7 +460,7 @@ impl Turn<'_> {
         self.focus = (Definition::ROOT, Vec::new());
         let output = match &self.definition.output {
             None => Ok(Value::Null),
-            Some(template) => template.render(&self.scope(None)),
+            Some(template) => template.render_within(&self.scope(None), self.output_limit()),
         };
         // The work is done and stays done; the result just can't be told, and that is said.
         let (output, output_error) = match output {
@@ -459,6 +475,14 @@ impl Turn<'_> {
         self.tell("completed", "completed", Outcome::Succeeded);
         self.hand_over();
         self.answer_parent();
+    }
+
+    /// How large the output may be: a saga that runs this one takes it as a reply.
+    fn output_limit(&self) -> &'static Limit {
+        match self.saga.family {
+            Some(_) => &BODY,
+            None => &COMPUTED,
+        }
     }
 
     pub(super) fn compensated(&mut self) {

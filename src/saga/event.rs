@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::child::{ChildAnswer, Parent, ParentOrder};
+use super::portion::LeftOff;
 pub use super::refusal::Refusal;
 use super::returned::Returned;
 use super::succession::{Line, Successor};
@@ -372,6 +373,11 @@ pub enum Event {
         /// The answer.
         reply: Reply,
     },
+    /// The oldest of those answers is taken.
+    AnswerTaken,
+    /// The decision had no room for the rest of the walk; the next one goes on with it. Without
+    /// moves: nothing is left.
+    LeftOff(LeftOff),
     /// It is run by another saga, as a step of that one.
     ChildOf(Parent),
     /// The saga that runs it asked for more than that it be there.

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::decide::Turn;
 use super::event::{BlockPath, Event};
+use super::portion::Move;
 use super::state::Pass;
-use super::walk::Move;
 use crate::definition::{EvaluationError, Expression, FOR_EACH_ITEMS_MAX, Node, NodeId, NodeKind};
 use crate::numeral;
 
@@ -43,12 +43,27 @@ impl Turn<'_> {
         if *sequential {
             self.open_sequence(at, *body, list);
         } else {
-            let children = list
-                .into_iter()
-                .enumerate()
-                .map(|(index, item)| (*body, deeper(&at.indices, index), Some(Arc::new(item))));
-            self.open(at.clone(), children.collect());
+            self.open_items(at, *body, list.len(), Some(Arc::new(list)));
         }
+    }
+
+    /// Enters all items at once.
+    fn open_items(
+        &mut self,
+        at: BlockPath,
+        body: NodeId,
+        count: usize,
+        list: Option<Arc<Vec<Value>>>,
+    ) {
+        let all = Move::Items {
+            body,
+            around: at.indices.clone(),
+            next: 0,
+            end: u32::try_from(count).unwrap_or(u32::MAX),
+            list,
+        };
+        let moves = if count == 0 { Vec::new() } else { vec![all] };
+        self.open(at, count, moves);
     }
 
     fn open_sequence(&mut self, at: BlockPath, body: NodeId, list: Vec<Value>) {
@@ -73,10 +88,7 @@ impl Turn<'_> {
     pub(super) fn unwind_loop(&mut self, at: BlockPath, body: NodeId, sequential: bool) {
         let begun = self.saga.blocks.get(&at).map_or(0, |known| known.begun);
         if !sequential || begun == 0 {
-            let children =
-                (0..begun as usize).map(|index| (body, deeper(&at.indices, index), None));
-            self.open(at.clone(), children.collect());
-            return;
+            return self.open_items(at, body, begun as usize, None);
         }
         let indices = deeper(&at.indices, begun as usize - 1);
         self.emit(Event::Opened {
@@ -164,7 +176,7 @@ impl Turn<'_> {
         }
     }
 
-    fn items(
+    pub(super) fn items(
         &self,
         items: &Expression,
         item: Option<&Value>,
@@ -197,13 +209,19 @@ impl Turn<'_> {
     /// The item that a block at these indices is about, computed again.
     pub(super) fn item_at(&self, block: NodeId, indices: &[u32]) -> Option<Arc<Value>> {
         let (last, around) = indices.split_last()?;
+        let all = self.list_of(block, around)?;
+        all.into_iter().nth(*last as usize).map(Arc::new)
+    }
+
+    /// The items of the innermost loop around a block, computed again; the loop is at these places
+    /// in the loops around it.
+    pub(super) fn list_of(&self, block: NodeId, around: &[u32]) -> Option<Vec<Value>> {
         let mut at = self.definition.node(block);
         loop {
             at = self.definition.node(at.parent?);
             if let NodeKind::ForEach { items, .. } = &at.kind {
                 let outer = self.item_at(at.id, around);
-                let all = self.items(items, outer.as_deref()).ok()?;
-                return all.into_iter().nth(*last as usize).map(Arc::new);
+                return self.items(items, outer.as_deref()).ok();
             }
         }
     }

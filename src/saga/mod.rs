@@ -27,6 +27,8 @@ mod event;
 pub mod journal;
 mod loops;
 mod operator;
+mod portion;
+mod reckon;
 mod refusal;
 mod replies;
 mod retry;
@@ -48,6 +50,7 @@ pub use event::{
     BlockPath, Decision, Event, Input, OperatorAction, OperatorKind, Refusal, Reply, Send, Signal,
     Starter,
 };
+pub use portion::{Held, LeftOff, Move};
 pub use returned::Returned;
 pub use sends::end_of;
 pub use state::{

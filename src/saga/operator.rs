@@ -5,10 +5,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::decide::Turn;
-use super::event::{Event, OperatorAction, OperatorKind, Refusal, Reply};
+use super::event::{Event, OperatorAction, OperatorKind, Refusal};
+use super::portion::Move;
 use super::state::{Pass, Waiting};
 use crate::definition::NodeKind;
 use crate::id::{Phase, StepPath};
+use crate::limits::BODY;
 
 impl Turn<'_> {
     pub(super) fn operate(&mut self, action: OperatorAction) -> Result<(), Refusal> {
@@ -94,29 +96,49 @@ impl Turn<'_> {
         if self.saga.paused.is_some() {
             return Err(Refusal::NotPossible("it is paused: resume it first".into()));
         }
-        if with.is_some() {
+        if let Some(with) = with {
             self.check_takes_payload(step)?;
+            self.check_given(with)?;
         }
-        let waiting: Vec<StepPath> = self
-            .saga
-            .steps
-            .iter()
-            .filter(|(path, state)| {
-                step.is_none_or(|step| step == *path)
-                    && matches!(state.waiting, Waiting::Person | Waiting::Retry(_))
-            })
-            .map(|(path, _)| path.clone())
-            .collect();
-        if waiting.is_empty() {
+        let waits = |path: &StepPath| {
+            let state = self.saga.steps.get(path);
+            state.is_some_and(|it| matches!(it.waiting, Waiting::Person | Waiting::Retry(_)))
+        };
+        let any = match step {
+            Some(step) => waits(step),
+            None => self.saga.steps.keys().any(waits),
+        };
+        if !any {
             return Err(Refusal::NotPossible(
                 "nothing of it waits for a person or a retry".into(),
             ));
         }
         self.emit(Event::Operated(action.clone()));
-        if !self.heed_time() {
-            self.try_again(waiting, &action, with);
+        if self.heed_time() {
+            return Ok(());
+        }
+        let (step, with) = (step.cloned(), with.cloned());
+        let OperatorAction { by, why, .. } = action;
+        match step {
+            Some(step) => self.try_step_again(&step, by, why, with),
+            None => self.moves.push(Move::TryAgain {
+                after: None,
+                retries: true,
+                by,
+                why,
+            }),
         }
         Ok(())
+    }
+
+    /// What a person gives is bounded like what comes from anywhere else.
+    fn check_given(&self, value: &Value) -> Result<(), Refusal> {
+        let excess = BODY.check_value(value).map_err(|excess| excess.to_string());
+        excess
+            .and_then(|()| self.saga.has_room(value))
+            .map_err(|why| {
+                Refusal::NotPossible(format!("what is given is too large: {why}").into())
+            })
     }
 
     /// Another payload is for one step that sends one.
@@ -133,21 +155,19 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn try_again(
+    pub(super) fn try_step_again(
         &mut self,
-        steps: Vec<StepPath>,
-        action: &OperatorAction,
-        with: Option<&Arc<Value>>,
+        step: &StepPath,
+        by: String,
+        why: String,
+        with: Option<Arc<Value>>,
     ) {
-        for step in steps {
-            let (by, why) = (action.by.clone(), action.why.clone());
-            self.emit(Event::Resumed {
-                step: step.clone(),
-                by,
-                why,
-            });
-            self.ask_again(&step, with.cloned());
-        }
+        self.emit(Event::Resumed {
+            step: step.clone(),
+            by,
+            why,
+        });
+        self.ask_again(step, with);
     }
 
     fn skip_by_hand(
@@ -176,6 +196,9 @@ impl Turn<'_> {
         {
             return Err(Refusal::NotPossible(why.into()));
         }
+        if let Some(reply) = &reply {
+            self.check_given(reply)?;
+        }
         let reply = reply.unwrap_or_else(|| {
             Arc::new(json!({ "skipped": { "by": action.by, "evidence": action.why } }))
         });
@@ -198,23 +221,29 @@ impl Turn<'_> {
     }
 
     fn resume(&mut self, action: OperatorAction) -> Result<(), Refusal> {
-        let held: Option<Vec<Reply>> = self.saga.paused.clone();
-        if held.is_none() && self.saga.suspended.is_empty() {
+        if self.saga.paused.is_none() && self.saga.suspended.is_empty() {
             return Err(Refusal::NotPossible("it does not wait for a person".into()));
         }
         self.emit(Event::Operated(action.clone()));
         self.give_way();
         self.heed_time();
-        for reply in held.into_iter().flatten() {
-            // What it answers may have been settled by the answer before it.
-            let _ = self.reply(reply);
-            self.walk();
-        }
+        self.moves.push(Move::Resume(action));
+        self.moves.push(Move::Answers);
+        self.go_on();
+        Ok(())
+    }
+
+    /// The second part of a resume, once all answers are taken.
+    pub(super) fn go_on_as_told(&mut self, action: OperatorAction) {
+        let OperatorAction { by, why, .. } = action;
         self.offer_all_signals();
         self.do_as_asked();
-        let suspended = self.saga.suspended.iter().cloned().collect();
-        self.try_again(suspended, &action, None);
+        self.moves.push(Move::TryAgain {
+            after: None,
+            retries: false,
+            by,
+            why,
+        });
         self.notice("resumed");
-        Ok(())
     }
 }

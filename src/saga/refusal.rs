@@ -35,6 +35,9 @@ pub enum Refusal {
     /// A person's action that makes no sense where the saga stands.
     #[error("that is not possible: {0}")]
     NotPossible(Cow<'static, str>),
+    /// A start of a saga that would hold more than one saga may.
+    #[error("{0}")]
+    TooLarge(String),
     /// A start for a saga that has started.
     #[error("this saga has started already")]
     AlreadyStarted,

@@ -10,6 +10,7 @@ use super::event::{Event, Send, Starter};
 use super::state::{Pass, Saga};
 use crate::definition::{Call, Forward, Step};
 use crate::id::{Phase, StepPath, Timestamp};
+use crate::limits::Extent;
 use crate::message::Outcome;
 
 impl Turn<'_> {
@@ -41,6 +42,8 @@ impl Turn<'_> {
         if step.is_none_or(|step| call_of(step, phase).is_none()) {
             return;
         }
+        let written = with.as_deref().map_or(0, |with| Extent::of(with).bytes);
+        self.spent.add_bytes(written);
         self.emit(Event::Asked {
             step: path.clone(),
             phase,
@@ -60,6 +63,7 @@ impl Turn<'_> {
             return;
         };
         let body = self.payload(path, step, phase);
+        self.spent.add_command(Extent::of(&body).bytes);
         self.sends.push(Send::Command {
             step: path.clone(),
             phase,

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::child::Family;
 use super::event::{BlockPath, Reply, Signal, Starter};
+use super::portion::{Held, LeftOff};
 use super::status::Status;
 use super::succession::Line;
 use crate::definition::SagaFacts;
@@ -76,6 +77,15 @@ pub struct Saga {
     /// Whether a person has paused it, and the answers that came since.
     #[serde(default)]
     pub paused: Option<Vec<Reply>>,
+    /// Answers that came while it was paused and are still to be taken, oldest first.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub answers: VecDeque<Reply>,
+    /// What the last decision had no room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_off: Option<LeftOff>,
+    /// How much data it holds.
+    #[serde(default)]
+    pub held: Held,
     /// Whether a person ended it by hand, who and why.
     #[serde(default)]
     pub forced: Option<Forced>,
@@ -317,6 +327,9 @@ impl Saga {
             seen: VecDeque::new(),
             leases: BTreeSet::new(),
             paused: None,
+            answers: VecDeque::new(),
+            left_off: None,
+            held: Held::default(),
             forced: None,
             line: Line::default(),
             family: None,
@@ -368,7 +381,11 @@ impl Saga {
         let deadline = self.deadline.filter(|_| forward);
         let lease = self.lapses_at().filter(|_| forward);
         let timer = self.timers.first().map(|(at, _)| *at);
-        [timer, deadline, lease].into_iter().flatten().min()
+        let left_off = self.left_off.as_ref().map(|left_off| left_off.at);
+        [timer, deadline, lease, left_off]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// When the first reservation lapses, less the time that confirming it takes.

@@ -22,6 +22,7 @@ use super::event::{Event, Refusal, Send, Signal, Starter};
 use super::state::{Pass, SIGNALS_KEPT_MAX, Saga};
 use super::status::Status;
 use crate::id::{SagaId, Timestamp};
+use crate::limits::{Extent, KEPT_SIGNALS_BYTES_MAX};
 use crate::message::Outcome;
 
 /// Ids of starts that a line of sagas remembers; enough for messages that are delivered again.
@@ -147,7 +148,10 @@ impl Turn<'_> {
         if self.saga.heir().is_none() {
             return Err(Refusal::NotPossible("nothing is to replace it".into()));
         }
-        if self.saga.line.kept.len() >= SIGNALS_KEPT_MAX {
+        let kept = &self.saga.line.kept;
+        let bytes = |signal: &Signal| Extent::of(&signal.body).bytes;
+        let together = kept.iter().map(bytes).sum::<usize>() + bytes(&signal);
+        if kept.len() >= SIGNALS_KEPT_MAX || together > KEPT_SIGNALS_BYTES_MAX {
             return Err(Refusal::TooManySignals);
         }
         signal.at = Some(self.now);

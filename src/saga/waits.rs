@@ -93,6 +93,9 @@ impl<'d> Turn<'d> {
         if self.saga.signals.len() >= SIGNALS_KEPT_MAX && !self.is_waited_for(&signal) {
             return Err(Refusal::TooManySignals);
         }
+        if self.saga.has_room(&signal.body).is_err() {
+            return Err(Refusal::TooManySignals);
+        }
         let name = signal.name.clone();
         self.emit(Event::Signalled(signal));
         if self.saga.paused.is_none() {

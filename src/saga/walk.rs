@@ -11,56 +11,56 @@ use serde_json::Value;
 
 use super::decide::{Flaw, Turn};
 use super::event::{BlockPath, Event};
+use super::portion::Move;
 use super::state::{Pass, StepStatus, Waiting};
 use crate::definition::{
     Definition, EvaluationError, Forward, Node, NodeId, NodeKind, Scope, Sleep, Step, SubSaga, Wait,
 };
 use crate::id::{Phase, StepPath};
 
-/// One thing the walk has still to do.
-#[derive(Debug)]
-pub(super) enum Move {
-    /// Enter a block.
-    Enter {
-        block: NodeId,
-        indices: Vec<u32>,
-        item: Option<Arc<Value>>,
-    },
-    /// A block is done: go on behind it.
-    Leave { block: NodeId, indices: Vec<u32> },
-}
-
-impl Move {
-    /// Enter a block outside any `for_each`.
-    pub(super) fn enter(block: NodeId) -> Self {
-        Self::Enter {
-            block,
-            indices: Vec::new(),
-            item: None,
-        }
-    }
-}
-
 impl Turn<'_> {
-    /// Enters and leaves blocks until everything waits for something outside.
+    /// Enters and leaves blocks until everything waits for something outside, or the rest is for
+    /// the next decision.
     pub(super) fn walk(&mut self) {
-        while let Some(next) = self.moves.pop() {
+        while !self.is_full()
+            && let Some(next) = self.moves.pop()
+        {
             match next {
                 Move::Enter {
                     block,
                     indices,
                     item,
-                } => {
-                    let node = self.definition.node(block);
-                    self.focus = (block, indices.clone());
-                    match self.saga.pass {
-                        Pass::Rollback => self.enter_backward(node, indices),
-                        _ => self.enter(node, indices, item),
-                    }
-                }
+                } => self.enter_either_way(block, indices, item),
+                Move::Items {
+                    body,
+                    around,
+                    next,
+                    end,
+                    list,
+                } => self.enter_items(body, around, next, end, list),
                 Move::Leave { block, indices } => self.leave(block, indices),
+                Move::Confirm { after } => self.confirm_after(after),
+                Move::Answers => self.take_answer(),
+                Move::Resume(action) => self.go_on_as_told(action),
+                Move::TryAgain {
+                    after,
+                    retries,
+                    by,
+                    why,
+                } => self.try_again_after(after, retries, by, why),
             }
         }
+    }
+
+    fn enter_either_way(&mut self, block: NodeId, indices: Vec<u32>, item: Option<Arc<Value>>) {
+        let node = self.definition.node(block);
+        self.focus = (block, indices.clone());
+        if self.saga.pass == Pass::Rollback {
+            return self.enter_backward(node, indices);
+        }
+        // After the walk was left off, the item is not at hand.
+        let item = item.or_else(|| self.item_at(block, &indices));
+        self.enter(node, indices, item);
     }
 
     /// A step is settled in this pass.
@@ -204,7 +204,11 @@ impl Turn<'_> {
         let turnout = self.turnout(node, step, item.as_deref());
         let phase = step.forward.as_ref().map_or(Phase::Confirm, Forward::phase);
         match turnout {
-            Ok(Turnout::Runs(with)) => self.ask(&path, phase, 1, with),
+            Ok(Turnout::Runs(with)) => match self.room_for(with.as_deref()) {
+                Ok(()) => self.ask(&path, phase, 1, with),
+                Err(why) if finishing => self.suspend(&path, phase, why),
+                Err(why) => self.is_too_large(format!("{path}: {why}")),
+            },
             Ok(Turnout::Skipped) => {
                 self.emit(Event::Skipped { step: path.clone() });
                 self.step_done(&path);
@@ -225,7 +229,8 @@ impl Turn<'_> {
     ) -> Result<Turnout, EvaluationError> {
         let render = || {
             let with = step.with.as_ref();
-            let with = with.map(|with| with.render(&self.scope(item)));
+            let most = self.payload_limit(node);
+            let with = with.map(|with| with.render_within(&self.scope(item), most));
             Ok(with.transpose()?.map(Arc::new))
         };
         if self.sabotage.has(Flaw::RenderSkipped) {
@@ -236,6 +241,10 @@ impl Turn<'_> {
         } else {
             Ok(Turnout::Skipped)
         }
+    }
+
+    fn room_for(&self, with: Option<&Value>) -> Result<(), String> {
+        with.map_or(Ok(()), |with| self.saga.has_room(with))
     }
 
     fn enter_block(&mut self, node: &Node, indices: Vec<u32>, item: Option<Arc<Value>>) {
@@ -258,10 +267,12 @@ impl Turn<'_> {
                 None => self.leave_block(block, indices),
             },
             NodeKind::Parallel(children) => {
-                let children = children
-                    .iter()
-                    .map(|child| (*child, indices.clone(), item.clone()));
-                self.open(at, children.collect());
+                let children = children.iter().map(|child| Move::Enter {
+                    block: *child,
+                    indices: indices.clone(),
+                    item: item.clone(),
+                });
+                self.open(at, children.len(), children.rev().collect());
             }
             NodeKind::ForEach { .. } => self.enter_loop(node, at, item.as_deref()),
             NodeKind::Wait(wait) => self.enter_wait(node, wait, at, item.as_deref()),
@@ -270,24 +281,17 @@ impl Turn<'_> {
         }
     }
 
-    /// Starts to count a block's children and enters them all, the first one first.
-    pub(super) fn open(&mut self, at: BlockPath, children: Vec<Child>) {
-        let count = u32::try_from(children.len()).unwrap_or(u32::MAX);
-        if count == 0 {
+    /// Starts to count a block's children and enters them all, by these moves.
+    pub(super) fn open(&mut self, at: BlockPath, children: usize, mut moves: Vec<Move>) {
+        if children == 0 {
             self.leave_block(at.block, at.indices.clone());
         }
         self.emit(Event::Opened {
             at,
-            children: count,
+            children: u32::try_from(children).unwrap_or(u32::MAX),
             sequential: false,
         });
-        for (block, indices, item) in children.into_iter().rev() {
-            self.moves.push(Move::Enter {
-                block,
-                indices,
-                item,
-            });
-        }
+        self.moves.append(&mut moves);
     }
 
     fn enter_backward(&mut self, node: &Node, indices: Vec<u32>) {
@@ -314,10 +318,12 @@ impl Turn<'_> {
             NodeKind::Parallel(children) => {
                 let at = BlockPath { block, indices };
                 if self.was_opened(&at) {
-                    let children = children
-                        .iter()
-                        .map(|child| (*child, at.indices.clone(), None));
-                    self.open(at.clone(), children.collect());
+                    let children = children.iter().map(|child| Move::Enter {
+                        block: *child,
+                        indices: at.indices.clone(),
+                        item: None,
+                    });
+                    self.open(at.clone(), children.len(), children.rev().collect());
                 } else {
                     self.leave_block(block, at.indices);
                 }
@@ -459,9 +465,6 @@ enum Turnout {
     /// It runs, with this payload if it has one.
     Runs(Option<Arc<Value>>),
 }
-
-/// A block to enter, where, and the item it is about.
-pub(super) type Child = (NodeId, Vec<u32>, Option<Arc<Value>>);
 
 /// The name of a block that has one.
 pub(super) fn name_of(node: &Node) -> Option<&str> {

@@ -184,6 +184,9 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
         Event::Held { reply } => {
             format!("{} {} answered while paused; kept", reply.step, reply.phase)
         }
+        Event::AnswerTaken => return None,
+        Event::LeftOff(left_off) if left_off.moves.is_empty() => return None,
+        Event::LeftOff(_) => "so large that the rest follows in portions".to_owned(),
         Event::ChildOf(parent) => format!("run by saga {} as its {}", parent.saga, parent.step),
         Event::ParentAsked { phase } => format!("the saga that runs it said: {phase}"),
         Event::Prepared { .. } => {

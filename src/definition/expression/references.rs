@@ -349,7 +349,7 @@ impl Walk {
                 "the pattern of `matches` is longer than {PATTERN_BYTES_MAX} bytes"
             ));
         }
-        Ok(())
+        super::check_pattern(pattern)
     }
 
     fn comprehension(

@@ -138,6 +138,9 @@ fn ten_thousand_items_end_with_one_event_or_two_a_reply() {
         })
     };
     decide(&definition, &mut saga, reply(StepPath::plain("order")), now).unwrap();
+    while saga.is_left_off() {
+        decide(&definition, &mut saga, Input::Wake, now).unwrap();
+    }
     for index in 0..u32::try_from(ITEMS - 1).unwrap() {
         let input = reply(StepPath::at("stock", &[index]));
         let decision = decide(&definition, &mut saga, input, now).unwrap();

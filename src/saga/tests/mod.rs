@@ -11,6 +11,7 @@ mod numbers;
 mod operators;
 mod parents;
 mod passes;
+mod portions;
 mod returned;
 mod signals;
 mod succession;

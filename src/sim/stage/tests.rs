@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::aggregates::{Inventory, Payments, inventory, payments};
 use crate::id::Phase;
+use crate::limits::COMMAND;
 use crate::saga::{Flaw, Status};
 
 const TRIP: &str = "
@@ -296,6 +297,38 @@ steps:
     };
     assert_eq!(search(Sabotage::default()), [""; 0]);
     let wrong = search(Sabotage::with(Flaw::RenderSkipped)).join("; ");
+    assert!(wrong.contains("never ends"), "{wrong}");
+}
+
+#[test]
+fn a_payload_of_any_size_and_a_fan_out_that_is_forgotten_in_part_are_noticed() {
+    // The reserve is just not too large for the participant; the confirm, with the reservation, is.
+    const PIECES: usize = 6;
+    let glued = "${ input.text }".repeat(PIECES);
+    let note = format!(
+        "saga: note\nversion: 1\nkey: ${{ input.id }}\nsteps:\n  - {{ step: stock, with: {{ sku: book, quantity: 1, note: '{glued}' }}, reserve: inventory.reserve, confirm: inventory.confirm, compensate: inventory.release }}"
+    );
+    let text = "x".repeat((COMMAND.bytes - 60) / PIECES);
+    let large = || {
+        Stage::of(&[&note])
+            .unwrap()
+            .shipped_participants()
+            .given::<Inventory>("book", [inventory::Event::Received { quantity: 5 }])
+            .start("note", json!({ "id": "n", "text": text }))
+    };
+    large().play().assert_sound();
+    let wrong = large().sabotage(Sabotage::with(Flaw::AnyPayload)).play();
+    let wrong = wrong.wrong().join("; ");
+    assert!(wrong.contains("never ends"), "{wrong}");
+
+    let wide = "saga: wide\nversion: 1\nkey: ${ input.id }\nsteps:\n  - { step: part, for_each: 12, with: { all: '${ input.text }' }, reserve: a.reserve, confirm: a.confirm, compensate: a.release }";
+    let input = json!({ "id": "w", "text": "x".repeat(500_000) });
+    let wide = || Stage::of(&[wide]).unwrap().start("wide", input.clone());
+    let play = wide().play();
+    play.assert_sound();
+    assert_eq!(play.saga("w").ended_as(), "completed");
+    let wrong = wide().sabotage(Sabotage::with(Flaw::ForgetLeftOff)).play();
+    let wrong = wrong.wrong().join("; ");
     assert!(wrong.contains("never ends"), "{wrong}");
 }
 
