@@ -169,6 +169,10 @@ pub const CODES: &[(Code, &str)] = &[
         "the signal's saga is being rolled back",
     ),
     (
+        code::SIGNAL_CONFLICT,
+        "another signal with the same id came before",
+    ),
+    (
         code::EXPIRY_UNREADABLE,
         "the reply does not say in a readable way when the reservation lapses",
     ),
@@ -311,6 +315,8 @@ pub mod code {
     pub const SIGNALS_FULL: Code = Code(64);
     /// The signal's saga is being rolled back.
     pub const SIGNAL_ROLLING_BACK: Code = Code(66);
+    /// Another signal with the same id came before.
+    pub const SIGNAL_CONFLICT: Code = Code(70);
     /// The reply does not say in a readable way when the reservation lapses.
     pub const EXPIRY_UNREADABLE: Code = Code(87);
     /// There is no such schedule.

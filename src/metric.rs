@@ -28,6 +28,10 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         "Domain events that were about no saga here, by why",
     ),
     (SIGNALS, "Signals that sagas took in"),
+    (
+        DEAD_LETTERS_AGAIN,
+        "Dead letters that the broker delivered again, by error code",
+    ),
     (DEAD_LETTERS, "Messages nobody could handle, by error code"),
     (PUBLISHED, "Messages confirmed by the broker"),
     (
@@ -75,6 +79,7 @@ const IGNORED: &str = "backstitch_ignored_messages_total";
 const EVENTS_IGNORED: &str = "backstitch_domain_events_ignored_total";
 const SIGNALS: &str = "backstitch_signals_total";
 const DEAD_LETTERS: &str = "backstitch_dead_letters_total";
+const DEAD_LETTERS_AGAIN: &str = "backstitch_dead_letters_seen_again_total";
 const PUBLISHED: &str = "backstitch_published_total";
 const PUBLISH_FAILED: &str = "backstitch_publish_failed_total";
 const PUBLISH_WAITS: &str = "backstitch_publish_waits_total";
@@ -160,6 +165,11 @@ pub fn signalled() {
 /// A message became a dead letter.
 pub fn dead_letter(code: crate::error::Code) {
     counter!(DEAD_LETTERS, "code" => code.to_string()).increment(1);
+}
+
+/// A message that is a dead letter already was delivered again.
+pub fn dead_letter_again(code: crate::error::Code) {
+    counter!(DEAD_LETTERS_AGAIN, "code" => code.to_string()).increment(1);
 }
 
 /// Messages were confirmed.

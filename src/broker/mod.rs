@@ -14,10 +14,12 @@ pub mod rabbitmq;
 pub(crate) mod topic;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use crate::error::Class;
 use crate::message::{Destination, Message};
 use crate::store::BoxedError;
+use crate::store::dead_letters::{Earlier, Sighting};
 
 pub use facts::{QueueArguments, QueueFacts};
 
@@ -138,6 +140,36 @@ pub struct Delivery {
     pub redelivered: bool,
     /// How often it was delivered before, as far as the broker counts.
     pub returns: u32,
+}
+
+impl Delivery {
+    /// What tells it from others that carry the same, should it become a dead letter.
+    pub fn sighting(&self, session: Uuid) -> Sighting {
+        let earlier = match self.returns {
+            _ if !self.redelivered => Earlier::Never,
+            0 => Earlier::Perhaps,
+            returns => Earlier::Times(returns),
+        };
+        Sighting { session, earlier }
+    }
+}
+
+/// Names the connections of one consumer, on each of which no delivery comes twice.
+#[derive(Debug, Default)]
+pub struct Session {
+    epoch: u64,
+    id: Uuid,
+}
+
+impl Session {
+    /// The id of the connection that a delivery came by; `new_id` makes one if it is a new one.
+    pub fn of(&mut self, delivery: &Delivery, new_id: impl FnOnce() -> Uuid) -> Uuid {
+        if self.id.is_nil() || self.epoch != delivery.tag.epoch {
+            self.epoch = delivery.tag.epoch;
+            self.id = new_id();
+        }
+        self.id
+    }
 }
 
 /// A message to publish.

@@ -1,31 +1,27 @@
 //! Queue → letters, in batches: taken, committed, then acknowledged.
 //!
-//! A crash between commit and acknowledgement brings deliveries back. They carry nothing that
-//! tells one from another but their content, and the same content may rightly come twice (a
-//! message without an id; a replay that was buried again). So a delivery that comes for the first
-//! time is a new letter, always; one that may have come before is new only if there are not
-//! enough open letters with its content. What remains is this: of several deliveries that are equal
-//! to the last byte, one that was never stored may, after a crash, be taken for an equal one that
-//! was. An open letter with its content is there in any case.
+//! A crash between commit and acknowledgement brings deliveries back. What such a delivery has in
+//! common with its letter, and when it is a new one all the same, is said in
+//! [`occurrence`](crate::store::dead_letters::occurrence).
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{CHUNK_BYTES_MAX, DELIVERIES_MIN, DeadLetterError};
 use crate::broker::pace::Pace;
-use crate::broker::{Broker, Consumer, Delivery, DeliveryTag, Outgoing, Published};
+use crate::broker::{self, Broker, Consumer, Delivery, DeliveryTag, Outgoing, Published};
 use crate::environment::{Environment, Shutdown};
 use crate::error::{Class, code};
 use crate::message::{
     DEAD_LETTER_QUEUE, Destination, HEADER_OUTCOME, HEADER_REASON, Message, Properties, REPLY_QUEUE,
 };
-use crate::store::dead_letters::{DeadLetterStore, DrainedLetter, Teller, Trail};
+use crate::store::dead_letters::occurrence::content_key;
+use crate::store::dead_letters::{DeadLetterStore, Earlier, Sighting, Teller, Trail};
 use crate::store::{DeadLetter, StoreError};
 
 /// Most letters stored in one transaction.
@@ -52,9 +48,6 @@ const ERROR_HEADERS: [&str; 9] = [
     "NServiceBus.ExceptionInfo.Message",
     "rbs2-error-details",
 ];
-
-/// Headers that the broker changes from one delivery to the next.
-const COUNTERS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
 
 /// What a drain works with.
 #[derive(Clone)]
@@ -158,12 +151,11 @@ impl Drain {
 
     /// A command of ours that a participant's queue has given up is answered, in its place: its saga
     /// need not wait for an answer that will not come. If that can't be said, it waits, as for silence.
-    async fn tell_who_asked(&self, queue: &str, letters: &[DrainedLetter]) {
+    async fn tell_who_asked(&self, queue: &str, letters: &[DeadLetter]) {
         if queue != DEAD_LETTER_QUEUE {
             return;
         }
-        let letters = letters.iter().map(|drained| &drained.letter);
-        let answers: Vec<Outgoing> = letters.filter_map(answer_for).collect();
+        let answers: Vec<Outgoing> = letters.iter().filter_map(answer_for).collect();
         if answers.is_empty() {
             return;
         }
@@ -227,7 +219,7 @@ impl Drain {
     async fn store(
         &self,
         queue: &str,
-        letters: &[DrainedLetter],
+        letters: &[DeadLetter],
         stop: &Shutdown,
     ) -> Result<Option<Stored>, DeadLetterError> {
         match self.store_batch(queue, letters, stop).await {
@@ -268,7 +260,7 @@ impl Drain {
     async fn store_batch(
         &self,
         queue: &str,
-        letters: &[DrainedLetter],
+        letters: &[DeadLetter],
         stop: &Shutdown,
     ) -> Result<Option<u64>, StoreError> {
         let mut pace = Pace::new();
@@ -293,20 +285,16 @@ impl Drain {
         }
     }
 
-    fn letter(&self, queue: &str, delivery: &Delivery, session: &mut Session) -> DrainedLetter {
+    fn letter(&self, queue: &str, delivery: &Delivery, session: &mut Session) -> DeadLetter {
         let message = &delivery.message;
-        let key = key(queue, message);
-        DrainedLetter {
-            letter: DeadLetter {
-                id: self.environment.new_id(),
-                at: self.environment.now(),
-                queue: queue.to_owned(),
-                code: code::DEAD_LETTERED,
-                reason: reason(queue, message),
-                message: message.clone(),
-            },
-            seen: session.seen(delivery, key),
-            key,
+        DeadLetter {
+            id: self.environment.new_id(),
+            at: self.environment.now(),
+            queue: queue.to_owned(),
+            code: code::DEAD_LETTERED,
+            reason: reason(queue, message),
+            message: message.clone(),
+            sighting: session.sighting(queue, delivery, || self.environment.new_id()),
         }
     }
 }
@@ -319,8 +307,8 @@ struct Stored {
 }
 
 impl Stored {
-    fn refuse(&mut self, queue: &str, letter: &DrainedLetter, error: &StoreError) {
-        let id = letter.letter.message.properties.message_id.as_deref();
+    fn refuse(&mut self, queue: &str, letter: &DeadLetter, error: &StoreError) {
+        let id = letter.message.properties.message_id.as_deref();
         tracing::error!(%error, queue, message.id = id, "the database refuses this dead letter; it stays in its queue");
         self.refused.push(true);
     }
@@ -329,36 +317,38 @@ impl Stored {
 /// What a consumer remembers to tell deliveries apart.
 #[derive(Debug, Default)]
 struct Session {
+    connection: broker::Session,
     epoch: u64,
-    /// Deliveries of this connection that may have come before, by content.
-    again: HashMap<Uuid, u32>,
     /// Content taken on the connection before.
-    before: HashMap<Uuid, u32>,
+    before: HashSet<Uuid>,
     /// Content taken on this connection.
-    now: HashMap<Uuid, u32>,
+    now: HashSet<Uuid>,
 }
 
-/// Content remembered of one connection; past it, all is taken for possibly seen.
+/// Content remembered of one connection.
 const REMEMBERED_MAX: usize = 1_000_000;
 
 impl Session {
-    fn seen(&mut self, delivery: &Delivery, key: Uuid) -> Option<u32> {
+    fn sighting(
+        &mut self,
+        queue: &str,
+        delivery: &Delivery,
+        new_id: impl FnOnce() -> Uuid,
+    ) -> Sighting {
+        let mut sighting = delivery.sighting(self.connection.of(delivery, new_id));
         if delivery.tag.epoch != self.epoch {
             self.epoch = delivery.tag.epoch;
-            self.again.clear();
             self.before = std::mem::take(&mut self.now);
         }
-        if self.now.len() < REMEMBERED_MAX {
-            *self.now.entry(key).or_insert(0) += 1;
-        }
+        let key = content_key(queue, &delivery.message);
         // A broker that was killed may not know any more what it had delivered; we do.
-        if !delivery.redelivered && !self.before.contains_key(&key) {
-            return None;
+        if sighting.earlier == Earlier::Never && self.before.contains(&key) {
+            sighting.earlier = Earlier::Perhaps;
         }
-        let count = self.again.entry(key).or_insert(0);
-        let before = *count;
-        *count += 1;
-        Some(before)
+        if self.now.len() < REMEMBERED_MAX {
+            self.now.insert(key);
+        }
+        sighting
     }
 }
 
@@ -377,23 +367,6 @@ fn parts(batch: Vec<Delivery>) -> Vec<Vec<Delivery>> {
         }
     }
     parts
-}
-
-/// The same for deliveries that can't be told apart.
-fn key(queue: &str, message: &Message) -> Uuid {
-    let mut properties = message.properties.clone();
-    for counter in COUNTERS {
-        properties.headers.remove(counter);
-        properties.exact.remove(counter);
-    }
-    let mut hasher = Sha256::new();
-    hasher.update(queue.as_bytes());
-    hasher.update([0]);
-    // Text keys and plain values: this can't fail, and if it did, the body still counts.
-    hasher.update(serde_json::to_vec(&properties).unwrap_or_default());
-    hasher.update([0]);
-    hasher.update(&message.body);
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, &hasher.finalize())
 }
 
 /// The answer of a participant that has given up a command, if the letter is one.

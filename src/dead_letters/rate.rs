@@ -33,6 +33,7 @@ pub(super) async fn pace(
     let wait = due.since(environment.now());
     if !wait.is_zero() {
         tokio::select! {
+            biased;
             () = environment.sleep(wait) => {}
             () = stop.requested() => {}
         }

@@ -14,7 +14,7 @@ use crate::error::Code;
 use crate::id::Timestamp;
 use crate::message::{Message, Properties};
 use crate::store::DeadLetter;
-use crate::store::dead_letters::{DrainedLetter, Letter};
+use crate::store::dead_letters::{Letter, Sighting};
 
 /// Letters read at once.
 const PAGE: usize = 50;
@@ -77,6 +77,7 @@ impl LetterLine {
                 properties: self.properties,
                 body: body.into(),
             },
+            sighting: Sighting::default(),
         })
     }
 }
@@ -119,13 +120,8 @@ impl Desk {
         if !self.letters.load_letters(&[letter.id]).await?.is_empty() {
             return Ok(false);
         }
-        let drained = DrainedLetter {
-            key: letter.id,
-            seen: Some(0),
-            letter,
-        };
         let now = self.environment.now();
-        let queue = drained.letter.queue.clone();
-        Ok(self.letters.store_drained(&queue, now, &[drained]).await? > 0)
+        let queue = letter.queue.clone();
+        Ok(self.letters.store_drained(&queue, now, &[letter]).await? > 0)
     }
 }

@@ -201,6 +201,7 @@ impl<'a> Batch<'a> {
             Err(
                 Refusal::Ended
                 | Refusal::RollingBack(_)
+                | Refusal::OtherSignal(_)
                 | Refusal::TooManySignals
                 | Refusal::NoSuchSignal(_)
                 | Refusal::NotPossible(_),
@@ -214,6 +215,7 @@ impl<'a> Batch<'a> {
             Err(
                 refusal @ (Refusal::Ended
                 | Refusal::RollingBack(_)
+                | Refusal::OtherSignal(_)
                 | Refusal::TooManySignals
                 | Refusal::NoSuchSignal(_)
                 | Refusal::NotPossible(_)),
@@ -361,11 +363,7 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) fn bury(&mut self, letter: DeadLetter, starter: Option<&Starter>) {
-        crate::metric::dead_letter(letter.code);
         self.bytes += letter.message.size();
-        tracing::warn!(
-            queue = %letter.queue, code = %letter.code, reason = %letter.reason, "dead letter"
-        );
         if let Some(starter) = starter {
             let body = json!({ "code": letter.code.to_string(), "reason": letter.reason });
             self.answer(starter, "refused", Some(&letter.reason), &body);

@@ -30,7 +30,9 @@ use crate::broker::{Binding, Topology, topic};
 use crate::canonical::fingerprint_text;
 use crate::definition::{self, Definition, EventRule, NodeId, NodeKind};
 use crate::error::code;
-use crate::message::{DOMAIN_EVENT_QUEUE, Destination, HEADER_EVENT_EXCHANGE, Message};
+use crate::message::{
+    DOMAIN_EVENT_QUEUE, Destination, HEADER_EVENT_EXCHANGE, HEADER_EVENT_FOR, Message,
+};
 use crate::metric;
 use crate::store::{DefinitionRow, SagaKey};
 
@@ -86,7 +88,31 @@ enum Meaning {
     /// It is a signal to the saga with this key, if there is one.
     Signal(SignalRequest),
     /// It should, and can't.
-    Unusable(Undecodable),
+    Unusable {
+        /// The definition; `None` if it is not even known what the event is about.
+        by: Option<String>,
+        /// Why not.
+        wrong: Undecodable,
+    },
+}
+
+impl Meaning {
+    /// What can't be used by anybody.
+    fn nothing(wrong: Undecodable) -> Self {
+        Self::Unusable { by: None, wrong }
+    }
+
+    /// The definition that it is about.
+    fn definition(&self) -> Option<&str> {
+        match self {
+            Self::Start(request) => Some(&request.definition.name),
+            Self::Signal(request) => match &request.to {
+                Addressee::Key(key) => Some(&key.name),
+                Addressee::Saga(_) => None,
+            },
+            Self::Unusable { by, .. } => by.as_deref(),
+        }
+    }
 }
 
 impl EventRules {
@@ -173,14 +199,27 @@ impl EventRules {
     ) -> Result<Meant, Undecodable> {
         let key = &route.routing_key;
         let mut matching = matching(self.rules.get(&route.exchange), key);
+        let only = message.header(HEADER_EVENT_FOR);
         if matching.is_empty() {
-            if self.is_bound(route) {
+            let is_bound = self.is_bound(route);
+            if is_bound && only.is_none() {
                 return Ok(Meant::NothingNow);
             }
             if !complete {
                 return Ok(Meant::AskAgain);
             }
-            matching = self.matching_by_key(route)?;
+            if !is_bound {
+                matching = self.matching_by_key(route)?;
+            }
+        }
+        if let Some(name) = only {
+            matching.retain(|(rule, _)| rule.definition.name == name);
+            if matching.is_empty() && complete {
+                return Err(for_another(name));
+            }
+            if matching.is_empty() {
+                return Ok(Meant::AskAgain);
+            }
         }
         if matching.is_empty() {
             return Ok(Meant::Stray);
@@ -246,6 +285,14 @@ impl EventRules {
     }
 }
 
+/// Why an event that is for one definition alone can't be used.
+fn for_another(name: &str) -> Undecodable {
+    let why = format!(
+        "its header `{HEADER_EVENT_FOR}` says that it is for `{name}`, which is about no such event (any more); without that header it is for whoever it concerns"
+    );
+    Undecodable::new(code::EVENT_UNUSABLE, why)
+}
+
 /// Rules about events with this key.
 fn matching<'r>(rules: Option<&'r Vec<Rule>>, key: &str) -> Vec<(&'r Rule, &'r EventRule)> {
     let rules = rules.into_iter().flatten();
@@ -309,14 +356,20 @@ impl Rule {
         let why = format!(
             "the event should start `{name}`, by its version {version}, which was loaded by another node after this one had started; load the same definitions on all nodes, then replay this letter"
         );
-        Meaning::Unusable(Undecodable::new(code::EVENT_UNUSABLE, why))
+        Meaning::Unusable {
+            by: Some(name.clone()),
+            wrong: Undecodable::new(code::EVENT_UNUSABLE, why),
+        }
     }
 
     fn start(&self, rule: &EventRule, event: &Value, id: &str) -> Meaning {
         let name = &self.definition.name;
         let unusable = |why: String| {
             let why = format!("the event should start `{name}`, but {why}");
-            Meaning::Unusable(Undecodable::new(code::EVENT_UNUSABLE, why))
+            Meaning::Unusable {
+                by: Some(name.clone()),
+                wrong: Undecodable::new(code::EVENT_UNUSABLE, why),
+            }
         };
         let key = match rule.key_of(event) {
             Ok(key) => key,

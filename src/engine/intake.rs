@@ -1,9 +1,8 @@
 //! Where work comes from: the queues (starts, replies, signals, domain events), the clock, and
 //! commands that no queue took. Each is decoded here and handed to the worker that looks after its saga.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -17,7 +16,7 @@ use super::signals::decode_signal;
 use super::succession::decode_successor;
 use super::work::{Job, Origin, Work};
 use super::worker::Node;
-use crate::broker::{Acks, Delivery};
+use crate::broker::{Acks, Delivery, Session};
 use crate::error::code;
 use crate::id::{SagaId, Timestamp};
 use crate::message::child::ChildCommand;
@@ -26,7 +25,8 @@ use crate::message::{
     DOMAIN_EVENT_QUEUE, Destination, HEADER_ATTEMPT, Message, Outcome, REPLY_QUEUE, SIGNAL_QUEUE,
     START_QUEUE,
 };
-use crate::saga::{Input, Reply, Returned};
+use crate::saga::{Flaw, Input, Reply, Returned};
+use crate::store::dead_letters::Sighting;
 use crate::store::{DeadLetter, OutboxMessage, StoreError};
 
 /// Most sagas woken at once.
@@ -51,8 +51,10 @@ impl Node {
         &self,
         queue: &'static str,
         delivery: Delivery,
+        session: &mut Session,
         acks: &Arc<dyn Acks>,
     ) -> Work {
+        let sighting = self.sighting(&delivery, session);
         let Delivery {
             tag,
             message,
@@ -78,12 +80,12 @@ impl Node {
                     wrong,
                     answers: Some(command),
                 }) => {
-                    let letter = self.letter(queue, message.clone())();
+                    let letter = self.letter(queue, message.clone(), sighting)();
                     Ok(failed_by(wrong, command, letter))
                 }
             },
         };
-        let letter = self.letter(queue, message);
+        let letter = self.letter(queue, message, sighting);
         let job = decoded.unwrap_or_else(|Undecodable { code, reason }| {
             let letter = DeadLetter {
                 code,
@@ -123,21 +125,33 @@ impl Node {
         })
     }
 
-    /// How this delivery becomes a dead letter, should it come to that. A message with an id gets
-    /// the same row however often it is delivered.
+    /// What tells this delivery from others.
+    pub(super) fn sighting(&self, delivery: &Delivery, session: &mut Session) -> Sighting {
+        delivery.sighting(session.of(delivery, || self.environment.new_id()))
+    }
+
+    /// How this delivery becomes a dead letter, should it come to that. It has one id, however often
+    /// its batch is tried; another delivery has another one.
     pub(super) fn letter(
         &self,
         queue: &'static str,
         message: Message,
+        sighting: Sighting,
     ) -> Arc<dyn Fn() -> DeadLetter + Send + Sync> {
         let environment = Arc::clone(&self.environment);
+        let reused = self.options.sabotage.has(Flaw::ReuseLetterIds);
+        let id = OnceLock::new();
         Arc::new(move || DeadLetter {
-            id: letter_id(queue, &message).unwrap_or_else(|| environment.new_id()),
+            id: *id.get_or_init(|| {
+                let reused = reused.then(|| reused_id(queue, &message)).flatten();
+                reused.unwrap_or_else(|| environment.new_id())
+            }),
             at: environment.now(),
             queue: queue.to_owned(),
             code: code::STORE_REFUSED,
             reason: String::new(),
             message: message.clone(),
+            sighting,
         })
     }
 
@@ -290,6 +304,7 @@ fn refused_for_good(row: OutboxMessage, why: String, at: Timestamp) -> Work {
         code: code::BROKER_REFUSED,
         reason: format!("the broker will not take the message to {destination}: {why}"),
         message,
+        sighting: Sighting::default(),
     };
     Work {
         job: Job::Bury {
@@ -328,14 +343,10 @@ fn failed_by(wrong: Undecodable, command: Correlation, letter: DeadLetter) -> Jo
     }
 }
 
-fn letter_id(queue: &str, message: &Message) -> Option<Uuid> {
-    let id = message
-        .properties
-        .message_id
-        .as_deref()
-        .filter(|id| !id.is_empty())?;
-    let mut name = format!("{queue}\0{id}\0").into_bytes();
-    name.extend_from_slice(&Bytes::clone(&message.body));
+/// The bug of [`Flaw::ReuseLetterIds`].
+fn reused_id(queue: &str, message: &Message) -> Option<Uuid> {
+    let id = message.properties.message_id.as_deref()?;
+    let name = [queue.as_bytes(), id.as_bytes(), &message.body].join(&0);
     Some(Uuid::new_v5(&Uuid::NAMESPACE_OID, &name))
 }
 

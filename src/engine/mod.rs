@@ -32,6 +32,8 @@ pub mod decode;
 mod encode;
 mod events;
 mod intake;
+#[cfg(test)]
+mod letters_tests;
 pub mod limit;
 pub mod plan;
 mod presence;

@@ -9,7 +9,7 @@ use super::intake::Workers;
 use super::trial::{TRIALS_MAX, Verdict, Watched, is_suspect};
 use super::work::{Job, Origin, Work};
 use super::worker::{BATCH_MAX, Node};
-use crate::broker::{Acks, Broker, Consumer, Delivery};
+use crate::broker::{Acks, Broker, Consumer, Delivery, Session};
 use crate::environment::Shutdown;
 use crate::error::code;
 use crate::message::child::ChildCommand;
@@ -85,6 +85,7 @@ impl Node {
         workers: &Workers,
     ) -> Taken {
         let Consumer { deliveries, acks } = consumer;
+        let mut session = Session::default();
         loop {
             let batch = tokio::select! {
                 biased;
@@ -97,11 +98,13 @@ impl Node {
             }
             let harmless = careful && !batch.iter().any(is_suspect);
             if !careful && !batch.iter().any(is_suspect) {
-                self.give_all(queue, batch, acks, workers).await;
+                self.give_all(queue, batch, &mut session, acks, workers)
+                    .await;
                 continue;
             }
             for delivery in batch {
-                self.try_alone(queue, delivery, acks, workers).await;
+                self.try_alone(queue, delivery, &mut session, acks, workers)
+                    .await;
             }
             if harmless {
                 return Taken::Harmless;
@@ -113,14 +116,16 @@ impl Node {
         &self,
         queue: &'static str,
         batch: Vec<Delivery>,
+        session: &mut Session,
         acks: &Arc<dyn Acks>,
         workers: &Workers,
     ) {
         if queue == DOMAIN_EVENT_QUEUE {
-            return self.receive_events(batch, acks, workers).await;
+            return self.receive_events(batch, session, acks, workers).await;
         }
         for delivery in batch {
-            workers.give(self.decode(queue, delivery, acks)).await;
+            let work = self.decode(queue, delivery, session, acks);
+            workers.give(work).await;
         }
     }
 
@@ -130,6 +135,7 @@ impl Node {
         &self,
         queue: &'static str,
         delivery: Delivery,
+        session: &mut Session,
         acks: &Arc<dyn Acks>,
         workers: &Workers,
     ) {
@@ -137,21 +143,24 @@ impl Node {
         let settled = watched.settled();
         let acks: Arc<dyn Acks> = watched;
         if !is_suspect(&delivery) {
-            self.give_all(queue, vec![delivery], &acks, workers).await;
+            self.give_all(queue, vec![delivery], session, &acks, workers)
+                .await;
             drop(acks);
             return settled.await;
         }
         let _alone = self.trials.lock().await;
         match self.begin_trial(queue, &delivery.message).await {
             Verdict::Try(fingerprint) => {
-                self.give_all(queue, vec![delivery], &acks, workers).await;
+                self.give_all(queue, vec![delivery], session, &acks, workers)
+                    .await;
                 drop(acks);
                 settled.await;
                 self.end_trial(fingerprint).await;
             }
             Verdict::Guilty => {
+                let sighting = self.sighting(&delivery, session);
                 let Delivery { tag, message, .. } = delivery;
-                let letter = self.letter(queue, message);
+                let letter = self.letter(queue, message, sighting);
                 let guilty = DeadLetter {
                     code: code::NODE_ENDED,
                     reason: format!(

@@ -22,7 +22,7 @@ use crate::error::code;
 use crate::id::Timestamp;
 use crate::message::EVENT_EXCHANGE;
 use crate::metric;
-use crate::store::dead_letters::{HEADER_LETTER, ReturnedReplay};
+use crate::store::dead_letters::{HEADER_LETTER, ReturnedReplay, Sighting};
 use crate::store::{DeadLetter, Outbox, OutboxMessage};
 
 /// Batches that may wait for a publisher; when they are full, whoever commits waits.
@@ -283,6 +283,7 @@ impl Shared {
                 row.destination
             ),
             message: row.message.clone(),
+            sighting: Sighting::default(),
         });
         let (letters, rows) = (letters.collect(), refused.iter().map(|(row, _)| row.id));
         let keeping = self.outbox.set_aside(letters, rows.collect());

@@ -21,7 +21,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use super::clock::CLOCK_OFF_MAX;
 use super::decode::{Undecodable, check_start};
@@ -32,6 +31,7 @@ use crate::definition::{CatchUp, Definition, Every};
 use crate::error::code;
 use crate::id::Timestamp;
 use crate::message::{CONTENT_TYPE_JSON, Message, Properties, START_QUEUE};
+use crate::store::dead_letters::{Earlier, Sighting};
 use crate::store::{DeadLetter, ScheduleKey, ScheduleRow, StoreError};
 
 /// Most ticks of one schedule started before the others have their turn.
@@ -259,7 +259,7 @@ impl Node {
         let Undecodable { code, reason } = wrong;
         let id = tick_id(name, tick);
         let letter = DeadLetter {
-            id: Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes()),
+            id: self.environment.new_id(),
             at: self.environment.now(),
             queue: START_QUEUE.to_owned(),
             code,
@@ -273,6 +273,11 @@ impl Node {
                     ..Properties::default()
                 },
                 body: Bytes::from(input.to_string()),
+            },
+            // A tick that was not settled afterwards comes again.
+            sighting: Sighting {
+                session: self.environment.new_id(),
+                earlier: Earlier::Perhaps,
             },
         };
         let job = Job::Bury {

@@ -194,6 +194,7 @@ pub(super) fn code_of(refusal: &Refusal) -> Code {
     match refusal {
         Refusal::Ended => code::SIGNAL_TOO_LATE,
         Refusal::RollingBack(_) => code::SIGNAL_ROLLING_BACK,
+        Refusal::OtherSignal(_) => code::SIGNAL_CONFLICT,
         Refusal::NoSuchSignal(_) => code::SIGNAL_UNKNOWN,
         Refusal::TooManySignals => code::SIGNALS_FULL,
         _ => code::NOT_POSSIBLE,

@@ -9,6 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use uuid::Uuid;
+
 use super::EngineOptions;
 use super::batch::{Batch, Decided, Found, Parts};
 use super::cache::{Cache, Open};
@@ -23,11 +25,14 @@ use super::signals::SignalAnswer;
 use super::work::{Job, Origin, StartAnswer, Work};
 use crate::broker::{Acks, DeliveryTag};
 use crate::environment::{Environment, Shutdown};
+use crate::error::Code;
 use crate::id::SagaId;
 use crate::message::correlation::Secret;
 use crate::metric;
 use crate::saga::{Flaw, Saga, journal};
-use crate::store::{Conflict, KeyMatch, LoadRequest, LoadedSaga, SagaKey, Store, StoreError};
+use crate::store::{
+    Conflict, DeadLetter, KeyMatch, LoadRequest, LoadedSaga, SagaKey, Store, StoreError,
+};
 
 /// Most works in a batch. Most of what batching gains is there at 50 to 200.
 pub(super) const BATCH_MAX: usize = 200;
@@ -108,17 +113,21 @@ impl Node {
         if self.options.sabotage.has(Flaw::AckBeforeCommit) {
             acknowledge(&decided);
         }
+        if self.options.sabotage.has(Flaw::LoseLetters) {
+            commit.dead_letters.clear();
+        }
         if remove_sent {
             commit.sent.extend(self.relay.take_sent());
         }
+        let letters: Vec<_> = commit.dead_letters.iter().map(Buried::of).collect();
         let (sent, mut outbox) = (commit.sent.clone(), commit.outbox.clone());
         let outboxes: Vec<_> = commit
             .sagas
             .iter()
             .map(|write| (write.head.id, write.outbox.clone()))
             .collect();
-        let conflicts = match self.within(self.store.commit(commit)).await {
-            Ok(outcome) => BTreeMap::from_iter(outcome.conflicts),
+        let outcome = match self.within(self.store.commit(commit)).await {
+            Ok(outcome) => outcome,
             Err(error) => {
                 self.relay.give_back(sent);
                 for decided in &decided {
@@ -136,6 +145,10 @@ impl Node {
             }
         };
         self.presence.succeeded();
+        let conflicts = BTreeMap::from_iter(outcome.conflicts);
+        letters
+            .iter()
+            .for_each(|letter| letter.tell(&outcome.known_letters));
         let took = self.environment.elapsed().saturating_sub(began);
         metric::committed(decided.len(), took.as_secs_f64());
         for (id, rows) in outboxes {
@@ -312,6 +325,41 @@ fn holders(
         }
         _ => None,
     })
+}
+
+/// A dead letter of a batch, to be told of once it is stored.
+struct Buried {
+    id: Uuid,
+    queue: String,
+    code: Code,
+    reason: String,
+}
+
+impl Buried {
+    fn of(letter: &DeadLetter) -> Self {
+        Self {
+            id: letter.id,
+            queue: letter.queue.clone(),
+            code: letter.code,
+            reason: letter.reason.clone(),
+        }
+    }
+
+    fn tell(&self, known: &[Uuid]) {
+        let Self {
+            id,
+            queue,
+            code,
+            reason,
+        } = self;
+        if known.contains(id) {
+            tracing::info!(%queue, %code, %reason, "a dead letter was delivered again");
+            metric::dead_letter_again(*code);
+        } else {
+            tracing::warn!(letter = %id, %queue, %code, %reason, "dead letter");
+            metric::dead_letter(*code);
+        }
+    }
 }
 
 /// A work whose saga conflicted, as it goes into the next round.

@@ -133,9 +133,10 @@ impl From<SignalError> for Problem {
                     code::SIGNAL_MALFORMED => StatusCode::BAD_REQUEST,
                     code::SIGNAL_FOR_NO_SAGA => StatusCode::NOT_FOUND,
                     code::SIGNAL_UNKNOWN => StatusCode::UNPROCESSABLE_ENTITY,
-                    code::SIGNAL_TOO_LATE | code::SIGNAL_ROLLING_BACK | code::SIGNALS_FULL => {
-                        StatusCode::CONFLICT
-                    }
+                    code::SIGNAL_TOO_LATE
+                    | code::SIGNAL_ROLLING_BACK
+                    | code::SIGNALS_FULL
+                    | code::SIGNAL_CONFLICT => StatusCode::CONFLICT,
                     _ => StatusCode::INTERNAL_SERVER_ERROR,
                 };
                 Self::new(status, wrong.code, wrong.reason)

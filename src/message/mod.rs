@@ -58,6 +58,9 @@ pub const HEADER_TRACEPARENT: &str = "traceparent";
 pub const HEADER_EVENT_EXCHANGE: &str = "event-exchange";
 /// See [`HEADER_EVENT_EXCHANGE`].
 pub const HEADER_EVENT_ROUTING_KEY: &str = "event-routing-key";
+/// Header with the only definition that a domain event is for, on one that means something to several
+/// and that one of them could not use: a replay is for that one alone.
+pub const HEADER_EVENT_FOR: &str = "event-for";
 
 /// Header that is never sent as it is: the routing keys, beside its destination's, that a message is
 /// published with (AMQP's `CC`). A broker that dead-letters by routing key takes these too.

@@ -13,7 +13,7 @@ use super::Participant;
 use super::barrier::{self, Answer, Asked, Barrier, Verdict};
 use super::command::{Command, ReplyAddress, Unusable, decode, printable};
 use super::handler::{Refusal, Rejection, UnitOfWork};
-use crate::broker::Delivery;
+use crate::broker::{Delivery, Session};
 use crate::environment::Environment;
 use crate::error::Code;
 use crate::id::Timestamp;
@@ -22,6 +22,7 @@ use crate::message::{
     CONTENT_TYPE_JSON, Destination, HEADER_OUTCOME, HEADER_REASON, HEADER_TRACEPARENT, Message,
     Properties,
 };
+use crate::store::dead_letters::Sighting;
 use crate::store::participant::{
     AggregateKey, BarrierKey, BarrierRow, ParticipantStore, ParticipantWrites, Write,
 };
@@ -33,6 +34,8 @@ pub(super) struct Intake {
     message: Message,
     /// The dead letter's id: the same at each try.
     letter: Uuid,
+    /// What tells this delivery from others.
+    sighting: Sighting,
     read: Result<Command, Unusable>,
     aggregate: Result<Option<AggregateKey>, Rejection>,
     /// Why what its handler answered can't be sent, once that is known.
@@ -51,6 +54,7 @@ pub(super) struct BatchOptions {
 pub(super) fn read(
     participant: &Participant,
     environment: &dyn Environment,
+    session: &mut Session,
     deliveries: &[Delivery],
 ) -> Vec<Intake> {
     deliveries
@@ -64,6 +68,7 @@ pub(super) fn read(
             Intake {
                 message: delivery.message.clone(),
                 letter: environment.new_id(),
+                sighting: delivery.sighting(session.of(delivery, || environment.new_id())),
                 read,
                 aggregate,
                 unanswerable: OnceLock::new(),
@@ -276,6 +281,7 @@ impl Batch<'_> {
             code,
             reason: printable(reason),
             message: intake.message.clone(),
+            sighting: intake.sighting,
         });
     }
 

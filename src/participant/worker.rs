@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::batch::{self, BatchOptions, Intake};
 use super::{BATCH_COMMANDS_MAX, PREFETCH, Participant, ParticipantOptions};
-use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryTag};
+use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryTag, Session};
 use crate::engine::limit::within;
 use crate::engine::relay::{Relay, RelayOptions};
 use crate::environment::{Environment, Shutdown, Task};
@@ -197,6 +197,7 @@ impl Worker {
             return Ok(());
         };
         let mut given_back = 0;
+        let mut session = Session::default();
         loop {
             let deliveries = tokio::select! {
                 biased;
@@ -205,12 +206,12 @@ impl Worker {
             };
             if deliveries.is_empty() {
                 match self.consume(PREFETCH).await? {
-                    Some(again) => consumer = again,
+                    Some(again) => (consumer, session) = (again, Session::default()),
                     None => return Ok(()),
                 }
                 continue;
             }
-            let replies = match self.commit(&deliveries).await? {
+            let replies = match self.commit(&mut session, &deliveries).await? {
                 Tried::Committed(replies) => replies,
                 Tried::Stopped => return Ok(()),
                 Tried::GivenUp => {
@@ -218,7 +219,7 @@ impl Worker {
                     drop(consumer);
                     given_back += 1;
                     match self.come_back(given_back).await? {
-                        Some(again) => consumer = again,
+                        Some(again) => (consumer, session) = (again, Session::default()),
                         None => return Ok(()),
                     }
                     continue;
@@ -231,7 +232,7 @@ impl Worker {
             if recovered {
                 drop(consumer);
                 match self.consume(PREFETCH).await? {
-                    Some(again) => consumer = again,
+                    Some(again) => (consumer, session) = (again, Session::default()),
                     None => return Ok(()),
                 }
             }
@@ -265,10 +266,15 @@ impl Worker {
 
     /// Tries a batch until it is committed, it has failed for too long, or the shutdown comes.
     /// Meanwhile its deliveries stay unacknowledged and the prefetch holds back more.
-    async fn commit(&self, deliveries: &[Delivery]) -> Result<Tried, ParticipantError> {
+    async fn commit(
+        &self,
+        session: &mut Session,
+        deliveries: &[Delivery],
+    ) -> Result<Tried, ParticipantError> {
         let intakes = batch::read(
             &self.participant,
             &*self.connections.environment,
+            session,
             deliveries,
         );
         let mut sent = Sent::take(&self.connections.relay);

@@ -132,7 +132,7 @@ pub fn apply(saga: &mut Saga, event: &Event) {
         } => apply_waiting(saga, step, *until, *signal, but_not),
         Event::Signalled(signal) => {
             saga.held.add(&signal.body);
-            saga.remember(&signal.id);
+            saga.remember_signal(signal);
             saga.signals.push(signal.clone());
         }
         Event::Received { step, id } => {

@@ -8,6 +8,7 @@ use super::apply::apply;
 use super::event::{Decision, Event, Input, Refusal, Reply, Send, Starter};
 use super::portion::{Move, Spent};
 use super::retry::backoff;
+pub use super::sabotage::{Flaw, Sabotage};
 use super::state::{LISTENERS_MAX, Pass, Saga, StepStatus, Waiting};
 use crate::definition::{Definition, NodeId, OnReject};
 use crate::id::{Phase, StepPath, Timestamp};
@@ -25,52 +26,6 @@ pub fn decide(
     now: Timestamp,
 ) -> Result<Decision, Refusal> {
     decide_sabotaged(definition, saga, input, now, Sabotage::default())
-}
-
-/// A known bug of the core or the engine, for [`Sabotage`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[doc(hidden)]
-pub enum Flaw {
-    /// Roll-back leaves out steps whose outcome nobody knows.
-    ForgetUnknown,
-    /// The engine acknowledges before it commits.
-    AckBeforeCommit,
-    /// A start with this key ends in a panic.
-    PanicOver(&'static str),
-    /// A saga that another one runs does not wait for that one at its pivot.
-    RushChildren,
-    /// The pivot is passed although a reservation has lapsed, or the deadline has passed.
-    ConfirmLapsed,
-    /// The payload of a step is computed before anybody asks whether the step runs.
-    RenderSkipped,
-    /// A node goes by its own clock.
-    OwnClock,
-    /// A payload may have any size.
-    AnyPayload,
-    /// What a decision has no room for is forgotten.
-    ForgetLeftOff,
-}
-
-/// Known bugs, switched on to prove that the simulator catches them; all off otherwise.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[doc(hidden)]
-pub struct Sabotage(Option<Flaw>);
-
-impl Sabotage {
-    /// With this bug.
-    pub const fn with(flaw: Flaw) -> Self {
-        Self(Some(flaw))
-    }
-
-    /// The bug, if any.
-    pub fn flaw(self) -> Option<Flaw> {
-        self.0
-    }
-
-    /// Whether the code should be wrong in this way.
-    pub fn has(self, flaw: Flaw) -> bool {
-        self.0 == Some(flaw)
-    }
 }
 
 /// [`decide`] with known bugs.

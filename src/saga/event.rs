@@ -13,6 +13,7 @@ use super::portion::LeftOff;
 pub use super::refusal::Refusal;
 use super::returned::Returned;
 use super::succession::{Line, Successor};
+use crate::canonical;
 use crate::definition::NodeId;
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::message::{Destination, Outcome};
@@ -69,6 +70,18 @@ pub struct Signal {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
 }
+
+impl Signal {
+    /// What it says, in short: its name, and a hash of its payload.
+    pub(super) fn mark(&self) -> String {
+        let payload = canonical::fingerprint(&self.body);
+        format!("{} {}", self.name, hex::encode(&payload[..MARK_BYTES]))
+    }
+}
+
+/// Bytes of a payload's hash that are remembered: whoever wants his payload taken for another's can't
+/// find one.
+const MARK_BYTES: usize = 16;
 
 /// A person's decision about one saga.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -33,6 +33,7 @@ mod refusal;
 mod replies;
 mod retry;
 mod returned;
+mod sabotage;
 mod sends;
 mod state;
 mod status;

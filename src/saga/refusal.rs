@@ -29,6 +29,11 @@ pub enum Refusal {
     /// A signal that no `wait` of the saga's definition is about.
     #[error("no `wait` of this saga is for a signal called `{0}`")]
     NoSuchSignal(String),
+    /// A signal with an id that was seen before, and another name or payload.
+    #[error(
+        "a signal with the id `{0}` came before, and said something else; if this is another signal, give it an id of its own"
+    )]
+    OtherSignal(String),
     /// More signals than a saga keeps.
     #[error("this saga keeps as many signals as it may; nothing waits for them")]
     TooManySignals,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::child::Family;
-use super::event::{BlockPath, Reply, Signal, Starter};
+use super::event::{BlockPath, Refusal, Reply, Signal, Starter};
 use super::portion::{Held, LeftOff};
 use super::status::Status;
 use super::succession::Line;
@@ -71,6 +71,9 @@ pub struct Saga {
     /// Ids of signals and operator actions that were seen, oldest first; bounded.
     #[serde(default)]
     pub seen: VecDeque<String>,
+    /// What the signals among them said, for whoever sends another one with the same id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub said: BTreeMap<String, String>,
     /// When reservations lapse, earliest first.
     #[serde(default)]
     pub leases: BTreeSet<(Timestamp, StepPath)>,
@@ -324,6 +327,7 @@ impl Saga {
             unconfirmed: 0,
             suspended: BTreeSet::new(),
             signals: Vec::new(),
+            said: BTreeMap::new(),
             seen: VecDeque::new(),
             leases: BTreeSet::new(),
             paused: None,
@@ -398,11 +402,31 @@ impl Saga {
         self.seen.iter().any(|seen| seen == id)
     }
 
+    /// Why a signal is not taken in, if one with its id was seen before.
+    pub(super) fn refused_as_known(&self, signal: &Signal) -> Option<Refusal> {
+        if !self.has_seen(&signal.id) {
+            return None;
+        }
+        // An older version did not write down what was said.
+        let said = self.said.get(&signal.id);
+        Some(match said {
+            Some(said) if *said != signal.mark() => Refusal::OtherSignal(signal.id.clone()),
+            _ => Refusal::Settled,
+        })
+    }
+
     pub(super) fn remember(&mut self, id: &str) {
-        if self.seen.len() >= SEEN_IDS_MAX {
-            self.seen.pop_front();
+        if self.seen.len() >= SEEN_IDS_MAX
+            && let Some(oldest) = self.seen.pop_front()
+        {
+            self.said.remove(&oldest);
         }
         self.seen.push_back(id.to_owned());
+    }
+
+    pub(super) fn remember_signal(&mut self, signal: &Signal) {
+        self.remember(&signal.id);
+        self.said.insert(signal.id.clone(), signal.mark());
     }
 
     pub(super) fn update(&mut self, step: &StepPath, change: impl FnOnce(&mut StepState)) {

@@ -140,10 +140,17 @@ impl Turn<'_> {
 
     /// A signal for the saga that is to replace this one.
     pub(super) fn keep_for_successor(&mut self, mut signal: Signal) -> Result<(), Refusal> {
-        let mut kept = self.saga.line.kept.iter();
         // What this saga had already may have been delivered once more.
-        if self.saga.has_seen(&signal.id) || kept.any(|it| it.id == signal.id) {
-            return Err(Refusal::Settled);
+        if let Some(known) = self.saga.refused_as_known(&signal) {
+            return Err(known);
+        }
+        let mut kept = self.saga.line.kept.iter();
+        if let Some(kept) = kept.find(|it| it.id == signal.id) {
+            return Err(if kept.mark() == signal.mark() {
+                Refusal::Settled
+            } else {
+                Refusal::OtherSignal(signal.id)
+            });
         }
         if self.saga.heir().is_none() {
             return Err(Refusal::NotPossible("nothing is to replace it".into()));

@@ -1,7 +1,7 @@
 //! `wait` and `sleep`: what comes from outside, or just with time.
 //!
 //! A signal is kept until a `wait` takes it or the saga ends, so it may come early; it is known by
-//! its id, so it may come twice; after the saga's end it is refused, so it may come late.
+//! its id, so it may come twice, but not say two things; after the saga's end it is refused, so it may come late.
 
 use std::sync::Arc;
 
@@ -73,8 +73,8 @@ impl<'d> Turn<'d> {
 
     /// Keeps a signal, and lets the waits that are under way have it.
     pub(super) fn signal(&mut self, mut signal: Signal) -> Result<(), Refusal> {
-        if self.saga.has_seen(&signal.id) {
-            return Err(Refusal::Settled);
+        if let Some(known) = self.saga.refused_as_known(&signal) {
+            return Err(known);
         }
         if self.saga.status().is_ended() {
             return Err(Refusal::Ended);

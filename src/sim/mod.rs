@@ -3,16 +3,19 @@
 //! One run is one seed: two nodes and a process of participants work off a handful of orders
 //! while messages get lost, doubled and overtaken, confirms and commits are reported wrongly, and
 //! processes crash at whatever await they stand. Then everything heals, and the run demands what
-//! Backstitch promises: every saga ends, all or nothing, and the totals add up. A run that fails
-//! is repeated by its seed.
+//! Backstitch promises: every saga ends, all or nothing, the totals add up, and nothing that was
+//! acknowledged is gone. A run that fails is repeated by its seed.
 //!
 //! The simulator is itself tested: with a known bug switched on ([`Bug`]), it must complain.
 //! Deliberately absent: real threads, real time, real sockets; those are for the end-to-end tests.
 
+mod account;
+mod books;
 mod bundles;
 #[cfg(test)]
 mod ends_tests;
 pub mod network;
+mod scenario;
 pub mod scheduler;
 #[cfg(test)]
 mod schedules_tests;
@@ -20,23 +23,26 @@ mod shop;
 pub mod stage;
 #[cfg(test)]
 mod starts_tests;
+mod strangers;
 mod times;
 
-use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 
 use crate::broker::memory::MemoryBroker;
 use crate::environment::{Environment, Shutdown};
+use crate::message::{DEAD_LETTER_QUEUE, REPLY_QUEUE, SIGNAL_QUEUE, START_QUEUE};
 use crate::participant::{ParticipantOptions, run_all};
-use crate::saga::{Flaw, Sabotage};
+use crate::store::dead_letters::{DeadLetterStore, LetterStatus};
 use crate::store::memory::MemoryStore;
 use crate::store::{Outbox, Store};
-use crate::{aggregates, definition, engine};
+use crate::{aggregates, dead_letters, definition, engine};
 
-use network::{FaultRates, Faults, SimBroker, SimStore};
+use network::{Faults, SimBroker, SimStore};
+pub use scenario::{Bug, Failure, Report, Scenario, Workload};
 use scheduler::{Ended, NodeName, Scheduler};
 use shop::Shop;
 
@@ -44,6 +50,8 @@ use shop::Shop;
 const NODES: [NodeName; 2] = ["node-a", "node-b"];
 /// The process that runs the participants.
 const PARTICIPANTS: NodeName = "participants";
+/// The process that drains, edits, replays and discards dead letters, if somebody makes some.
+const DESK: NodeName = "desk";
 /// Where the test itself runs; never crashes.
 const DRIVER: NodeName = "driver";
 
@@ -55,148 +63,6 @@ const OUTAGE: f64 = 0.2;
 const CLOCK_WRONG_MICROS: i64 = 7_200_000_000;
 /// How long a healed world may take to bring everything to its end, in virtual time.
 const PATIENCE: Duration = Duration::from_hours(2);
-
-/// What to run.
-#[derive(Debug, Clone)]
-pub struct Scenario {
-    /// Decides everything that is left to chance.
-    pub seed: u64,
-    /// How many orders are placed.
-    pub orders: usize,
-    /// How they are placed.
-    pub workload: Workload,
-    /// How bad the network is.
-    pub rates: FaultRates,
-    /// Longest time, now and then, in which no node runs.
-    pub outage_max: Duration,
-    /// Whether nodes' clocks are wrong now and then.
-    pub wrong_clocks: bool,
-    /// A known bug to switch on.
-    pub bug: Option<Bug>,
-}
-
-impl Scenario {
-    /// Ten orders, the usual faults, no bug.
-    pub fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            orders: 10,
-            workload: Workload::Orders,
-            rates: FaultRates::default(),
-            outage_max: Duration::ZERO,
-            wrong_clocks: false,
-            bug: None,
-        }
-    }
-
-    /// Ten orders whose reservations lapse, with outages that outlast some of them.
-    pub fn lapses(seed: u64) -> Self {
-        let rates = FaultRates {
-            lease: 0.5,
-            ..FaultRates::default()
-        };
-        Self {
-            rates,
-            outage_max: Duration::from_secs(30),
-            ..Self::new(seed)
-        }
-    }
-
-    /// The same, and now and then a node's clock is wrong.
-    pub fn wrong_clocks(seed: u64) -> Self {
-        Self {
-            wrong_clocks: true,
-            ..Self::lapses(seed)
-        }
-    }
-
-    /// Nine orders in bundles of three, which are sold together or not at all.
-    pub fn bundles(seed: u64) -> Self {
-        Self {
-            orders: 3 * bundles::ORDERS_EACH,
-            workload: Workload::Bundles,
-            ..Self::new(seed)
-        }
-    }
-}
-
-/// How orders are placed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Workload {
-    /// Each is a saga by itself.
-    Orders,
-    /// Some at a time, as sub-sagas of one saga.
-    Bundles,
-}
-
-/// Known bugs. Each must be noticed, or the simulator is worth nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
-    /// The engine acknowledges a message before what follows from it is committed.
-    AckBeforeCommit,
-    /// Participants handle a duplicate as if it were new.
-    NoDedupe,
-    /// Roll-back leaves out steps whose outcome nobody knows.
-    UnknownNotCompensated,
-    /// A saga that another one runs does not wait for that one at its pivot.
-    ChildrenRush,
-    /// The pivot is passed although a reservation has lapsed, or the deadline has passed.
-    LapsedConfirmed,
-    /// A node believes its own clock.
-    OwnClock,
-}
-
-impl Bug {
-    /// What it is to the engine; nothing, if it is the participants'.
-    fn sabotage(self) -> Sabotage {
-        match self {
-            Self::AckBeforeCommit => Sabotage::with(Flaw::AckBeforeCommit),
-            Self::UnknownNotCompensated => Sabotage::with(Flaw::ForgetUnknown),
-            Self::ChildrenRush => Sabotage::with(Flaw::RushChildren),
-            Self::LapsedConfirmed => Sabotage::with(Flaw::ConfirmLapsed),
-            Self::OwnClock => Sabotage::with(Flaw::OwnClock),
-            Self::NoDedupe => Sabotage::default(),
-        }
-    }
-}
-
-/// How a good run went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Sagas that completed.
-    pub completed: u64,
-    /// Sagas that were compensated.
-    pub compensated: u64,
-    /// Crashes that were survived.
-    pub crashes: u64,
-    /// Polls: how much happened.
-    pub polls: u64,
-}
-
-/// What a bad run did wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// Repeats it.
-    pub seed: u64,
-    /// What does not hold.
-    pub wrong: Vec<String>,
-}
-
-impl std::error::Error for Failure {}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {} fails:", self.seed)?;
-        for wrong in &self.wrong {
-            writeln!(f, "  - {wrong}")?;
-        }
-        write!(
-            f,
-            "repeat with: BACKSTITCH_SIM_SEED={} ./test sim",
-            self.seed
-        )
-    }
-}
 
 /// Runs a scenario to its end.
 ///
@@ -212,6 +78,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
         broker: MemoryBroker::default(),
         bug: scenario.bug,
         workload: scenario.workload,
+        strangers_done: Arc::default(),
     };
     let shop = Shop::draw(&scheduler, scenario.orders, scenario.workload);
     let (saga, sagas) = shop.asked_for();
@@ -227,6 +94,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
         shop.clone()
             .open(world.driver(), world.shop_store.clone(), world.broker()),
     );
+    world.let_strangers_in();
     let crashes = world.wreak_havoc(scenario);
     world.faults.heal();
     for node in NODES {
@@ -239,6 +107,8 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
     let mut wrong = shop.wrong(&world.store, &world.shop_store);
     wrong.extend(world.unexpected_letters());
     wrong.extend(times::wrong(&world.store, &world.faults.stored));
+    let books = &world.faults.books;
+    wrong.extend(account::wrong(books, &world.store, &world.shop_store));
     if !wrong.is_empty() {
         return fail(wrong);
     }
@@ -247,6 +117,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
         completed,
         compensated,
         crashes,
+        letters: world.letter_count(),
         polls: scheduler.polls(),
     })
 }
@@ -259,6 +130,7 @@ struct World {
     broker: MemoryBroker,
     bug: Option<Bug>,
     workload: Workload,
+    strangers_done: Arc<AtomicBool>,
 }
 
 impl World {
@@ -282,14 +154,49 @@ impl World {
             self.start(node);
         }
         self.start(PARTICIPANTS);
+        if self.workload == Workload::Letters {
+            self.start(DESK);
+        }
     }
 
     fn start(&self, node: NodeName) {
-        if node == PARTICIPANTS {
-            self.start_participants();
-        } else {
-            self.start_node(node);
+        match node {
+            PARTICIPANTS => self.start_participants(),
+            DESK => self.start_desk(),
+            _ => self.start_node(node),
         }
+    }
+
+    /// Somebody sends nonsense from now on, if this world has such people.
+    fn let_strangers_in(&self) {
+        if self.workload == Workload::Letters {
+            self.drive(strangers::pester(
+                self.scheduler.clone(),
+                self.driver(),
+                self.broker(),
+                Arc::clone(&self.strangers_done),
+            ));
+        } else {
+            self.strangers_done.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn start_desk(&self) {
+        let store = Arc::new(SimStore {
+            inner: self.store.clone(),
+            faults: Arc::clone(&self.faults),
+        });
+        let office = strangers::Office {
+            scheduler: self.scheduler.clone(),
+            desk: dead_letters::Desk {
+                environment: self.scheduler.environment(DESK, Duration::ZERO),
+                letters: Arc::<SimStore<MemoryStore>>::clone(&store),
+                sagas: store,
+            },
+            broker: self.broker(),
+        };
+        self.scheduler.spawn(DESK, Box::pin(office.clone().drain()));
+        self.scheduler.spawn(DESK, Box::pin(office.work()));
     }
 
     fn start_node(&self, node: NodeName) {
@@ -357,11 +264,19 @@ impl World {
             let pause = self.scheduler.random(|random| random.u64(100..6_000));
             self.scheduler
                 .run_until(Duration::from_millis(pause), || false);
-            let victim = self.scheduler.random(|random| match random.u8(..3) {
-                0 => NODES[0],
-                1 => NODES[1],
-                _ => PARTICIPANTS,
-            });
+            let processes = if self.workload == Workload::Letters {
+                4
+            } else {
+                3
+            };
+            let victim = self
+                .scheduler
+                .random(|random| match random.u8(..processes) {
+                    0 => NODES[0],
+                    1 => NODES[1],
+                    2 => PARTICIPANTS,
+                    _ => DESK,
+                });
             self.scheduler.crash(victim);
             crashes += 1;
             let away = self.scheduler.random(|random| random.u64(..3_000));
@@ -415,6 +330,28 @@ impl World {
                 .all(|count| count.status.is_ended())
             && now(self.store.outbox_len()) == 0
             && now(self.shop_store.outbox_len()) == 0
+            && (self.workload != Workload::Letters || self.letters_are_quiet())
+    }
+
+    /// Nothing more is to come, and nothing is on its way.
+    fn letters_are_quiet(&self) -> bool {
+        let counts = now(self.store.letter_counts());
+        self.strangers_done.load(Ordering::Relaxed)
+            && !counts.iter().any(|of| of.status == LetterStatus::Replaying)
+            && [
+                START_QUEUE,
+                REPLY_QUEUE,
+                SIGNAL_QUEUE,
+                DEAD_LETTER_QUEUE,
+                "inventory",
+            ]
+            .iter()
+            .all(|queue| self.broker.queue_len(queue) + self.broker.unacked(queue) == 0)
+    }
+
+    fn letter_count(&self) -> u64 {
+        let counts = [&self.store, &self.shop_store].map(|store| now(store.letter_counts()));
+        counts.iter().flatten().map(|of| of.count).sum()
     }
 
     fn ended(&self, saga: &str) -> (u64, u64) {
@@ -447,8 +384,11 @@ impl World {
         wrong
     }
 
-    /// Nobody in this world sends nonsense, so there must be no dead letters.
+    /// Unless somebody sends nonsense, there must be no dead letters.
     fn unexpected_letters(&self) -> Vec<String> {
+        if self.workload == Workload::Letters {
+            return Vec::new();
+        }
         [&self.store, &self.shop_store]
             .into_iter()
             .flat_map(|store| now(store.dead_letters(10)))

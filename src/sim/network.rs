@@ -5,6 +5,8 @@
 //! protocol get lost or doubled, confirms go missing, commits that succeeded report failure, and
 //! calls to the store are never answered.
 
+mod letters;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::books::Books;
 use super::scheduler::Scheduler;
 use super::times::{Stored, add_lease};
 use crate::broker::{Broker, BrokerError, Consumer, Health, Outgoing, Published, Topology};
@@ -19,7 +22,7 @@ use crate::environment::Environment;
 use crate::id::{SagaId, Timestamp};
 use crate::message::START_QUEUE;
 use crate::message::child::ChildCommand;
-use crate::store::dead_letters::ReturnedReplay;
+use crate::store::dead_letters::{HEADER_LETTER, ReturnedReplay};
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, Loaded, ParticipantStore,
     ParticipantTransaction, ParticipantWrites,
@@ -91,6 +94,8 @@ pub struct Faults {
     healed: AtomicBool,
     /// When what was committed was stored.
     pub(super) stored: Stored,
+    /// What the broker gave out, and what of it was acknowledged.
+    pub(super) books: Arc<Books>,
 }
 
 impl Faults {
@@ -103,6 +108,7 @@ impl Faults {
             rates,
             healed: AtomicBool::new(false),
             stored: Stored::default(),
+            books: Arc::default(),
         })
     }
 
@@ -156,16 +162,19 @@ impl<B: Broker + Clone> Broker for SimBroker<B> {
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
-        self.inner.consume(queue, prefetch).await
+        let consumer = self.inner.consume(queue, prefetch).await?;
+        Ok(self.faults.books.watch(queue, consumer))
     }
 
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Published> {
         let mut published = Vec::with_capacity(messages.len());
         self.faults.delay().await;
         for mut message in messages {
-            // A start that is lost was never asked for; everything else must be made up for.
-            let may_vanish = message.destination.routing_key != START_QUEUE
-                || ChildCommand::is_meant(&message.message);
+            // A start that is lost was never asked for, and a letter that is sent again can't be asked
+            // for a second time; everything else must be made up for.
+            let may_vanish = (message.destination.routing_key != START_QUEUE
+                || ChildCommand::is_meant(&message.message))
+                && message.message.header(HEADER_LETTER).is_none();
             if may_vanish && self.faults.strikes(self.faults.rates.loss) {
                 published.push(Published::Confirmed);
                 continue;

@@ -24,6 +24,8 @@ use crate::store::memory::MemoryStore;
 /// The saga that is simulated: like the one we ship, but it gives up sooner.
 pub(super) const DEFINITION: &str = include_str!("impatient-order.yaml");
 pub(super) const SAGA: &str = "impatient-order";
+/// What a careless customer calls it.
+pub(super) const MISSPELT: &str = "impatient-ordre";
 /// How all that this world is about is called first; what else there is (sub-sagas that never
 /// began have no key of their own) is not.
 const PREFIX: &str = "sim-";
@@ -42,6 +44,8 @@ pub(super) struct Shop {
     pauses: Vec<Duration>,
     /// Orders that are placed together; empty if each is placed by itself.
     bundles: Vec<Bundle>,
+    /// Which orders are placed under a name that no saga has.
+    misspelt: Vec<bool>,
 }
 
 impl Shop {
@@ -66,13 +70,18 @@ impl Shop {
             pauses.push(Duration::from_millis(pause));
         }
         let bundles = match workload {
-            Workload::Orders => Vec::new(),
+            Workload::Orders | Workload::Letters => Vec::new(),
             Workload::Bundles => bundles::tie(expected.orders.values()),
+        };
+        let misspelt = match workload {
+            Workload::Orders | Workload::Bundles => vec![false; orders],
+            Workload::Letters => (0..orders).map(|_| scheduler.chance(0.5)).collect(),
         };
         Self {
             expected,
             pauses,
             bundles,
+            misspelt,
         }
     }
 
@@ -110,9 +119,11 @@ impl Shop {
         if !self.bundles.is_empty() {
             return;
         }
-        for (order, pause) in self.expected.orders.values().zip(&self.pauses) {
+        let orders = self.expected.orders.values().zip(self.misspelt);
+        for ((order, misspelt), pause) in orders.zip(&self.pauses) {
             environment.sleep(*pause).await;
-            place(&broker, order).await;
+            let name = if misspelt { MISSPELT } else { SAGA };
+            place(&broker, name, order).await;
         }
     }
 
@@ -161,12 +172,12 @@ fn draw_order(random: &mut fastrand::Rng, number: usize) -> Order {
     }
 }
 
-async fn place(broker: &SimBroker<MemoryBroker>, order: &Order) {
+async fn place(broker: &SimBroker<MemoryBroker>, name: &str, order: &Order) {
     let body = json!(order);
     let message = Message {
         properties: Properties {
             message_id: Some(format!("start-{}", order.order_id)),
-            kind: Some(SAGA.to_owned()),
+            kind: Some(name.to_owned()),
             ..Properties::default()
         },
         body: Bytes::from(body.to_string()),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::network::FaultRates;
 use super::*;
 use crate::broker::{Broker, Outgoing, Queue, Topology};
 use crate::error::code;

@@ -4,6 +4,7 @@
 //! drain use it. All three stores implement it and pass the same cases.
 //!
 //! Invariants:
+//! * every occurrence of a refused message is a letter of its own (see [`occurrence`]);
 //! * what was received is never changed; edits are rows of their own, and the newest one counts;
 //! * a letter's status, the outbox row of its replay and the audit entry are one transaction;
 //! * the audit log is one chain of hashes, appended to under a lock, never changed, never deleted;
@@ -13,6 +14,7 @@
 
 pub mod audit;
 mod facts;
+pub mod occurrence;
 pub(super) mod plan;
 pub(super) mod row;
 mod trail;
@@ -28,6 +30,7 @@ use crate::message::Message;
 
 pub use audit::{AuditEntry, AuditError, AuditHead};
 pub use facts::{LetterFacts, fingerprint};
+pub use occurrence::{Earlier, Sighting};
 pub use trail::{Teller, Trail};
 
 /// Header of a replay: how often its message has been replayed, this time included.
@@ -49,12 +52,13 @@ pub const GROUPS_MAX: usize = 1_000;
 /// Keeps dead letters. See the module's documentation for the invariants.
 #[async_trait]
 pub trait DeadLetterStore: Outbox {
-    /// Stores a batch taken from a queue, with one audit entry, and returns how many were new.
+    /// Stores a batch taken from a queue, with one audit entry, and returns how many were new: the
+    /// others were seen before.
     async fn store_drained(
         &self,
         queue: &str,
         at: Timestamp,
-        letters: &[DrainedLetter],
+        letters: &[DeadLetter],
     ) -> Result<usize, StoreError>;
 
     /// Heads of letters in order of (at, id).
@@ -208,8 +212,10 @@ pub struct LetterHead {
     pub version: u64,
     /// How often its message was replayed, before and after it became this letter.
     pub replays: u32,
-    /// The letter whose replay this is.
+    /// The letter whose replay this is, or that the same message was before.
     pub came_back_from: Option<Uuid>,
+    /// How often it was delivered again after it was stored.
+    pub seen_again: u32,
     /// How often it was edited.
     pub edits: u32,
     /// Length of the body as received.
@@ -315,18 +321,6 @@ pub struct LetterCount {
     pub status: LetterStatus,
     /// How many.
     pub count: u64,
-}
-
-/// A letter as it came from a queue.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DrainedLetter {
-    /// The letter; its id is fresh.
-    pub letter: DeadLetter,
-    /// The same for deliveries that can't be told apart.
-    pub key: Uuid,
-    /// `Some(n)`: it may be stored already, and is the one that `n` such deliveries came before.
-    /// Then it is new only if fewer than `n + 1` open letters have its key.
-    pub seen: Option<u32>,
 }
 
 /// Who changes something.

@@ -29,7 +29,7 @@ pub mod trials;
 
 use std::time::Duration;
 
-use self::dead_letters::ReturnedReplay;
+use self::dead_letters::{ReturnedReplay, Sighting};
 use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
@@ -282,6 +282,8 @@ pub struct SagaWrite {
 pub struct CommitOutcome {
     /// Sagas that were left out because another node was faster, and how.
     pub conflicts: Vec<(SagaId, Conflict)>,
+    /// Dead letters that were counted on an earlier one, because they were delivered again.
+    pub known_letters: Vec<Uuid>,
 }
 
 /// Why a saga's write was left out.
@@ -311,7 +313,7 @@ pub struct OutboxMessage {
 /// A message nobody could handle, kept until a person decides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeadLetter {
-    /// The row's id (UUIDv7). Storing the same id twice stores it once.
+    /// The row's id (UUIDv7), one for each delivery. Storing the same id twice stores it once.
     pub id: Uuid,
     /// When it was recorded.
     pub at: Timestamp,
@@ -323,6 +325,8 @@ pub struct DeadLetter {
     pub reason: String,
     /// The message, unchanged.
     pub message: Message,
+    /// By which it is told from others that are equal to the last byte; not kept with it.
+    pub sighting: Sighting,
 }
 
 /// A definition as stored.

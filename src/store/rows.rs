@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::dead_letters::Sighting;
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
 use super::{
     DeadLetter, DefinitionRow, Hash, JournalEntry, KeyMatch, LiveCount, Moved, OutboxMessage,
@@ -192,6 +193,7 @@ pub(super) fn dead_letter(row: DeadLetterRow) -> Result<DeadLetter, StoreError> 
         code: Code(number(i64::from(code), what)?),
         reason,
         message: message(&text, body, what)?,
+        sighting: Sighting::default(),
     })
 }
 

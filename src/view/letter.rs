@@ -43,8 +43,10 @@ pub struct LetterHeadView {
     pub step: Option<String>,
     /// How often its message was replayed.
     pub replays: u32,
-    /// The letter whose replay it is.
+    /// The letter whose replay it is, or that the same message was before.
     pub came_back_from: Option<Uuid>,
+    /// How often it was delivered again after it was stored.
+    pub seen_again: u32,
     /// How often it was edited.
     pub edits: u32,
     /// The body's length as received.
@@ -71,6 +73,7 @@ impl LetterHeadView {
             step: head.step.clone(),
             replays: head.replays,
             came_back_from: head.came_back_from,
+            seen_again: head.seen_again,
             edits: head.edits,
             body_bytes: head.body_bytes,
             handled_at: head.handled_at.map(|at| at.to_string()),

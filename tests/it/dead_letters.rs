@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use backstitch::message::START_QUEUE;
 use serde_json::{Value, json};
 
 use crate::fixture::{
@@ -250,4 +251,45 @@ fn a_node_drains_named_queues_and_its_api_mends_and_replays() {
         (&check["entries"], &check["broken"]),
         (&json!(3), &Value::Null)
     );
+}
+
+#[test]
+fn a_start_that_is_refused_again_is_an_open_letter_and_the_canary_says_so() {
+    let backends = Backends::create();
+    let node = Node::serve(&backends, &repository("sagas"));
+    let wire = Wire::connect(&backends.virtual_host.url);
+    wire.send(
+        START_QUEUE,
+        &Sent {
+            kind: Some("no-such-saga"),
+            message_id: Some("m-1"),
+            body: b"{\"id\":1}",
+            ..Sent::default()
+        },
+    );
+    let of_status = |status: &str, count: usize| {
+        let url = format!("{}/dead-letters?status={status}", node.url);
+        eventually("there are as many letters", PATIENCE, || {
+            let page = get_json(&url);
+            let found = page["dead_letters"].as_array().unwrap().clone();
+            (found.len() == count).then_some(found)
+        })
+    };
+    let first = of_status("open", 1).remove(0);
+    let id = first["id"].as_str().unwrap();
+    let replay = ["replay", id, "--why", "deployed", "--canary", "1"];
+    let replay = finish(&letters(&replay, &backends));
+    assert!(!replay.status.success(), "{}", told(&replay));
+    assert!(told(&replay).contains(id), "{}", told(&replay));
+    let second = of_status("open", 1).remove(0);
+    assert_eq!(second["came_back_from"], id);
+    assert_eq!(second["code"], "BST-0013");
+    assert_eq!(of_status("replayed", 1)[0]["id"], id);
+
+    // Retention takes the one that was sent, not the one that came back.
+    let purge = ["purge", "--older-than", "1ms", "--why", "full"];
+    let purge = finish(&letters(&purge, &backends));
+    assert!(purge.status.success(), "{}", told(&purge));
+    assert_eq!(of_status("open", 1)[0]["id"], second["id"]);
+    of_status("replayed", 0);
 }

@@ -12,6 +12,8 @@ const SEEDS: u64 = 1_000;
 const BUNDLE_SEEDS: u64 = 200;
 /// Runs with reservations that lapse.
 const LAPSE_SEEDS: u64 = 200;
+/// Runs with dead letters; each takes about as long.
+const LETTER_SEEDS: u64 = 200;
 /// A known bug must show up within this many runs.
 const SEEDS_TO_NOTICE: u64 = 200;
 
@@ -86,6 +88,35 @@ fn a_saga_and_all_that_it_runs_end_alike_whatever_breaks() {
     println!("{BUNDLE_SEEDS} seeds: {completed} bundles completed, {compensated} compensated");
     assert_eq!(reports.len() as u64, BUNDLE_SEEDS);
     assert!(completed > BUNDLE_SEEDS / 4 && compensated > BUNDLE_SEEDS / 4);
+}
+
+#[test]
+fn nothing_that_was_acknowledged_is_gone_whatever_breaks() {
+    if repeated(Scenario::letters) {
+        return;
+    }
+    let (reports, failure) = search(0..LETTER_SEEDS, Scenario::letters);
+    if let Some(failure) = failure {
+        panic!("letters: {failure}");
+    }
+    let letters: u64 = reports.iter().map(|report| report.letters).sum();
+    let ended: u64 = reports
+        .iter()
+        .map(|report| report.completed + report.compensated)
+        .sum();
+    println!("{LETTER_SEEDS} seeds with {letters} dead letters: {ended} sagas ended");
+    assert_eq!(reports.len() as u64, LETTER_SEEDS);
+    assert!(letters > 10 * LETTER_SEEDS && ended > 2 * LETTER_SEEDS);
+}
+
+#[test]
+fn dead_letters_that_share_an_id_are_noticed() {
+    notices_in(Scenario::letters, Bug::LetterIdsReused);
+}
+
+#[test]
+fn dead_letters_that_are_acknowledged_and_not_kept_are_noticed() {
+    notices_in(Scenario::letters, Bug::LettersLost);
 }
 
 #[test]

@@ -160,6 +160,10 @@ pub(super) async fn show(
     if let Some(parent) = head.came_back_from {
         rows.push(vec!["came back from".to_owned(), parent.to_string()]);
     }
+    if head.seen_again > 0 {
+        let times = format!("{} times, unacknowledged", head.seen_again);
+        rows.push(vec!["delivered again".to_owned(), times]);
+    }
     output::print(&output::table(&rows))?;
     let properties = serde_json::to_string_pretty(&view.message.properties);
     output::print(&format!("\n{}\n", properties.unwrap_or_default()))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{EventRules, Meaning, Meant};
-use crate::broker::{Acks, Delivery};
+use crate::broker::{Acks, Delivery, Session};
 use crate::engine::decode::{Undecodable, unreadable};
 use crate::engine::intake::Workers;
 use crate::engine::lock;
@@ -16,7 +16,8 @@ use crate::engine::work::{Job, Origin, Work};
 use crate::engine::worker::Node;
 use crate::error::code;
 use crate::message::{
-    DOMAIN_EVENT_QUEUE, Destination, HEADER_EVENT_EXCHANGE, HEADER_EVENT_ROUTING_KEY, Message,
+    DOMAIN_EVENT_QUEUE, Destination, HEADER_EVENT_EXCHANGE, HEADER_EVENT_FOR,
+    HEADER_EVENT_ROUTING_KEY, Message,
 };
 use crate::metric;
 use crate::store::DeadLetter;
@@ -29,11 +30,13 @@ impl Node {
     pub(in crate::engine) async fn receive_events(
         &self,
         batch: Vec<Delivery>,
+        session: &mut Session,
         acks: &Arc<dyn Acks>,
         workers: &Workers,
     ) {
         let mut has_learned = false;
         for delivery in batch {
+            let sighting = self.sighting(&delivery, session);
             let Delivery {
                 tag,
                 mut message,
@@ -47,7 +50,7 @@ impl Node {
                 Ok(route) if message.properties.unreadable.is_some() => {
                     let wrong = unreadable(&message);
                     note_route(&mut message, &route);
-                    vec![Meaning::Unusable(wrong)]
+                    vec![Meaning::nothing(wrong)]
                 }
                 Ok(route) => {
                     let meanings = self.meanings(&message, &route, &mut has_learned).await;
@@ -56,19 +59,27 @@ impl Node {
                     note_route(&mut message, &route);
                     meanings
                 }
-                Err(wrong) => vec![Meaning::Unusable(wrong)],
+                Err(wrong) => vec![Meaning::nothing(wrong)],
             };
             if meanings.is_empty() {
                 acks.ack(&[tag]);
                 continue;
             }
             let acks: Arc<dyn Acks> = SharedAck::new(acks, tag, meanings.len());
-            let letter = self.letter(DOMAIN_EVENT_QUEUE, message);
+            let several = meanings.len() > 1;
+            let mut copies = std::iter::repeat_n(message, meanings.len());
             for mut meaning in meanings {
                 if let Meaning::Signal(request) = &mut meaning {
                     request.by_content = by_content;
                     request.uncertain = AtomicBool::new(redelivered);
                 }
+                let mut message = copies.next().unwrap_or_default();
+                if several && let Some(name) = meaning.definition() {
+                    let headers = &mut message.properties.headers;
+                    headers.insert(HEADER_EVENT_FOR.to_owned(), Value::from(name));
+                }
+                // Each definition that can't use it has its own reason, so its own letter.
+                let letter = self.letter(DOMAIN_EVENT_QUEUE, message, sighting);
                 let job = meaning.job(&*letter);
                 let origin = Origin::Delivery {
                     acks: Arc::clone(&acks),
@@ -93,7 +104,7 @@ impl Node {
             let rules = Arc::clone(&lock(&self.events));
             match rules.meanings(message, route, *has_learned) {
                 Ok(Meant::Something(meanings)) => return Some(meanings),
-                Err(wrong) => return Some(vec![Meaning::Unusable(wrong)]),
+                Err(wrong) => return Some(vec![Meaning::nothing(wrong)]),
                 Ok(_) if !*has_learned => {
                     *has_learned = true;
                     self.learn_rules().await?;
@@ -139,7 +150,10 @@ impl Meaning {
                 key_taken: false,
             },
             Self::Signal(request) => Job::Signal(Arc::new(request)),
-            Self::Unusable(Undecodable { code, reason }) => Job::Bury {
+            Self::Unusable {
+                wrong: Undecodable { code, reason },
+                ..
+            } => Job::Bury {
                 letter: Box::new(DeadLetter {
                     code,
                     reason,

@@ -67,7 +67,7 @@ fn meant(rules: &EventRules, exchange: &str, key: &str, body: &str) -> Vec<Strin
             format!("signal {} {} v{version}", key.name, key.key)
         }
         Meaning::Signal(other) => panic!("{other:?}"),
-        Meaning::Unusable(wrong) => wrong.to_string(),
+        Meaning::Unusable { wrong, .. } => wrong.to_string(),
     };
     match meanings {
         Ok(Meant::Something(meanings)) => meanings.into_iter().map(in_words).collect(),

@@ -1,6 +1,7 @@
 //! Signals: early, late, twice, and not the one that is waited for.
 
 use super::*;
+use crate::saga::state::SEEN_IDS_MAX;
 
 const WAITS: &str = "
 saga: s
@@ -54,6 +55,45 @@ fn an_early_signal_is_kept_and_a_second_copy_changes_nothing() {
     assert_eq!(story.tell(signal("s1", 12)), Err(Refusal::Settled));
     assert_eq!(story.yes("hold reserve"), ["hold confirm#1"]);
     assert_eq!(story.tell(signal("s1", 12)), Err(Refusal::Settled));
+}
+
+#[test]
+fn an_id_says_one_thing_whoever_comes_first() {
+    let mut story = begin();
+    assert!(story.tell(signal("s1", 1)).unwrap().is_empty());
+    let other = Err(Refusal::OtherSignal("s1".to_owned()));
+    assert_eq!(story.tell(signal("s1", 12)), other);
+    assert_eq!(story.tell(signal("s1", 1)), Err(Refusal::Settled));
+    // Also once it was taken, and for a snapshot that does not know yet what was said.
+    assert!(story.tell(signal("s2", 12)).unwrap().is_empty());
+    assert_eq!(story.yes("hold reserve"), ["hold confirm#1"]);
+    let other = Err(Refusal::OtherSignal("s2".to_owned()));
+    assert_eq!(story.tell(signal("s2", 13)), other);
+    let stored = serde_json::to_value(&story.saga).unwrap();
+    story.saga = serde_json::from_value(stored.clone()).unwrap();
+    assert_eq!(story.tell(signal("s2", 13)), other);
+    let mut older = stored;
+    older.as_object_mut().unwrap().remove("said");
+    story.saga = serde_json::from_value(older).unwrap();
+    assert_eq!(story.tell(signal("s2", 13)), Err(Refusal::Settled));
+}
+
+#[test]
+fn what_is_remembered_of_signals_is_bounded() {
+    let mut story = begin();
+    for number in 0..=SEEN_IDS_MAX {
+        let id = format!("s{number}");
+        story.saga.remember_signal(&as_signal(signal(&id, 1)));
+    }
+    assert_eq!(story.saga.said.len(), SEEN_IDS_MAX);
+    assert!(!story.saga.said.contains_key("s0"));
+}
+
+fn as_signal(input: Input) -> Signal {
+    match input {
+        Input::Signal(signal) => signal,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -11,39 +11,35 @@ use crate::error::code;
 use crate::message::Message;
 use crate::store::dead_letters::audit::{AuditHead, verify};
 use crate::store::dead_letters::{
-    Actor, Change, DrainedLetter, HEADER_LETTER, HEADER_REPLAYS, LetterChange, LetterFilter,
-    LetterHead, LetterPage, LetterStatus, PublishedReplays, ReturnedReplay,
+    Actor, Change, LetterChange, LetterFilter, LetterHead, LetterPage, LetterStatus,
+    PublishedReplays, ReturnedReplay,
 };
 use crate::store::{Commit, DeadLetter};
 
 const NONE: [Uuid; 0] = [];
 
-fn drained(number: u128) -> DrainedLetter {
+fn drained(number: u128) -> DeadLetter {
     let message = Message {
         body: format!("body {number}").into(),
         ..dead_letter(number).message
     };
-    DrainedLetter {
-        letter: DeadLetter {
-            at: at(i64::try_from(number).unwrap()),
-            queue: "shop.dlq".to_owned(),
-            code: code::DEAD_LETTERED,
-            reason: format!("rejected: no stock for {number}"),
-            message,
-            ..dead_letter(number)
-        },
-        key: uuid(number),
-        seen: None,
+    DeadLetter {
+        at: at(i64::try_from(number).unwrap()),
+        queue: "shop.dlq".to_owned(),
+        code: code::DEAD_LETTERED,
+        reason: format!("rejected: no stock for {number}"),
+        message,
+        ..dead_letter(number)
     }
 }
 
-fn with_headers(number: u128, headers: Value) -> DrainedLetter {
+fn with_headers(number: u128, headers: Value) -> DeadLetter {
     let mut letter = drained(number);
-    letter.letter.message.properties.headers = serde_json::from_value(headers).unwrap();
+    letter.message.properties.headers = serde_json::from_value(headers).unwrap();
     letter
 }
 
-async fn put(store: &dyn Complete, letters: &[DrainedLetter]) -> usize {
+async fn put(store: &dyn Complete, letters: &[DeadLetter]) -> usize {
     store
         .store_drained("shop.dlq", at(99), letters)
         .await
@@ -108,10 +104,9 @@ pub async fn letters_are_found_by_what_they_are(store: &dyn Complete) {
         { "queue": "shop.orders", "reason": "rejected", "count": 2, "exchange": "shop",
           "routing-keys": ["order.new"] } ] });
     let mut of_saga = drained(3);
-    of_saga.letter.message.properties.correlation_id =
-        Some(format!("{}/stock[2]/reserve/00", saga(7)));
-    of_saga.letter.message.properties.kind = Some("other".to_owned());
-    "odd".clone_into(&mut of_saga.letter.reason);
+    of_saga.message.properties.correlation_id = Some(format!("{}/stock[2]/reserve/00", saga(7)));
+    of_saga.message.properties.kind = Some("other".to_owned());
+    "odd".clone_into(&mut of_saga.reason);
     assert_eq!(
         put(store, &[drained(1), with_headers(2, origin), of_saga]).await,
         3
@@ -245,28 +240,6 @@ async fn assert_pages(store: &dyn Complete, mut expected: [u128; 4]) {
     }
 }
 
-/// A letter that comes again is stored again, unless it may be the one that is open.
-pub async fn a_redelivery_is_no_new_letter_and_a_new_delivery_is(store: &dyn Complete) {
-    let delivery = |id: u128, seen| DrainedLetter {
-        letter: DeadLetter {
-            id: uuid(id),
-            ..drained(1).letter
-        },
-        key: uuid(1),
-        seen,
-    };
-    assert_eq!(put(store, &[delivery(1, None), delivery(2, None)]).await, 2);
-    assert_eq!(
-        put(store, &[delivery(3, Some(0)), delivery(4, Some(1))]).await,
-        0
-    );
-    assert_eq!(put(store, &[delivery(5, Some(2))]).await, 1);
-    assert_eq!(change(store, 1, 0, Change::Discard).await, NONE);
-    assert_eq!(put(store, &[delivery(6, Some(2))]).await, 1);
-    assert_eq!(put(store, &[delivery(7, Some(0))]).await, 0);
-    assert_eq!(found(store, LetterFilter::default()).await, [1, 2, 5, 6]);
-}
-
 /// Status, outbox row and audit entry together; not on another version; then confirmed.
 pub async fn a_replay_is_committed_whole_and_once(store: &dyn Complete) {
     put(store, &[drained(1), drained(2)]).await;
@@ -343,7 +316,7 @@ pub async fn an_edit_leaves_the_original(store: &dyn Complete) {
         );
     }
     let letter = store.load_letters(&[uuid(1)]).await.unwrap().remove(0);
-    assert_eq!(letter.original, drained(1).letter.message);
+    assert_eq!(letter.original, drained(1).message);
     assert_eq!(letter.message().body, "second");
     assert_eq!(letter.head.edits, 2);
     let edits = store.letter_edits(uuid(1)).await.unwrap();
@@ -355,26 +328,10 @@ pub async fn an_edit_leaves_the_original(store: &dyn Complete) {
     assert_chain(store, 3).await;
 }
 
-/// By its header, or by its message's id if whoever buried it again dropped the header.
-pub async fn a_replay_that_comes_back_is_linked_to_its_letter(store: &dyn Complete) {
-    put(store, &[drained(1), drained(2), drained(3)]).await;
-    change(store, 1, 0, Change::Replay(Box::new(outbox(50)))).await;
-    let marked = json!({ HEADER_LETTER: uuid(2).to_string(), HEADER_REPLAYS: 2 });
-    let mut unmarked = drained(11);
-    unmarked.letter.message.properties.message_id = Some("1".to_owned());
-    assert_eq!(put(store, &[with_headers(12, marked), unmarked]).await, 2);
-    let links = [head(store, 12).await, head(store, 11).await];
-    let links = links.map(|head| (head.came_back_from, head.replays));
-    assert_eq!(links, [(Some(uuid(2)), 2), (Some(uuid(1)), 1)]);
-    let mut back = store.came_back(&[uuid(1), uuid(2), uuid(3)]).await.unwrap();
-    back.sort_unstable();
-    assert_eq!(back, [uuid(1), uuid(2)]);
-}
-
 /// Counted, with the newest of each.
 pub async fn letters_are_grouped_by_cause(store: &dyn Complete) {
     let mut other = drained(3);
-    "something else".clone_into(&mut other.letter.reason);
+    "something else".clone_into(&mut other.reason);
     put(store, &[drained(1), drained(2), other]).await;
     change(store, 1, 0, Change::Discard).await;
     let groups = store

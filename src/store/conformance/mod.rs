@@ -10,6 +10,7 @@
 
 mod letters;
 mod messages;
+mod occurrences;
 mod participants;
 mod queries;
 mod sagas;
@@ -18,6 +19,7 @@ mod starts;
 
 pub use letters::*;
 pub use messages::*;
+pub use occurrences::*;
 pub use participants::*;
 pub use queries::*;
 pub use sagas::*;
@@ -88,6 +90,9 @@ macro_rules! store_conformance {
             a_dead_letter_is_stored_once_and_listed_newest_first,
             letters_are_found_by_what_they_are,
             a_redelivery_is_no_new_letter_and_a_new_delivery_is,
+            what_differs_in_anything_is_another_letter,
+            what_comes_after_a_letter_was_handled_is_a_new_one,
+            a_message_of_another_type_did_not_come_back,
             a_replay_is_committed_whole_and_once,
             an_edit_leaves_the_original,
             a_replay_that_comes_back_is_linked_to_its_letter,

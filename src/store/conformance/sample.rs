@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::error::code;
 use crate::id::{SagaId, StepPath, Timestamp};
 use crate::message::{Destination, Message, Properties};
+use crate::store::dead_letters::Sighting;
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow,
 };
@@ -143,6 +144,7 @@ pub fn dead_letter(number: u128) -> DeadLetter {
         code: code::REPLY_FOR_NO_SAGA,
         reason: format!("no saga {number}"),
         message: message(number),
+        sighting: Sighting::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::occurrence::content_key;
 use super::trail::Trail;
 use super::{HEADER_LETTER, HEADER_REPLAYS, LetterOrigin};
 use crate::id::SagaId;
@@ -23,6 +24,8 @@ pub struct LetterFacts {
     pub origin: LetterOrigin,
     /// The same for all letters with the same cause.
     pub fingerprint: String,
+    /// The same for deliveries that can't be told apart by what they carry.
+    pub key: Uuid,
     /// The saga it belongs to.
     pub saga: Option<SagaId>,
     /// The saga's step and phase.
@@ -47,6 +50,7 @@ impl LetterFacts {
         let came_from = letter.message.header(HEADER_LETTER);
         Self {
             fingerprint: fingerprint(&[queue, kind, &code], &letter.reason),
+            key: content_key(&letter.queue, &letter.message),
             saga: correlation.as_ref().map(|of| of.saga),
             step: correlation.map(|of| format!("{}/{}", of.step, of.phase)),
             replays: replays

@@ -8,9 +8,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::audit::Unlinked;
-use super::{
-    Actor, Change, DrainedLetter, LetterChange, LetterFacts, LetterStatus, PublishedReplays,
-};
+use super::occurrence::Settled;
+use super::{Actor, Change, LetterChange, LetterStatus, PublishedReplays};
 use crate::id::Timestamp;
 use crate::message::Message;
 use crate::store::OutboxMessage;
@@ -145,52 +144,19 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// A drained letter that is new.
-#[derive(Debug)]
-pub(in crate::store) struct Placed<'a> {
-    pub(in crate::store) drained: &'a DrainedLetter,
-    /// Tells it from others with the same key.
-    pub(in crate::store) ordinal: i64,
-    pub(in crate::store) facts: LetterFacts,
-}
-
-/// Finds those of a batch that are new. `stored` has the highest ordinal and the number of open
-/// letters by key; `replayed` the letter that was replayed last, and its replays, by message id.
-pub(in crate::store) fn place<'a>(
-    mut stored: BTreeMap<Uuid, (i64, u64)>,
-    replayed: &BTreeMap<String, (Uuid, u32)>,
-    letters: &'a [DrainedLetter],
-) -> Vec<Placed<'a>> {
-    let mut placed = Vec::with_capacity(letters.len());
-    for drained in letters {
-        let (highest, open) = stored.entry(drained.key).or_insert((-1, 0));
-        if drained.seen.is_some_and(|before| u64::from(before) < *open) {
-            continue;
-        }
-        *highest += 1;
-        let mut facts = LetterFacts::of(&drained.letter);
-        let id = drained.letter.message.properties.message_id.as_ref();
-        // Whoever dead-lettered the replay may have dropped its headers, but not its id.
-        if let Some((parent, replays)) = id.and_then(|id| replayed.get(id)) {
-            facts.came_back_from.get_or_insert(*parent);
-            facts.replays = facts.replays.max(*replays);
-        }
-        placed.push(Placed {
-            drained,
-            ordinal: *highest,
-            facts,
-        });
-    }
-    placed
-}
-
 /// The entry for a batch from a queue.
-pub(in crate::store) fn drain_entry(queue: &str, new: &[Placed], taken: usize) -> Unlinked {
-    let ids: Vec<Uuid> = new.iter().map(|placed| placed.drained.letter.id).collect();
+pub(in crate::store) fn drain_entry(queue: &str, settled: &Settled<'_>) -> Unlinked {
+    let ids: Vec<Uuid> = settled.new.iter().map(|new| new.letter.id).collect();
+    let again: Vec<Uuid> = settled.again.iter().map(|(id, _)| *id).collect();
+    let taken = ids.len() + again.len();
+    let mut detail = json!({ "queue": queue, "taken": taken, "new": ids.len(), "letters": ids });
+    if !again.is_empty() {
+        detail["seen_again"] = json!(again);
+    }
     Unlinked {
         action: "drain",
         letter: None,
-        detail: json!({ "queue": queue, "taken": taken, "new": ids.len(), "letters": ids }),
+        detail,
     }
 }
 

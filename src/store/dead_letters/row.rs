@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use uuid::Uuid;
 
-use super::plan::{Current, Placed};
-use super::{
-    AuditEntry, Letter, LetterCount, LetterEdit, LetterFacts, LetterGroup, LetterHead, LetterOrigin,
-};
+use super::occurrence::{Parent, Twin};
+use super::plan::Current;
+use super::{AuditEntry, Letter, LetterCount, LetterEdit, LetterGroup, LetterHead, LetterOrigin};
 use crate::error::Code;
 use crate::id::{SagaId, Timestamp};
-use crate::store::rows::{hash, message, number, parsed, properties};
-use crate::store::{DeadLetter, StoreError};
+use crate::store::StoreError;
+use crate::store::rows::{hash, message, number, parsed};
 
 /// The columns of a [`LetterRow`].
 macro_rules! letter_columns {
@@ -20,7 +19,7 @@ macro_rules! letter_columns {
         "dead_letters.id, dead_letters.at, dead_letters.queue, dead_letters.code, \
          dead_letters.reason, origin_exchange, origin_routing_key, origin_queue, death_reason, \
          death_count, type, message_id, fingerprint, saga_id, step, status, version, replays, \
-         came_back_from, edits, body_bytes, handled_at"
+         came_back_from, seen_again, edits, body_bytes, handled_at"
     };
 }
 pub(in crate::store) use letter_columns;
@@ -46,6 +45,7 @@ pub(in crate::store) struct LetterRow {
     version: i64,
     replays: i64,
     came_back_from: Option<Uuid>,
+    seen_again: i64,
     edits: i64,
     body_bytes: i64,
     handled_at: Option<i64>,
@@ -81,6 +81,7 @@ where
             version: row.try_get("version")?,
             replays: row.try_get("replays")?,
             came_back_from: row.try_get("came_back_from")?,
+            seen_again: row.try_get("seen_again")?,
             edits: row.try_get("edits")?,
             body_bytes: row.try_get("body_bytes")?,
             handled_at: row.try_get("handled_at")?,
@@ -95,6 +96,7 @@ pub(in crate::store) fn head(row: LetterRow) -> Result<LetterHead, StoreError> {
         status: parsed(&row.status, what)?,
         version: number(row.version, what)?,
         replays: number(row.replays, what)?,
+        seen_again: number(row.seen_again, what)?,
         edits: number(row.edits, what)?,
         body_bytes: number(row.body_bytes, what)?,
         origin: LetterOrigin {
@@ -175,6 +177,27 @@ pub(in crate::store) fn current(row: CurrentRow) -> Result<(Uuid, Current), Stor
     Ok((id, current))
 }
 
+/// `id, drain_key, session, deliveries`.
+pub(in crate::store) type TwinRow = (Uuid, Uuid, Uuid, i64);
+
+pub(in crate::store) fn twin((id, key, session, deliveries): TwinRow) -> Twin {
+    Twin {
+        id,
+        key,
+        session,
+        deliveries,
+    }
+}
+
+/// Place of the new letter, `id, replays`.
+pub(in crate::store) type ParentRow = (i64, Uuid, i64);
+
+/// `None` if the numbers are not ours.
+pub(in crate::store) fn parent((place, id, replays): ParentRow) -> Option<Parent> {
+    let place = usize::try_from(place).ok()?;
+    Some((place, id, u32::try_from(replays).unwrap_or(u32::MAX)))
+}
+
 /// `queue, status, count(*)`.
 pub(in crate::store) fn count(row: (String, String, i64)) -> Result<LetterCount, StoreError> {
     let (queue, status, count) = row;
@@ -219,61 +242,6 @@ pub(in crate::store) fn audit(row: AuditRow) -> Result<AuditEntry, StoreError> {
             why: error.to_string(),
         })?,
     })
-}
-
-/// A letter to insert.
-pub(in crate::store) struct NewLetter<'a> {
-    pub(in crate::store) letter: &'a DeadLetter,
-    pub(in crate::store) properties: String,
-    pub(in crate::store) facts: LetterFacts,
-    pub(in crate::store) key: Option<Uuid>,
-    pub(in crate::store) ordinal: i64,
-}
-
-impl<'a> NewLetter<'a> {
-    /// Letters of the engine and of participants, which tell them apart by their ids.
-    pub(in crate::store) fn all(letters: &'a [DeadLetter]) -> Result<Vec<Self>, StoreError> {
-        let new = |letter: &'a DeadLetter| {
-            Ok(Self {
-                properties: properties(&letter.message)?,
-                facts: LetterFacts::of(letter),
-                letter,
-                key: None,
-                ordinal: 0,
-            })
-        };
-        letters.iter().map(new).collect()
-    }
-
-    /// Letters from a queue.
-    pub(in crate::store) fn drained(placed: Vec<Placed<'a>>) -> Result<Vec<Self>, StoreError> {
-        let new = |placed: Placed<'a>| {
-            let letter = &placed.drained.letter;
-            Ok(Self {
-                properties: properties(&letter.message)?,
-                facts: placed.facts,
-                letter,
-                key: Some(placed.drained.key),
-                ordinal: placed.ordinal,
-            })
-        };
-        placed.into_iter().map(new).collect()
-    }
-
-    /// AMQP `type`.
-    pub(in crate::store) fn kind(&self) -> Option<&'a str> {
-        self.letter.message.properties.kind.as_deref()
-    }
-
-    /// AMQP `message_id`.
-    pub(in crate::store) fn message_id(&self) -> Option<&'a str> {
-        self.letter.message.properties.message_id.as_deref()
-    }
-
-    /// Length of the body.
-    pub(in crate::store) fn body_bytes(&self) -> i64 {
-        i64::try_from(self.letter.message.body.len()).unwrap_or(i64::MAX)
-    }
 }
 
 /// `letters, open, first_at, last_at` of a group, and its newest letter.

@@ -9,11 +9,14 @@ use super::{MemoryStore, State};
 use crate::id::Timestamp;
 use crate::message::Message;
 use crate::store::dead_letters::audit::{self, AuditEntry, AuditHead, Unlinked};
+use crate::store::dead_letters::occurrence::{
+    self, NewLetter, ParentWanted, Settled, Sighting, Twin,
+};
 use crate::store::dead_letters::plan::{self, Current};
 use crate::store::dead_letters::{
-    Actor, DeadLetterStore, DrainedLetter, GROUPS_MAX, LETTER_ROWS_MAX, Letter, LetterChange,
-    LetterCount, LetterEdit, LetterFacts, LetterFilter, LetterGroup, LetterHead, LetterPage,
-    LetterStatus, PublishedReplays,
+    Actor, DeadLetterStore, GROUPS_MAX, LETTER_ROWS_MAX, Letter, LetterChange, LetterCount,
+    LetterEdit, LetterFacts, LetterFilter, LetterGroup, LetterHead, LetterPage, LetterStatus,
+    PublishedReplays,
 };
 use crate::store::{DeadLetter, LIST_ROWS_MAX, StoreError};
 
@@ -24,17 +27,12 @@ pub(super) struct LetterRecord {
     facts: LetterFacts,
     /// The replays since it is a letter included.
     current: Current,
-    key: Option<(Uuid, i64)>,
+    seen_again: u32,
     edits: Vec<LetterEdit>,
 }
 
 impl LetterRecord {
-    pub(super) fn new(letter: DeadLetter) -> Self {
-        let facts = LetterFacts::of(&letter);
-        Self::with(letter, facts, None)
-    }
-
-    fn with(letter: DeadLetter, facts: LetterFacts, key: Option<(Uuid, i64)>) -> Self {
+    fn new(letter: DeadLetter, facts: LetterFacts) -> Self {
         let current = Current {
             version: 0,
             status: LetterStatus::Open,
@@ -47,9 +45,32 @@ impl LetterRecord {
             letter,
             facts,
             current,
-            key,
+            seen_again: 0,
             edits: Vec::new(),
         }
+    }
+
+    /// As an open letter that a redelivery may fall together with.
+    fn twin(&self) -> Twin {
+        let Sighting { session, earlier } = self.letter.sighting;
+        Twin {
+            id: self.letter.id,
+            key: self.facts.key,
+            session,
+            deliveries: i64::from(earlier.count()),
+        }
+    }
+
+    fn is_parent_of(&self, wanted: &ParentWanted<'_>) -> bool {
+        let properties = &self.letter.message.properties;
+        let Some(id) = wanted.message_id else {
+            return self.facts.key == wanted.key;
+        };
+        let same_place = self.letter.queue == wanted.queue
+            || self.facts.origin.queue.as_deref() == Some(wanted.queue);
+        properties.message_id.as_deref() == Some(id)
+            && ((!wanted.strict && self.current.status != LetterStatus::Discarded)
+                || (same_place && properties.kind.as_deref() == wanted.kind))
     }
 
     fn head(&self) -> LetterHead {
@@ -75,6 +96,7 @@ impl LetterRecord {
             version: current.version,
             replays: current.replays,
             came_back_from: facts.came_back_from,
+            seen_again: self.seen_again,
             edits: current.edits,
             body_bytes: letter.message.body.len() as u64,
             handled_at: current.handled_at,
@@ -132,6 +154,45 @@ impl Audit {
 }
 
 impl State {
+    /// Keeps letters of any origin: inserts those that are new, counts those that are seen again.
+    pub(super) fn keep<'a>(&mut self, letters: Vec<NewLetter<'a>>) -> Settled<'a> {
+        let (wanted, most) = occurrence::twins_wanted(&letters);
+        let mut twins = Vec::new();
+        for of in &wanted {
+            let records = self.dead_letters.values();
+            let open = records.filter(|record| record.current.status == LetterStatus::Open);
+            let fits = |twin: &Twin| {
+                twin.key == of.key && twin.session != of.session && twin.deliveries < of.below
+            };
+            twins.extend(open.map(LetterRecord::twin).filter(fits).take(most));
+        }
+        let mut parents = Vec::new();
+        for of in occurrence::parents_wanted(&letters) {
+            let records = self.dead_letters.values();
+            let handled = records.filter(|record| record.current.handled_at.is_some());
+            let parent = handled
+                .filter(|record| record.is_parent_of(&of))
+                .max_by_key(|record| (record.current.handled_at, record.letter.id));
+            parents.extend(parent.map(|found| (of.place, found.letter.id, found.current.replays)));
+        }
+        let settled = occurrence::place(letters, twins, parents);
+        for new in &settled.new {
+            let record = LetterRecord::new(new.letter.clone(), new.facts.clone());
+            self.dead_letters.entry(new.letter.id).or_insert(record);
+        }
+        for (id, seen) in &settled.again {
+            if let Some(record) = self.dead_letters.get_mut(id) {
+                record.seen_again += 1;
+                let known = &mut record.letter.sighting;
+                known.session = seen.session;
+                if seen.earlier.count() > known.earlier.count() {
+                    known.earlier = seen.earlier;
+                }
+            }
+        }
+        settled
+    }
+
     fn letters_that_fit(&self, filter: &LetterFilter) -> Vec<&LetterRecord> {
         let letters = self.dead_letters.values();
         let mut letters: Vec<_> = letters.filter(|record| record.fits(filter)).collect();
@@ -158,49 +219,15 @@ impl DeadLetterStore for MemoryStore {
         &self,
         queue: &str,
         at: Timestamp,
-        letters: &[DrainedLetter],
+        letters: &[DeadLetter],
     ) -> Result<usize, StoreError> {
         if letters.is_empty() {
             return Ok(0);
         }
         let mut state = self.state();
-        let mut stored: BTreeMap<Uuid, (i64, u64)> = BTreeMap::new();
-        let mut replayed = BTreeMap::new();
-        for record in state.dead_letters.values() {
-            if let Some((key, ordinal)) = record.key {
-                let (highest, open) = stored.entry(key).or_insert((-1, 0));
-                *highest = ordinal.max(*highest);
-                *open += u64::from(record.current.status == LetterStatus::Open);
-            }
-            let id = record.letter.message.properties.message_id.clone();
-            if let Some(id) = id
-                && matches!(
-                    record.current.status,
-                    LetterStatus::Replaying | LetterStatus::Replayed
-                )
-            {
-                let last = (
-                    record.current.handled_at,
-                    record.letter.id,
-                    record.current.replays,
-                );
-                let newest = replayed.entry(id).or_insert(last);
-                *newest = last.max(*newest);
-            }
-        }
-        let replayed = replayed
-            .into_iter()
-            .map(|(message, (_, id, replays))| (message, (id, replays)))
-            .collect();
-        let placed = plan::place(stored, &replayed, letters);
-        let entry = plan::drain_entry(queue, &placed, letters.len());
-        let new = placed.len();
-        for one in placed {
-            let letter = one.drained.letter.clone();
-            let key = Some((one.drained.key, one.ordinal));
-            let record = LetterRecord::with(letter, one.facts, key);
-            state.dead_letters.entry(record.letter.id).or_insert(record);
-        }
+        let settled = state.keep(NewLetter::all(letters)?);
+        let entry = plan::drain_entry(queue, &settled);
+        let new = settled.new.len();
         state.audit.append(&plan::drainer(at), vec![entry]);
         Ok(new)
     }

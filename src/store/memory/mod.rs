@@ -19,7 +19,8 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use self::letters::{Audit, LetterRecord};
-use super::dead_letters::{ReturnedReplay, note_returned};
+use super::dead_letters::occurrence::NewLetter;
+use super::dead_letters::{ReturnedReplay, Sighting, note_returned};
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
 use super::{
     Commit, CommitOutcome, Conflict, DeadLetter, DefinitionRow, JournalEntry, KeyMatch,
@@ -122,6 +123,7 @@ impl Store for MemoryStore {
 
     async fn commit(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
         shape::check(&commit)?;
+        let letters = NewLetter::all(&commit.dead_letters)?;
         let mut state = self.state();
         let mut outcome = CommitOutcome::default();
         for write in commit.sagas {
@@ -132,7 +134,8 @@ impl Store for MemoryStore {
                 state.write_saga(write);
             }
         }
-        state.write_messages(commit.outbox, &commit.sent, commit.dead_letters);
+        outcome.known_letters = state.keep(letters).known;
+        state.write_messages(commit.outbox, &commit.sent);
         Ok(outcome)
     }
 
@@ -242,7 +245,11 @@ impl Store for MemoryStore {
         let mut letters: Vec<&DeadLetter> = letters.collect();
         letters.sort_by_key(|letter| std::cmp::Reverse((letter.at, letter.id)));
         letters.truncate(limit.min(LIST_ROWS_MAX));
-        Ok(letters.into_iter().cloned().collect())
+        let as_kept = |letter: &DeadLetter| DeadLetter {
+            sighting: Sighting::default(),
+            ..letter.clone()
+        };
+        Ok(letters.into_iter().map(as_kept).collect())
     }
 }
 
@@ -353,20 +360,9 @@ impl State {
         self.wakes.extend(wake_at.map(|at| (at, id)));
     }
 
-    fn write_messages(
-        &mut self,
-        outbox: Vec<OutboxMessage>,
-        sent: &[Uuid],
-        dead_letters: Vec<DeadLetter>,
-    ) {
+    fn write_messages(&mut self, outbox: Vec<OutboxMessage>, sent: &[Uuid]) {
         self.put_outbox(outbox);
         self.remove_sent(sent);
-        for letter in dead_letters {
-            let id = letter.id;
-            self.dead_letters
-                .entry(id)
-                .or_insert_with(|| LetterRecord::new(letter));
-        }
     }
 
     fn put_outbox(&mut self, messages: Vec<OutboxMessage>) {

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{MemoryStore, State};
+use crate::store::dead_letters::occurrence::NewLetter;
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, Loaded, ParticipantStore,
     ParticipantTransaction, ParticipantWrites, Write,
@@ -94,6 +95,7 @@ impl ParticipantTransaction for MemoryTransaction {
 
     async fn commit(self: Box<Self>, writes: ParticipantWrites) -> Result<(), StoreError> {
         shape::check_writes(&writes)?;
+        let letters = NewLetter::all(&writes.dead_letters)?;
         let mut state = self.store.state();
         state.check(&writes)?;
         for write in &writes.barriers {
@@ -107,7 +109,8 @@ impl ParticipantTransaction for MemoryTransaction {
         for event in writes.events {
             state.events.insert((event.key.clone(), event.seq), event);
         }
-        state.write_messages(writes.outbox, &writes.sent, writes.dead_letters);
+        state.keep(letters);
+        state.write_messages(writes.outbox, &writes.sent);
         Ok(())
     }
 }

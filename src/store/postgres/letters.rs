@@ -1,5 +1,6 @@
 //! Dead letters in PostgreSQL.
 
+mod keep;
 mod statements;
 
 use std::collections::BTreeMap;
@@ -8,68 +9,23 @@ use async_trait::async_trait;
 use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
+pub(super) use self::keep::keep;
 use self::statements::{
-    APPEND_AUDIT, AUDIT, AUDIT_HEAD, AUDIT_OF_LETTER, CAME_BACK, COUNTS, EDITS, HANDLED, INSERT,
-    INSERT_EDITS, LOAD, LOCK, LOCK_AUDIT, MOVE_AUDIT, ON_THE_WAY, REPLAYED, SETTLE, STORED_KEYS,
-    UPDATE,
+    APPEND_AUDIT, AUDIT, AUDIT_HEAD, AUDIT_OF_LETTER, CAME_BACK, COUNTS, EDITS, HANDLED,
+    INSERT_EDITS, LOAD, LOCK, LOCK_AUDIT, MOVE_AUDIT, ON_THE_WAY, SETTLE, UPDATE,
 };
 use super::connections::Session;
 use super::{PostgresStore, column, messages};
 use crate::id::Timestamp;
 use crate::store::dead_letters::audit::{self, AuditHead, Unlinked};
+use crate::store::dead_letters::occurrence::NewLetter;
 use crate::store::dead_letters::plan::{self, Current};
-use crate::store::dead_letters::row::{self, LetterRow, NewLetter, letter_columns};
+use crate::store::dead_letters::row::{self, LetterRow, letter_columns};
 use crate::store::dead_letters::{
-    Actor, AuditEntry, DeadLetterStore, DrainedLetter, GROUPS_MAX, LETTER_ROWS_MAX, Letter,
-    LetterChange, LetterCount, LetterEdit, LetterFilter, LetterGroup, LetterHead, LetterPage,
-    PublishedReplays,
+    Actor, AuditEntry, DeadLetterStore, GROUPS_MAX, LETTER_ROWS_MAX, Letter, LetterChange,
+    LetterCount, LetterEdit, LetterFilter, LetterGroup, LetterHead, LetterPage, PublishedReplays,
 };
-use crate::store::{LIST_ROWS_MAX, StoreError, rows};
-
-/// Inserts letters of any origin.
-pub(super) async fn insert(
-    connection: &mut Session,
-    letters: &[NewLetter<'_>],
-) -> sqlx::Result<()> {
-    if letters.is_empty() {
-        return Ok(());
-    }
-    let text = |text: Option<&str>| text.map(rows::readable);
-    sqlx::query(INSERT)
-        .bind(column(letters, |new| new.letter.id))
-        .bind(column(letters, |new| new.letter.at.as_micros()))
-        .bind(column(letters, |new| rows::readable(&new.letter.queue)))
-        .bind(column(letters, |new| i32::from(new.letter.code.0)))
-        .bind(column(letters, |new| rows::readable(&new.letter.reason)))
-        .bind(column(letters, |new| new.properties.as_str()))
-        .bind(column(letters, |new| &new.letter.message.body[..]))
-        .bind(column(letters, |new| {
-            text(new.facts.origin.exchange.as_deref())
-        }))
-        .bind(column(letters, |new| {
-            text(new.facts.origin.routing_key.as_deref())
-        }))
-        .bind(column(letters, |new| {
-            text(new.facts.origin.queue.as_deref())
-        }))
-        .bind(column(letters, |new| {
-            text(new.facts.origin.reason.as_deref())
-        }))
-        .bind(column(letters, |new| rows::signed(new.facts.origin.count)))
-        .bind(column(letters, |new| text(new.kind())))
-        .bind(column(letters, |new| text(new.message_id())))
-        .bind(column(letters, |new| new.facts.fingerprint.as_str()))
-        .bind(column(letters, |new| new.facts.saga.map(|saga| saga.0)))
-        .bind(column(letters, |new| text(new.facts.step.as_deref())))
-        .bind(column(letters, |new| i64::from(new.facts.replays)))
-        .bind(column(letters, |new| new.facts.came_back_from))
-        .bind(column(letters, NewLetter::body_bytes))
-        .bind(column(letters, |new| new.key))
-        .bind(column(letters, |new| new.ordinal))
-        .execute(connection)
-        .await?;
-    Ok(())
-}
+use crate::store::{DeadLetter, LIST_ROWS_MAX, StoreError, rows};
 
 /// Puts entries at the end of the audit log, which stays locked until the transaction ends.
 async fn append(
@@ -143,45 +99,22 @@ impl DeadLetterStore for PostgresStore {
         &self,
         queue: &str,
         at: Timestamp,
-        letters: &[DrainedLetter],
+        letters: &[DeadLetter],
     ) -> Result<usize, StoreError> {
         if letters.is_empty() {
             return Ok(0);
         }
         let failed = |error| self.failed(error);
         let mut transaction = self.transaction().await?;
-        // Whoever drains holds the log's end, so nobody else gives out the same ordinals.
-        let locked = sqlx::query(LOCK_AUDIT).execute(&mut *transaction).await;
-        locked.map_err(failed)?;
-        let query = sqlx::query_as(STORED_KEYS).bind(column(letters, |drained| drained.key));
-        let found: Vec<(Uuid, i64, i64)> =
-            query.fetch_all(&mut *transaction).await.map_err(failed)?;
-        let stored = found
-            .into_iter()
-            .map(|(key, highest, open)| (key, (highest, open.unsigned_abs())))
-            .collect();
-        let message_id = |drained: &DrainedLetter| {
-            let id = drained.letter.message.properties.message_id.as_deref();
-            id.map(rows::readable)
-        };
-        let ids: Vec<String> = letters.iter().filter_map(message_id).collect();
-        let query = sqlx::query_as(REPLAYED).bind(ids);
-        let found: Vec<(String, Uuid, i64)> =
-            query.fetch_all(&mut *transaction).await.map_err(failed)?;
-        let replayed: BTreeMap<_, _> = found
-            .into_iter()
-            .map(|(message, id, replays)| (message, (id, u32::try_from(replays).unwrap_or(0))))
-            .collect();
-        let placed = plan::place(stored, &replayed, letters);
-        let entry = plan::drain_entry(queue, &placed, letters.len());
-        let new = NewLetter::drained(placed)?;
-        insert(&mut transaction, &new).await.map_err(failed)?;
+        let new = NewLetter::all(letters)?;
+        let settled = keep(&mut transaction, new).await.map_err(failed)?;
+        let entry = plan::drain_entry(queue, &settled);
         let actor = plan::drainer(at);
         append(&mut transaction, &actor, vec![entry])
             .await
             .map_err(|error| self.append_failed(error))?;
         transaction.commit().await.map_err(failed)?;
-        Ok(new.len())
+        Ok(settled.new.len())
     }
 
     async fn letters(

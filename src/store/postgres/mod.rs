@@ -134,7 +134,7 @@ impl PostgresStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (
         1,
         "foundation",
@@ -149,6 +149,11 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
         4,
         "schedules",
         include_str!("../../../migrations/postgres/0004_schedules.sql"),
+    ),
+    (
+        5,
+        "letter occurrences",
+        include_str!("../../../migrations/postgres/0005_letter_occurrences.sql"),
     ),
     (
         9,

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::connections::{Begin, Session, Transaction};
 use super::{PostgresStore, column, errors, letters, messages};
-use crate::store::dead_letters::row::NewLetter;
+use crate::store::dead_letters::occurrence::NewLetter;
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow, Loaded, ParticipantStore,
     ParticipantTransaction, ParticipantWrites, Write,
@@ -181,7 +181,7 @@ impl ParticipantTransaction for PostgresParticipant {
         messages::insert_outbox(connection, &outbox, &of_outbox)
             .await
             .map_err(failed)?;
-        letters::insert(connection, &of_letters)
+        letters::keep(connection, of_letters)
             .await
             .map_err(failed)?;
         messages::delete_outbox(connection, &writes.sent)

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::bulk::{self, Binding, Bulk};
 use super::{letters, messages};
 use crate::id::{SagaId, Timestamp};
-use crate::store::dead_letters::row::NewLetter;
+use crate::store::dead_letters::occurrence::NewLetter;
 use crate::store::{
     Commit, CommitOutcome, Conflict, JournalEntry, OutboxMessage, SagaWrite, Snapshot, StoreError,
     rows,
@@ -101,13 +101,14 @@ impl<'a> Batch<'a> {
         insert_journal(connection, &winners).await?;
         upsert_snapshots(connection, &winners).await?;
         messages::insert_outbox(connection, &outbox).await?;
-        letters::insert(connection, &self.letters).await?;
+        let letters = letters::keep(connection, self.letters).await?;
         messages::delete_outbox(connection, &self.commit.sent).await?;
         let in_order = self.commit.sagas.iter().map(|write| write.head.id);
         Ok(CommitOutcome {
             conflicts: in_order
                 .filter_map(|id| Some((id, *conflicts.get(&id.0)?)))
                 .collect(),
+            known_letters: letters.known,
         })
     }
 }

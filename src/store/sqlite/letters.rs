@@ -1,67 +1,31 @@
 //! Dead letters in SQLite.
 
+mod keep;
 mod statements;
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use serde_json::Value;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
+pub(super) use self::keep::keep;
 use self::statements::{
     APPEND_AUDIT, AUDIT, AUDIT_HEAD, AUDIT_OF_LETTER, CAME_BACK, COUNTS, CURRENT, EDITS, HANDLED,
-    INSERT, INSERT_EDITS, LOAD, MOVE_AUDIT, ON_THE_WAY, PURGE, REPLAYED, SETTLE, STORED_KEYS,
-    UPDATE,
+    INSERT_EDITS, LOAD, MOVE_AUDIT, ON_THE_WAY, PURGE, SETTLE, UPDATE,
 };
 use super::bulk;
 use super::{SqliteStore, failed, messages};
 use crate::id::Timestamp;
 use crate::store::dead_letters::audit::{self, AuditHead, Unlinked};
+use crate::store::dead_letters::occurrence::NewLetter;
 use crate::store::dead_letters::plan::{self, Current};
-use crate::store::dead_letters::row::{self, LetterRow, NewLetter, letter_columns};
+use crate::store::dead_letters::row::{self, LetterRow, letter_columns};
 use crate::store::dead_letters::{
-    Actor, AuditEntry, DeadLetterStore, DrainedLetter, GROUPS_MAX, LETTER_ROWS_MAX, Letter,
-    LetterChange, LetterCount, LetterEdit, LetterFilter, LetterGroup, LetterHead, LetterPage,
-    PublishedReplays,
+    Actor, AuditEntry, DeadLetterStore, GROUPS_MAX, LETTER_ROWS_MAX, Letter, LetterChange,
+    LetterCount, LetterEdit, LetterFilter, LetterGroup, LetterHead, LetterPage, PublishedReplays,
 };
-use crate::store::{LIST_ROWS_MAX, StoreError, rows};
-
-/// Inserts letters of any origin.
-pub(super) async fn insert(
-    connection: &mut SqliteConnection,
-    letters: &[NewLetter<'_>],
-) -> sqlx::Result<()> {
-    INSERT
-        .execute(connection, letters, |query, new| {
-            let (letter, facts) = (new.letter, &new.facts);
-            query
-                .bind(letter.id)
-                .bind(letter.at.as_micros())
-                .bind(letter.queue.as_str())
-                .bind(i32::from(letter.code.0))
-                .bind(letter.reason.as_str())
-                .bind(new.properties.as_str())
-                .bind(&letter.message.body[..])
-                .bind(facts.origin.exchange.as_deref())
-                .bind(facts.origin.routing_key.as_deref())
-                .bind(facts.origin.queue.as_deref())
-                .bind(facts.origin.reason.as_deref())
-                .bind(rows::signed(facts.origin.count))
-                .bind(new.kind())
-                .bind(new.message_id())
-                .bind(facts.fingerprint.as_str())
-                .bind(facts.saga.map(|saga| saga.0))
-                .bind(facts.step.as_deref())
-                .bind(i64::from(facts.replays))
-                .bind(facts.came_back_from)
-                .bind(new.body_bytes())
-                .bind(new.key)
-                .bind(new.ordinal)
-        })
-        .await
-        .map(drop)
-}
+use crate::store::{DeadLetter, LIST_ROWS_MAX, StoreError, rows};
 
 /// Puts entries at the end of the audit log. The writer is alone, so nothing is locked.
 async fn append(
@@ -107,40 +71,19 @@ impl DeadLetterStore for SqliteStore {
         &self,
         queue: &str,
         at: Timestamp,
-        letters: &[DrainedLetter],
+        letters: &[DeadLetter],
     ) -> Result<usize, StoreError> {
         if letters.is_empty() {
             return Ok(0);
         }
         let mut transaction = self.transaction().await?;
-        let query =
-            sqlx::query_as(STORED_KEYS).bind(bulk::ids(letters.iter().map(|drained| drained.key)));
-        let found: Vec<(Uuid, i64, i64)> =
-            query.fetch_all(&mut *transaction).await.map_err(failed)?;
-        let stored = found
-            .into_iter()
-            .map(|(key, highest, open)| (key, (highest, open.unsigned_abs())))
-            .collect();
-        let message_id = |drained: &DrainedLetter| {
-            let id = drained.letter.message.properties.message_id.as_deref();
-            id.map(Value::from)
-        };
-        let ids = bulk::json(letters.iter().filter_map(message_id));
-        let query = sqlx::query_as(REPLAYED).bind(ids);
-        let found: Vec<(String, Uuid, i64)> =
-            query.fetch_all(&mut *transaction).await.map_err(failed)?;
-        let replayed: BTreeMap<_, _> = found
-            .into_iter()
-            .map(|(message, id, replays)| (message, (id, u32::try_from(replays).unwrap_or(0))))
-            .collect();
-        let placed = plan::place(stored, &replayed, letters);
-        let entry = plan::drain_entry(queue, &placed, letters.len());
-        let new = NewLetter::drained(placed)?;
-        insert(&mut transaction, &new).await.map_err(failed)?;
+        let new = NewLetter::all(letters)?;
+        let settled = keep(&mut transaction, new).await.map_err(failed)?;
+        let entry = plan::drain_entry(queue, &settled);
         let actor = plan::drainer(at);
         append(&mut transaction, &actor, vec![entry]).await?;
         transaction.commit().await.map_err(failed)?;
-        Ok(new.len())
+        Ok(settled.new.len())
     }
 
     async fn letters(

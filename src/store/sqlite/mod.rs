@@ -132,7 +132,7 @@ impl SqliteStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (
         1,
         "foundation",
@@ -147,6 +147,11 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
         4,
         "schedules",
         include_str!("../../../migrations/sqlite/0004_schedules.sql"),
+    ),
+    (
+        5,
+        "letter occurrences",
+        include_str!("../../../migrations/sqlite/0005_letter_occurrences.sql"),
     ),
     (
         9,

@@ -8,7 +8,7 @@ use sqlx::{SqliteConnection, SqliteTransaction};
 
 use super::bulk::{self, Binding, Bulk};
 use super::{SqliteStore, failed, letters, messages};
-use crate::store::dead_letters::row::NewLetter;
+use crate::store::dead_letters::occurrence::NewLetter;
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow, Loaded, ParticipantStore,
     ParticipantTransaction, ParticipantWrites, Write,
@@ -173,7 +173,7 @@ impl ParticipantTransaction for SqliteParticipant {
         messages::insert_outbox(connection, &outbox)
             .await
             .map_err(failed)?;
-        letters::insert(connection, &new_letters)
+        letters::keep(connection, new_letters)
             .await
             .map_err(failed)?;
         messages::delete_outbox(connection, &writes.sent)

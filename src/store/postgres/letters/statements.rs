@@ -7,34 +7,69 @@ pub(in crate::store::postgres) const INSERT: &str = "
     INSERT INTO dead_letters (
         id, at, queue, code, reason, properties, body, origin_exchange, origin_routing_key,
         origin_queue, death_reason, death_count, type, message_id, fingerprint, saga_id, step,
-        replays, came_back_from, body_bytes, drain_key, ordinal
+        replays, came_back_from, body_bytes, drain_key, session, deliveries
     )
     SELECT
         id, at, queue, code, reason, properties, body, origin_exchange, origin_routing_key,
         origin_queue, death_reason, death_count, type, message_id, fingerprint, saga_id, step,
-        replays, came_back_from, body_bytes, drain_key, ordinal
+        replays, came_back_from, body_bytes, drain_key, session, deliveries
     FROM unnest(
         $1::uuid[], $2::bigint[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::bytea[],
         $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::text[],
         $15::text[], $16::uuid[], $17::text[], $18::bigint[], $19::uuid[], $20::bigint[],
-        $21::uuid[], $22::bigint[]
+        $21::uuid[], $22::uuid[], $23::bigint[]
     ) AS new (
         id, at, queue, code, reason, properties, body, origin_exchange, origin_routing_key,
         origin_queue, death_reason, death_count, type, message_id, fingerprint, saga_id, step,
-        replays, came_back_from, body_bytes, drain_key, ordinal
+        replays, came_back_from, body_bytes, drain_key, session, deliveries
     )
     ON CONFLICT DO NOTHING";
 
-/// By `dead_letters_by_key`.
-pub(in crate::store::postgres) const STORED_KEYS: &str = "
-    SELECT drain_key, max(ordinal), count(*) FILTER (WHERE status = 'open') FROM dead_letters
-    WHERE drain_key = ANY ($1) GROUP BY drain_key";
+/// By `dead_letters_by_content`; what is open was not handled.
+pub(in crate::store::postgres) const TWINS: &str = "
+    SELECT twin.id, twin.drain_key, twin.session, twin.deliveries
+    FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS wanted (key, session, below)
+    CROSS JOIN LATERAL (
+        SELECT id, drain_key, session, deliveries FROM dead_letters
+        WHERE drain_key = wanted.key AND handled_at IS NULL AND status = 'open'
+            AND session <> wanted.session AND deliveries < wanted.below
+        ORDER BY id LIMIT $4 FOR UPDATE
+    ) AS twin";
 
-/// By `dead_letters_by_message`; the last one of a message comes last.
-pub(in crate::store::postgres) const REPLAYED: &str = "
-    SELECT message_id, id, replays FROM dead_letters
-    WHERE message_id = ANY ($1) AND status IN ('replaying', 'replayed')
-    ORDER BY handled_at, id";
+/// By primary key. These are locked.
+pub(in crate::store::postgres) const SEEN_AGAIN: &str = "
+    UPDATE dead_letters SET
+        seen_again = seen_again + 1, deliveries = greatest(dead_letters.deliveries, new.deliveries),
+        session = new.session
+    FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS new (id, deliveries, session)
+    WHERE dead_letters.id = new.id";
+
+/// By `dead_letters_by_message`.
+pub(in crate::store::postgres) const PARENTS: &str = "
+    SELECT wanted.place, parent.id, parent.replays
+    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::boolean[])
+        AS wanted (place, message_id, queue, type, strict)
+    CROSS JOIN LATERAL (
+        SELECT id, replays FROM dead_letters
+        WHERE message_id = wanted.message_id AND handled_at IS NOT NULL AND (
+            (NOT wanted.strict AND status <> 'discarded')
+            OR (
+                (queue = wanted.queue OR origin_queue = wanted.queue)
+                AND type IS NOT DISTINCT FROM wanted.type
+            )
+        )
+        ORDER BY handled_at DESC, id DESC LIMIT 1
+    ) AS parent";
+
+/// By `dead_letters_by_content`.
+pub(in crate::store::postgres) const PARENTS_BY_CONTENT: &str = "
+    SELECT wanted.place, parent.id, parent.replays
+    FROM unnest($1::bigint[], $2::uuid[]) AS wanted (place, key)
+    CROSS JOIN LATERAL (
+        SELECT id, replays FROM dead_letters
+        WHERE drain_key = wanted.key AND handled_at IS NOT NULL
+        ORDER BY handled_at DESC, id DESC LIMIT 1
+    ) AS parent";
 
 /// One row; whoever has it may append.
 pub(in crate::store::postgres) const LOCK_AUDIT: &str =

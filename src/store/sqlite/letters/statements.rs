@@ -11,9 +11,9 @@ pub(in crate::store::sqlite) static INSERT: LazyLock<Bulk> = LazyLock::new(|| {
         "INSERT INTO dead_letters (
             id, at, queue, code, reason, properties, body, origin_exchange, origin_routing_key,
             origin_queue, death_reason, death_count, type, message_id, fingerprint, saga_id, step,
-            replays, came_back_from, body_bytes, drain_key, ordinal
+            replays, came_back_from, body_bytes, drain_key, session, deliveries
         )",
-        22,
+        23,
         "ON CONFLICT DO NOTHING",
     )
 });
@@ -46,18 +46,55 @@ pub(in crate::store::sqlite) static APPEND_AUDIT: LazyLock<Bulk> = LazyLock::new
     )
 });
 
-/// By `dead_letters_by_key`.
-pub(in crate::store::sqlite) const STORED_KEYS: &str = "
-    SELECT drain_key, max(ordinal), count(*) FILTER (WHERE status = 'open') FROM dead_letters
-    WHERE drain_key IN (SELECT unhex(value) FROM json_each(?1)) AND drain_key IS NOT NULL
-    GROUP BY drain_key";
+/// By primary key.
+pub(in crate::store::sqlite) static SEEN_AGAIN: LazyLock<Bulk> = LazyLock::new(|| {
+    Bulk::new(
+        "UPDATE dead_letters SET
+            seen_again = seen_again + 1, deliveries = max(deliveries, new.column2),
+            session = new.column3
+        FROM (",
+        3,
+        ") AS new WHERE dead_letters.id = new.column1",
+    )
+});
 
-/// By `dead_letters_by_message`; the last one of a message comes last.
-pub(in crate::store::sqlite) const REPLAYED: &str = "
-    SELECT message_id, id, replays FROM dead_letters
-    WHERE message_id IN (SELECT value FROM json_each(?1)) AND message_id IS NOT NULL
-        AND status IN ('replaying', 'replayed')
-    ORDER BY handled_at, id";
+/// By `dead_letters_by_content`; what is open was not handled.
+pub(in crate::store::sqlite) const TWINS: &str = "
+    SELECT dead_letters.id, drain_key, session, deliveries
+    FROM json_each(?1) AS wanted JOIN dead_letters ON dead_letters.id IN (
+        SELECT twin.id FROM dead_letters AS twin
+        WHERE twin.drain_key = unhex(wanted.value ->> 0) AND twin.handled_at IS NULL
+            AND twin.status = 'open' AND twin.session <> unhex(wanted.value ->> 1)
+            AND twin.deliveries < (wanted.value ->> 2)
+        ORDER BY twin.id LIMIT ?2
+    )";
+
+/// By `dead_letters_by_message`.
+pub(in crate::store::sqlite) const PARENTS: &str = "
+    SELECT wanted.value ->> 0, dead_letters.id, dead_letters.replays
+    FROM json_each(?1) AS wanted JOIN dead_letters ON dead_letters.id = (
+        SELECT parent.id FROM dead_letters AS parent
+        WHERE parent.message_id = (wanted.value ->> 1) AND parent.message_id IS NOT NULL
+            AND parent.handled_at IS NOT NULL AND (
+                ((wanted.value ->> 4) = 0 AND parent.status <> 'discarded')
+                OR (
+                    (parent.queue = (wanted.value ->> 2)
+                        OR parent.origin_queue = (wanted.value ->> 2))
+                    AND parent.type IS (wanted.value ->> 3)
+                )
+            )
+        ORDER BY parent.handled_at DESC, parent.id DESC LIMIT 1
+    )";
+
+/// By `dead_letters_by_content`.
+pub(in crate::store::sqlite) const PARENTS_BY_CONTENT: &str = "
+    SELECT wanted.value ->> 0, dead_letters.id, dead_letters.replays
+    FROM json_each(?1) AS wanted JOIN dead_letters ON dead_letters.id = (
+        SELECT parent.id FROM dead_letters AS parent
+        WHERE parent.drain_key = unhex(wanted.value ->> 1) AND parent.drain_key IS NOT NULL
+            AND parent.handled_at IS NOT NULL
+        ORDER BY parent.handled_at DESC, parent.id DESC LIMIT 1
+    )";
 
 pub(in crate::store::sqlite) const AUDIT_HEAD: &str = "SELECT seq, hash FROM letter_audit_head";
 
