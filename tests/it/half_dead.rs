@@ -227,7 +227,8 @@ fn what_somebody_holds_is_waited_for_alone() {
             key: "held".to_owned(),
         };
         let to = backstitch::engine::Addressee::Key(key);
-        engine.signal(to, "said", None, json!({})).await
+        let id = "said-1".to_owned();
+        engine.signal(to, "said", id, json!({})).await
     });
     let mut ids: Vec<String> = (0..200).map(|n| format!("free-{n}")).collect();
     ids.insert(100, "taken".to_owned());
