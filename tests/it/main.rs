@@ -8,6 +8,7 @@ mod children;
 mod dead_letters;
 mod dead_letters_large;
 mod dead_letters_plain;
+mod dead_letters_routes;
 mod demo;
 mod end_to_end;
 mod fixture;
