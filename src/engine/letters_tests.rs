@@ -115,7 +115,7 @@ impl Shop {
             by: "ann".to_owned(),
             why: "perhaps now".to_owned(),
             rate: None,
-            canary: canary.then_some((1, Duration::from_secs(60))),
+            canary: canary.then_some((1, Duration::from_mins(1))),
             limit: None,
         };
         let broker: Arc<dyn Broker> = Arc::new(self.broker.clone());

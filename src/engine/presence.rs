@@ -25,7 +25,7 @@ pub const BATCH_PATIENCE: Duration = Duration::from_secs(15);
 /// How long the clock's last success may be ago in a node that is ready.
 pub const CLOCK_AGE_MAX: Duration = Duration::from_secs(3);
 /// The same for the sweep of the outbox, which may wait for the broker.
-pub const SWEEP_AGE_MAX: Duration = Duration::from_secs(60);
+pub const SWEEP_AGE_MAX: Duration = Duration::from_mins(1);
 /// How long a batch may be in work in a node that is ready.
 pub const BATCH_AGE_MAX: Duration = Duration::from_secs(5);
 /// Shortest and longest time for which a lost database is not tried.
@@ -190,7 +190,7 @@ impl Presence {
         }
         let too_old = |micros: i64, most: Duration| {
             let age = now.since(Timestamp::from_micros(micros));
-            (age > most).then(|| age.as_secs())
+            (age > most).then_some(age.as_secs())
         };
         if let Some(age) = too_old(self.clock.load(Ordering::Relaxed), CLOCK_AGE_MAX) {
             hindrances.push(format!("what is due was last asked for {age} s ago"));

@@ -167,11 +167,11 @@ impl Node {
                         match failed {
                             Ok(part) => parts.push_front(part),
                             Err(part) => {
-                                self.give_up(part.works, &error);
+                                give_up(part.works, &error);
                                 for part in parts {
-                                    self.give_up(part.works, &error);
+                                    give_up(part.works, &error);
                                 }
-                                self.give_up(lanes.take_all(), &error);
+                                give_up(lanes.take_all(), &error);
                                 return;
                             }
                         }
@@ -258,14 +258,6 @@ impl Node {
         Ok(part)
     }
 
-    /// Leaves works undone. Messages are unacknowledged and their consumers go, so the broker gives
-    /// them to another node; who waits in this process is told.
-    fn give_up(&self, works: Vec<Work>, error: &StoreError) {
-        for work in works {
-            refuse(work.origin, error);
-        }
-    }
-
     /// Keeps a message that can't be handled as a dead letter, or tells who waits.
     pub(super) async fn set_aside(&self, work: Work, code: Code, error: &StoreError) {
         let Origin::Delivery { acks, tag, letter } = work.origin else {
@@ -293,7 +285,7 @@ impl Node {
                     let now = self.environment.now();
                     self.presence.failed(now, &error);
                     if self.stop.is_requested() || self.presence.is_lost() {
-                        return self.give_up(again, &error);
+                        return give_up(again, &error);
                     }
                     self.environment.sleep(PAUSE.1).await;
                     works = again;
@@ -305,6 +297,14 @@ impl Node {
                 }
             }
         }
+    }
+}
+
+/// Leaves works undone. Messages are unacknowledged and their consumers go, so the broker gives
+/// them to another node; who waits in this process is told.
+fn give_up(works: Vec<Work>, error: &StoreError) {
+    for work in works {
+        refuse(work.origin, error);
     }
 }
 

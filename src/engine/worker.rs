@@ -146,9 +146,9 @@ impl Node {
         };
         self.presence.succeeded();
         let conflicts = BTreeMap::from_iter(outcome.conflicts);
-        letters
-            .iter()
-            .for_each(|letter| letter.tell(&outcome.known_letters));
+        for letter in &letters {
+            letter.tell(&outcome.known_letters);
+        }
         let took = self.environment.elapsed().saturating_sub(began);
         metric::committed(decided.len(), took.as_secs_f64());
         for (id, rows) in outboxes {

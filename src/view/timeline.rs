@@ -79,7 +79,7 @@ pub(super) fn moments(
 #[allow(clippy::too_many_lines)] // one short arm an event; a reader looks for one of them
 fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Option<String> {
     let text = match event {
-        Event::Advanced { .. } | Event::NextItem { .. } => return None,
+        Event::Advanced { .. } | Event::NextItem { .. } | Event::AnswerTaken => return None,
         Event::Started { deadline: None, .. } => "started".to_owned(),
         Event::Started {
             deadline: Some(deadline),
@@ -184,7 +184,6 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
         Event::Held { reply } => {
             format!("{} {} answered while paused; kept", reply.step, reply.phase)
         }
-        Event::AnswerTaken => return None,
         Event::LeftOff(left_off) if left_off.moves.is_empty() => return None,
         Event::LeftOff(_) => "so large that the rest follows in portions".to_owned(),
         Event::ChildOf(parent) => format!("run by saga {} as its {}", parent.saga, parent.step),

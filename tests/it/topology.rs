@@ -78,7 +78,7 @@ async fn bound(url: &str) -> Bound {
 
 fn event(number: usize) -> Outgoing {
     let mut event = to(KEY, number);
-    event.destination.exchange = SHOP.to_owned();
+    SHOP.clone_into(&mut event.destination.exchange);
     event.mandatory = false;
     event
 }

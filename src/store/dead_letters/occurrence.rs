@@ -208,11 +208,11 @@ pub(in crate::store) struct Settled<'a> {
 
 /// Tells redeliveries from new letters, and links these. The order of `letters` is that of
 /// [`parents_wanted`].
-pub(in crate::store) fn place<'a>(
-    letters: Vec<NewLetter<'a>>,
+pub(in crate::store) fn place(
+    letters: Vec<NewLetter<'_>>,
     twins: Vec<Twin>,
     parents: Vec<Parent>,
-) -> Settled<'a> {
+) -> Settled<'_> {
     let mut settled = Settled::default();
     let mut taken = BTreeSet::new();
     let mut links: BTreeMap<usize, (Uuid, u32)> = BTreeMap::new();

@@ -300,7 +300,9 @@ fn has_log(options: &SqliteConnectOptions) -> bool {
 
 /// An error of opening, and what to do about it.
 fn open_failed(error: sqlx::Error) -> StoreError {
-    let code = error.as_database_error().and_then(|it| it.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     let advice = match primary(code.as_deref()) {
         Some(14) => "Check that DATABASE_URL names a file in a directory that this user may enter",
         Some(26) => "It is no SQLite database: check DATABASE_URL",
