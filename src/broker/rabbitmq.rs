@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use lapin::uri::AMQPUri;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -92,6 +93,9 @@ impl Default for RabbitMqOptions {
 pub struct RabbitMqBroker {
     publisher: Publisher,
     control: Arc<Link>,
+    /// To connect once more.
+    uri: AMQPUri,
+    name: String,
     keeper: Arc<Keeper>,
     /// Ends the keeper with this.
     _keeping: JoinSet<()>,
@@ -110,7 +114,8 @@ impl RabbitMqBroker {
             look_every,
         } = options;
         let control = Link::connect(uri.clone(), format!("{name} (consuming)"), patience).await?;
-        let publishing = Link::connect(uri, format!("{name} (publishing)"), patience).await?;
+        let publishing =
+            Link::connect(uri.clone(), format!("{name} (publishing)"), patience).await?;
         let control = Arc::new(control);
         let (running, ended) = mpsc::channel(1);
         let exchanges = Arc::new(Exchanges::default());
@@ -121,6 +126,8 @@ impl RabbitMqBroker {
         Ok(Self {
             publisher: Publisher::start(Arc::new(publishing), exchanges, Arc::clone(&keeper)),
             control,
+            uri,
+            name,
             keeper,
             _keeping: keeping,
             running: Mutex::new(Some(running)),
@@ -182,8 +189,14 @@ impl Broker for RabbitMqBroker {
     }
 
     async fn queue_facts(&self, queue: &str) -> Result<Option<QueueFacts>, BrokerError> {
-        let live = up(&self.control).await?;
-        inspect::queue_facts(&self.control, &live, queue).await
+        // Over a connection of its own: RabbitMQ 3.10 ends it over some of these questions (541), and
+        // nobody else's deliveries may go with it.
+        let name = format!("{} (inspecting)", self.name);
+        let link = Link::connect(self.uri.clone(), name, link::REQUEST_TIME_MAX).await?;
+        let live = up(&link).await?;
+        let facts = inspect::queue_facts(&link, &live, queue).await;
+        link.close().await;
+        facts
     }
 
     async fn queue_counts(&self, queue: &str) -> Result<Option<QueueFacts>, BrokerError> {

