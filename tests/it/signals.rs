@@ -61,6 +61,8 @@ fn events_start_sagas_and_end_their_waits_though_a_node_is_killed() {
         let key = format!("o-{number}");
         let signal = Sent {
             kind: Some("arrived"),
+            // What has no id is a signal of its own each time.
+            message_id: Some(&key),
             headers: &[("saga", "parcel"), ("saga-key", &key)],
             body: b"{}",
             ..Sent::default()
