@@ -23,7 +23,8 @@ fn everybody_who_wanted_the_same_saga_hears_how_it_ends() {
         let heard = heard(&stage);
         for id in ["first", "second", "third", "late"] {
             let kinds = &heard[id];
-            assert_eq!(kinds[0], "accepted", "{id}: {kinds:?}");
+            // A network that loses messages may have lost this one.
+            assert!(loses_messages || kinds[0] == "accepted", "{id}: {kinds:?}");
             assert!(kinds.contains(&"completed".to_owned()), "{id}: {kinds:?}");
         }
     }
