@@ -58,6 +58,24 @@ pub(super) fn wrong(books: &Books, store: &MemoryStore, shop: &MemoryStore) -> V
     wrong
 }
 
+/// Letters that are neither replayed nor discarded, for a run that does not end.
+pub(super) fn undecided(store: &MemoryStore) -> Vec<String> {
+    let undecided = letters(store).into_iter().filter(|letter| {
+        matches!(
+            letter.head.status,
+            LetterStatus::Open | LetterStatus::Replaying
+        )
+    });
+    let told = undecided.map(|letter| {
+        let head = letter.head;
+        format!(
+            "letter {} of type {:?} from `{}` is {}, replayed {} times, edited {} times: {}",
+            head.id, head.kind, head.queue, head.status, head.replays, head.edits, head.reason
+        )
+    });
+    told.collect()
+}
+
 fn letters(store: &MemoryStore) -> Vec<Letter> {
     let page = LetterPage {
         after: None,

@@ -381,6 +381,9 @@ impl World {
             wrong.push(format!("outbox of the {name}: {}", now(store.outbox_len())));
         }
         wrong.extend(self.unexpected_letters());
+        let books = &self.faults.books;
+        wrong.extend(account::wrong(books, &self.store, &self.shop_store));
+        wrong.extend(account::undecided(&self.store));
         wrong
     }
 

@@ -30,6 +30,8 @@ const PIECES: usize = 12;
 const PAUSE_MILLIS: u64 = 2_500;
 /// Letters looked at at once.
 const HANDFUL: usize = 100;
+/// How long somebody waits for a command, which a database that went silent may keep for ever.
+const COMMAND_TIME_MAX: Duration = Duration::from_mins(2);
 /// Who sits at the desk.
 const CLERK: &str = "clerk";
 
@@ -123,7 +125,7 @@ impl Office {
         let stop = Shutdown::default();
         loop {
             let ended = drain.run(DEAD_LETTER_QUEUE, Until::Stopped, &stop, |_| {});
-            drop(ended.await);
+            drop(within(&*drain.environment, ended).await);
             // The queue is not there yet.
             drain.environment.sleep(Duration::from_secs(1)).await;
         }
@@ -144,15 +146,11 @@ impl Office {
             let pause = self.scheduler.random(|random| random.u64(200..3_000));
             let pause = self.desk.environment.sleep(Duration::from_millis(pause));
             pause.await;
-            for head in self
-                .desk
-                .letters
-                .letters(&open, &page)
-                .await
-                .unwrap_or_default()
-            {
+            let environment = &*self.desk.environment;
+            let heads = within(environment, self.desk.letters.letters(&open, &page)).await;
+            for head in heads.and_then(Result::ok).unwrap_or_default() {
                 // What could not be done now is looked at again.
-                drop(self.deal_with(&head).await);
+                drop(within(environment, self.deal_with(&head)).await);
             }
         }
     }
@@ -193,5 +191,14 @@ impl Office {
             .desk
             .replay(&self.broker, letters, &options, &stop, |_| {});
         replayed.await.map(drop)
+    }
+}
+
+/// Waits for a command, then gives it up.
+async fn within<T>(environment: &dyn Environment, command: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = command => Some(done),
+        () = environment.sleep(COMMAND_TIME_MAX) => None,
     }
 }

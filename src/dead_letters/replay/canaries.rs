@@ -71,6 +71,7 @@ impl Desk {
         let ids: Vec<Uuid> = sent.iter().map(|(letter, _)| *letter).collect();
         let time_is_up = async {
             tokio::select! {
+                biased;
                 () = self.environment.sleep(wait) => {}
                 () = self.all_are_back(&ids) => {}
                 () = stop.requested() => {}
