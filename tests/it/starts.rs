@@ -119,6 +119,9 @@ fn a_plan_says_what_nodes_would_make_of_definitions() {
         });
         (output.status.code(), plan)
     };
+    // A plan only reads: it makes no tables.
+    let migrated = finish(&Command::backstitch(["migrate"]).on(&backends));
+    assert!(migrated.status.success(), "{}", told(&migrated));
     let (code, fresh) = plan(&running);
     assert_eq!((code, &fresh["accepted"]), (Some(0), &json!(true)));
     assert_eq!(fresh["definitions"][0]["change"], "new");
