@@ -57,7 +57,7 @@ const READING: &[&[&str]] = &[
     &["dead-letters", "list"],
     &["dead-letters", "groups"],
     &["dead-letters", "stats"],
-    &["dead-letters", "export"],
+    &["dead-letters", "export", "--all"],
     &["dead-letters", "audit", "--list"],
     &["dead-letters", "replay", "--queue", "q", "--dry-run"],
 ];
@@ -153,22 +153,27 @@ fn what_a_newer_release_has_added_is_lived_with_and_what_it_has_changed_is_refus
          INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (9000, 'later', true, '\\x00', 0)",
     );
-    let open = |access| {
+    // Each store lives and ends in one runtime.
+    let write_with = |access, batch| {
         let options = PostgresOptions {
             access,
             ..options()
         };
-        blocking(async || PostgresStore::open(&database.url, options).await)
+        blocking(async || {
+            let store = PostgresStore::open(&database.url, options).await?;
+            if let Some(batch) = batch {
+                store.commit(batch).await?;
+            }
+            store.close().await;
+            Ok::<(), StoreError>(())
+        })
     };
+    let open = |access| write_with(access, None);
     let all = [Access::Migrate, Access::Write, Access::Read];
-    for access in all {
-        let store = open(access).unwrap();
-        if access != Access::Read {
-            let number = if access == Access::Write { 1 } else { 2 };
-            let batch = sample::batch(vec![sample::new_saga(number, &number.to_string(), 2)]);
-            blocking(async || store.commit(batch).await).unwrap();
-        }
-        blocking(async || store.close().await);
+    for (access, number) in all.into_iter().zip(1..) {
+        let saga = sample::new_saga(number, &number.to_string(), 2);
+        let batch = (access != Access::Read).then(|| sample::batch(vec![saga]));
+        write_with(access, batch).unwrap();
     }
     assert_eq!(
         blocking(async || migrate(&database.url).await)
