@@ -2,7 +2,7 @@
 //!
 //! The library ends the connection over a text that is not UTF-8, waits for ever inside a list of
 //! properties that is cut short, and exhausts its stack over headers nested some thousand deep; all
-//! of which any stranger can put into a message. So its connections read through a [`Sieved`]
+//! of which any stranger can put into a message. So its connections read through a `Sieved`
 //! stream. That passes everything on as it is, byte for byte, but for a message whose list of
 //! properties the library can't take: it gets a list with one header, a number, under which
 //! the list that came is [kept](Kept) until the consumer asks for it.
