@@ -271,13 +271,20 @@ fn sagas(sources: &[&str]) -> TempDir {
 
 #[test]
 fn events_of_sagas_come_out_although_their_exchange_was_deleted_meanwhile() {
-    let backends = Backends::create();
+    let mut backends = Backends::create();
+    let wire = Wire::connect(&backends.virtual_host.url);
+    wire.declare_exchange(EVENT_EXCHANGE, ExchangeKind::Topic, durable(), &[]);
+    // The node can't make it anew, so that it is certain to miss it.
+    backends.virtual_host.url = backends.virtual_host.user("^(?!backstitch\\.events$)");
     let sagas = sagas(&[NAP]);
     let node = Node::serve(&backends, sagas.path());
-    let wire = Wire::connect(&backends.virtual_host.url);
     wire.delete_exchange(EVENT_EXCHANGE);
     let (status, _) = post(&format!("{}/sagas/nap", node.url), &json!({ "id": "1" })).unwrap();
     assert_eq!(status, 201);
+    eventually("the node misses it", PATIENCE, || {
+        let (status, ready) = get(&format!("{}/readyz", node.url)).unwrap();
+        (status == 503 && ready.to_string().contains("BST-0076")).then_some(())
+    });
     wire.declare_exchange(EVENT_EXCHANGE, ExchangeKind::Topic, durable(), &[]);
     let queue = wire.own_queue();
     wire.bind(&queue, EVENT_EXCHANGE, "#");
@@ -286,6 +293,7 @@ fn events_of_sagas_come_out_although_their_exchange_was_deleted_meanwhile() {
         let kind = wire.wait_for(&queue).kind;
         missing.retain(|wanted| kind.as_deref() != Some(*wanted));
     }
+    backends.virtual_host.forget_user();
 }
 
 #[test]
