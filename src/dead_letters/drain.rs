@@ -424,6 +424,8 @@ fn reason(queue: &str, message: &Message) -> String {
 }
 
 #[cfg(test)]
+mod import_tests;
+#[cfg(test)]
 mod returned_tests;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{DeadLetterError, Desk, change};
 use crate::broker::rabbitmq;
-use crate::message::{Message, Properties};
+use crate::message::{Message, Properties, mask};
 use crate::store::dead_letters::{Change, Letter, LetterStatus, PublishedReplays};
 
 /// Most operations of one patch.
@@ -38,8 +38,9 @@ const PROPERTIES: [&str; 16] = [
 /// Lines of unchanged text shown around a change.
 const CONTEXT_LINES: usize = 2;
 
-/// The message as a document.
+/// The message as a document, without macs.
 pub fn document(message: &Message) -> Value {
+    let message = &mask::message(message);
     let mut document = Map::new();
     let properties = serde_json::to_value(&message.properties).unwrap_or_default();
     document.insert("properties".to_owned(), properties);
@@ -95,7 +96,9 @@ pub fn from_document(document: &Value, before: &Message) -> Result<Message, Stri
             .into(),
         (name, _) => return Err(format!("`{name}` is not text")),
     };
-    Ok(Message { properties, body })
+    let mut message = Message { properties, body };
+    mask::restore(&mut message, before);
+    Ok(message)
 }
 
 /// Applies a JSON Patch.

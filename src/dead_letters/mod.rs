@@ -17,6 +17,7 @@ pub mod audit;
 pub mod drain;
 mod drop_headers;
 pub mod edit;
+mod no_route;
 mod rate;
 pub mod replay;
 pub mod route;

@@ -13,6 +13,7 @@ pub(in crate::dead_letters) mod prepare;
 mod publish;
 mod waiting;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use self::waiting::Waiting;
 use super::route::{Routes, Watch, Wish};
 use super::{CHUNK_LETTERS_MAX, DeadLetterError, Desk, Selection, rate};
 use crate::broker::Broker;
+use crate::definition::parse_stored;
 use crate::environment::Shutdown;
 use crate::id::Timestamp;
 use crate::message::Destination;
@@ -99,6 +101,19 @@ pub struct Replayed {
 }
 
 impl Desk {
+    /// Routes past the exchanges that stored definitions name: what is published there comes to us.
+    async fn routes(&self, broker: Option<Arc<dyn Broker>>) -> Result<Routes, DeadLetterError> {
+        let mut listened = BTreeSet::new();
+        for row in self.sagas.definitions().await? {
+            // One that can't be read by this program is not run by it either.
+            if let Ok(definition) = parse_stored(&row.source, &row.name) {
+                let events = definition.events();
+                listened.extend(events.map(|event| event.exchange.clone()));
+            }
+        }
+        Ok(Routes::new(broker).besides(listened))
+    }
+
     /// Says what a replay would do, and does nothing.
     pub async fn replay_dry(
         &self,
@@ -108,7 +123,7 @@ impl Desk {
         mut tell: impl FnMut(ReplayEvent<'_>) + Send,
     ) -> Result<Replayed, DeadLetterError> {
         let mut queue = Waiting::new(selection);
-        let mut routes = Routes::new(broker);
+        let mut routes = self.routes(broker).await?;
         let mut total = Replayed::default();
         let most = options.limit.unwrap_or(u64::MAX);
         while total.replayed < most {
@@ -142,7 +157,7 @@ impl Desk {
         mut tell: impl FnMut(ReplayEvent<'_>) + Send,
     ) -> Result<Replayed, DeadLetterError> {
         let mut queue = Waiting::new(selection);
-        let mut routes = Routes::new(broker);
+        let mut routes = self.routes(broker).await?;
         let mut total = Replayed::default();
         let most = options.limit.unwrap_or(u64::MAX);
         while total.replayed < most {
@@ -183,7 +198,7 @@ impl Desk {
             options,
             stop,
             tell,
-            routes: Routes::new(Some(Arc::clone(broker))),
+            routes: self.routes(Some(Arc::clone(broker))).await?,
             total: Replayed::default(),
             published: PublishedReplays::default(),
             pacing: (self.environment.now(), 0),

@@ -10,11 +10,12 @@
 //! What can't be seen over AMQP is what policies set and which queues are bound to an exchange. Where it
 //! matters there is a caution, and canaries count for nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+pub use super::no_route::NoRoute;
 use crate::broker::{Broker, BrokerError, QueueArguments, QueueFacts};
-use crate::message::Destination;
+use crate::message::{DEAD_LETTER_QUEUE, Destination};
 use crate::store::dead_letters::{Teller, Trail};
 
 /// Names of our own queues begin like this; how they dead-letter is known.
@@ -33,6 +34,8 @@ pub struct Wish {
     pub as_published: bool,
     /// Also where it could be lost.
     pub anyway: bool,
+    /// The only ways by an exchange that may be taken, as `EXCHANGE/KEY`; all, if nothing is said.
+    pub within: Option<Vec<String>>,
 }
 
 /// What died, and where it was taken from.
@@ -44,6 +47,8 @@ pub struct Dead<'a> {
     pub taken_from: &'a str,
     /// Whether we could not handle it ourselves: then it was taken from where it belongs.
     pub ours: bool,
+    /// Whether somebody brought it from elsewhere. What it says of itself is then that somebody's word.
+    pub imported: bool,
 }
 
 /// Where a message is sent.
@@ -75,46 +80,6 @@ pub enum Watch {
     },
 }
 
-/// Why there is no way for a message.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoRoute {
-    /// Nobody knows where it belongs.
-    #[error("nobody says which queue it died in; name one with `--to`")]
-    Unknown,
-    /// It would go to Backstitch itself, where it did not come from.
-    #[error(
-        "BST-0058: `{0}` is Backstitch's own; only what died there goes back there, or else anybody who may replay could speak for participants"
-    )]
-    Ours(String),
-    /// It would lie in a queue that nobody empties.
-    #[error(
-        "it expired in queue `{0}`, of which nobody consumes: if that is a delay queue, it would lie there; name the queue where it belongs with `--to`, or send it all the same with `--anyway`"
-    )]
-    Unattended(String),
-    /// What is refused there again has no place to go.
-    #[error(
-        "BST-0056: what `{queue}` refuses again would be lost: it dead-letters to exchange `{exchange}`, which does not exist; declare that, or send it all the same with `--anyway`"
-    )]
-    NoExchange {
-        /// The queue.
-        queue: String,
-        /// Its dead-letter exchange.
-        exchange: String,
-    },
-    /// It can't die by the key by which it died.
-    #[error(
-        "BST-0056: what `{queue}` refuses again could be lost: it dead-letters{exchange} by routing key, and the key `{key}` is also a queue's name, so that the message can't go to `{queue}` alone; `--as-published` sends it by the exchange by which it came, `--to` where you say, `--anyway` to `{queue}` all the same"
-    )]
-    KeyTaken {
-        /// The queue.
-        queue: String,
-        /// Its dead-letter exchange, in words.
-        exchange: String,
-        /// The key.
-        key: String,
-    },
-}
-
 /// Chooses routes, and remembers what it saw.
 pub struct Routes {
     broker: Option<Arc<dyn Broker>>,
@@ -122,6 +87,8 @@ pub struct Routes {
     /// Whether there are queues of these names.
     names: HashMap<String, bool>,
     exchanges: HashMap<String, bool>,
+    /// Exchanges from which our own queue is fed.
+    listened: BTreeSet<String>,
     said: HashSet<String>,
 }
 
@@ -133,8 +100,15 @@ impl Routes {
             queues: HashMap::new(),
             names: HashMap::new(),
             exchanges: HashMap::new(),
+            listened: BTreeSet::new(),
             said: HashSet::new(),
         }
+    }
+
+    /// Sends nothing by these exchanges: our own queue is bound to them.
+    #[must_use]
+    pub fn besides(self, listened: BTreeSet<String>) -> Self {
+        Self { listened, ..self }
     }
 
     /// Whether this was not said before.
@@ -221,6 +195,9 @@ impl Routes {
         if let Some(to) = &wish.to {
             return self.through(to.clone(), dead, wish).await;
         }
+        if dead.imported {
+            return Ok(Err(NoRoute::Imported));
+        }
         if dead.ours {
             return self
                 .through(Destination::queue(dead.taken_from), dead, wish)
@@ -277,7 +254,7 @@ impl Routes {
             return Ok(Err(NoRoute::Ours(place)));
         }
         if !destination.exchange.is_empty() {
-            return Ok(Ok(by_exchange(destination, dead)));
+            return Ok(self.by_exchange(destination, dead, wish));
         }
         let queue = destination.routing_key.clone();
         let facts = self.facts(&queue).await?;
@@ -288,7 +265,7 @@ impl Routes {
             copies: Vec::new(),
             caution: None,
         };
-        let own = dead.ours || queue.starts_with(OWN_PREFIX);
+        let own = dead.ours || is_own(&queue);
         // A library publishes what it gives up itself, whatever the queue does.
         let library =
             dead.trail.teller == Teller::Library && dead.trail.queue.as_ref() == Some(&queue);
@@ -312,7 +289,7 @@ impl Routes {
             return Ok(Ok(route));
         }
         for key in dead.trail.keys.iter().filter(|key| **key != queue) {
-            if self.is_queue(key).await? {
+            if is_own(key) || self.is_queue(key).await? {
                 if wish.anyway {
                     continue;
                 }
@@ -330,6 +307,31 @@ impl Routes {
         route.caution = caution(dead.trail, &queue, arguments.as_ref());
         Ok(Ok(route))
     }
+
+    fn by_exchange(
+        &self,
+        destination: Destination,
+        dead: &Dead<'_>,
+        wish: &Wish,
+    ) -> Result<Route, NoRoute> {
+        let Destination {
+            exchange,
+            routing_key,
+        } = &destination;
+        if self.listened.contains(exchange) {
+            return Err(NoRoute::Listened(exchange.clone()));
+        }
+        let way = format!("{exchange}/{routing_key}");
+        match &wish.within {
+            Some(allowed) if !allowed.contains(&way) => Err(NoRoute::NotAllowed(way)),
+            _ => Ok(by_exchange(destination, dead)),
+        }
+    }
+}
+
+/// Whether a queue or exchange of this name is ours.
+pub(in crate::dead_letters) fn is_own(name: &str) -> bool {
+    name.starts_with(OWN_PREFIX)
 }
 
 /// The queue or exchange of ours that a message would go to although it did not die there.
@@ -341,10 +343,16 @@ fn foreign_to(destination: &Destination, dead: &Dead<'_>) -> Option<String> {
     let is_queue = exchange.is_empty();
     let place = if is_queue { routing_key } else { exchange };
     let trail = dead.trail;
-    let died_there = is_queue
-        && ((dead.ours && dead.taken_from == place)
-            || (trail.teller == Teller::Broker && trail.queue.as_ref() == Some(place)));
-    (place.starts_with(OWN_PREFIX) && !died_there).then(|| place.clone())
+    // What dies in a queue of ours comes to our dead-letter queue at once, so the broker's newest word
+    // there is its own; older ones, and those in other queues, whoever sent the message may have put
+    // into it.
+    let is_told = trail.teller == Teller::Broker
+        && dead.taken_from == DEAD_LETTER_QUEUE
+        && trail.last.as_ref() == Some(place)
+        && trail.queue.as_ref() == Some(place);
+    let died_there =
+        is_queue && !dead.imported && ((dead.ours && dead.taken_from == place) || is_told);
+    (is_own(place) && !died_there).then(|| place.clone())
 }
 
 /// What one should know before sending to a queue that dead-letters by routing key, or not at all.
@@ -374,7 +382,8 @@ fn by_exchange(destination: Destination, dead: &Dead<'_>) -> Route {
     );
     Route {
         copies: if same {
-            trail.keys.iter().skip(1).cloned().collect()
+            let others = trail.keys.iter().skip(1);
+            others.filter(|key| !is_own(key)).cloned().collect()
         } else {
             Vec::new()
         },

@@ -288,11 +288,13 @@ impl Run<'_> {
             trail,
             taken_from: &self.shift.from,
             ours: false,
+            imported: false,
         };
         let wish = Wish {
             to: Some(self.shift.to.clone()),
             as_published: false,
             anyway: self.shift.anyway,
+            within: None,
         };
         let route = self.routes.choose(&dead, &wish).await?;
         let route = route.map_err(|why| why.to_string());

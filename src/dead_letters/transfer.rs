@@ -1,7 +1,11 @@
 //! Letters as lines of JSON, to carry them elsewhere and back.
 //!
-//! A line is whole: whatever the message had is in it, the body in base64. Importing what is there
-//! already changes nothing.
+//! A line has whatever the message had, the body in base64; its macs only if that is asked for, since
+//! whoever reads a line with a mac could speak for a participant. Importing what is there already
+//! changes nothing.
+//!
+//! An imported letter is its importer's word: the audit log keeps who and why for each, and a replay
+//! believes nothing that it says of where it died.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +16,7 @@ use super::{Cursor, DeadLetterError, Desk, Selection};
 use crate::broker::rabbitmq;
 use crate::error::Code;
 use crate::id::Timestamp;
-use crate::message::{Message, Properties};
+use crate::message::{Message, Properties, mask};
 use crate::store::DeadLetter;
 use crate::store::dead_letters::{Letter, Sighting};
 
@@ -20,6 +24,15 @@ use crate::store::dead_letters::{Letter, Sighting};
 const PAGE: usize = 50;
 /// Longest line that is read, in bytes: a body of 16 MiB in base64, and its headers.
 pub const LINE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Whether lines have the macs of correlation ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Macs {
+    /// They don't: whoever answers a command that was sent from such a line is not heard.
+    Masked,
+    /// They do: the lines are as secret as the database.
+    Shown,
+}
 
 /// A letter as a line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,15 +58,22 @@ pub struct LetterLine {
 
 impl LetterLine {
     /// The line of a letter.
-    pub fn new(letter: &Letter) -> Self {
-        let message = letter.message();
+    pub fn new(letter: &Letter, macs: Macs) -> Self {
+        let masked;
+        let message = match macs {
+            Macs::Shown => letter.message(),
+            Macs::Masked => {
+                masked = mask::message(letter.message());
+                &masked
+            }
+        };
         let head = &letter.head;
         Self {
             id: head.id,
             at: head.at.to_string(),
             queue: head.queue.clone(),
             code: head.code.0,
-            reason: head.reason.clone(),
+            reason: mask::text(&head.reason).into_owned(),
             status: head.status.to_string(),
             properties: message.properties.clone(),
             body: STANDARD.encode(&message.body),
@@ -88,6 +108,7 @@ impl Desk {
     pub async fn export<E>(
         &self,
         selection: Selection,
+        macs: Macs,
         mut write: impl FnMut(String) -> Result<(), E>,
     ) -> Result<Result<u64, E>, DeadLetterError> {
         let mut cursor = Cursor::new(selection);
@@ -100,7 +121,7 @@ impl Desk {
             let ids: Vec<Uuid> = heads.iter().map(|head| head.id).collect();
             for part in ids.chunks(PAGE) {
                 for letter in self.letters.load_letters(part).await? {
-                    let line = serde_json::to_string(&LetterLine::new(&letter))
+                    let line = serde_json::to_string(&LetterLine::new(&letter, macs))
                         .map_err(|error| DeadLetterError::Malformed(error.to_string()))?;
                     if let Err(error) = write(line) {
                         return Ok(Err(error));
@@ -112,7 +133,7 @@ impl Desk {
     }
 
     /// Stores a letter from a line, unless it is there; says whether it was new.
-    pub async fn import(&self, line: &str) -> Result<bool, DeadLetterError> {
+    pub async fn import(&self, line: &str, by: &str, why: &str) -> Result<bool, DeadLetterError> {
         let malformed = |why: String| DeadLetterError::Malformed(why);
         let line: LetterLine =
             serde_json::from_str(line).map_err(|error| malformed(error.to_string()))?;
@@ -120,8 +141,7 @@ impl Desk {
         if !self.letters.load_letters(&[letter.id]).await?.is_empty() {
             return Ok(false);
         }
-        let now = self.environment.now();
-        let queue = letter.queue.clone();
-        Ok(self.letters.store_drained(&queue, now, &[letter]).await? > 0)
+        let actor = self.actor(by, why);
+        Ok(self.letters.store_imported(&actor, &[letter]).await? > 0)
     }
 }

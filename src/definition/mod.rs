@@ -128,6 +128,15 @@ impl Definition {
         &self.nodes[usize::from(id.0)]
     }
 
+    /// The rules about events that it names: those that start it and those that it waits for.
+    pub fn events(&self) -> impl Iterator<Item = &EventRule> {
+        let waits = self.nodes.iter().filter_map(|node| match &node.kind {
+            NodeKind::Wait(wait) => wait.on.as_ref(),
+            _ => None,
+        });
+        self.start.on.iter().chain(waits)
+    }
+
     /// A block by its name: a step, `wait`, `sleep` or `saga`.
     pub fn named(&self, name: &str) -> Option<&Node> {
         self.steps.get(name).map(|id| self.node(*id))

@@ -166,7 +166,7 @@ impl EventRules {
     fn add_waits(&mut self, definition: &Arc<Definition>) {
         let version = (definition.name.clone(), definition.version);
         self.known.insert(version);
-        for event in named(definition) {
+        for event in definition.events() {
             let patterns = self.bound.entry(event.exchange.clone()).or_default();
             patterns.insert(event.routing_key.clone());
         }
@@ -413,12 +413,6 @@ pub(super) fn topology(catalogue: &Catalogue) -> Topology {
             .collect(),
         ..Topology::default()
     }
-}
-
-/// All events that a definition names.
-fn named(definition: &Definition) -> impl Iterator<Item = &EventRule> {
-    let waits = waits(definition).map(|(_, event)| event);
-    definition.start.on.iter().chain(waits)
 }
 
 fn waits(definition: &Definition) -> impl Iterator<Item = (NodeId, &EventRule)> {

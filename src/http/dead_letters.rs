@@ -23,6 +23,7 @@ use super::{Context, Shared};
 use crate::dead_letters::edit::{diff, document, from_document, patch};
 use crate::dead_letters::replay::{REPLAYS_MAX, ReplayEvent, ReplayOptions};
 use crate::dead_letters::route::{Routes, Wish};
+use crate::dead_letters::transfer::Macs;
 use crate::dead_letters::{DeadLetterError, Desk, Selection};
 use crate::definition::parse_duration;
 use crate::error::code;
@@ -266,6 +267,7 @@ pub(super) async fn replay(
             to,
             as_published: order.as_published,
             anyway: order.anyway,
+            within: Some(context.api.limits.replay_to.clone()),
         },
         again: order.again,
         force: order.force,
@@ -383,7 +385,8 @@ pub(super) async fn export(State(context): Shared, query: Queried) -> Result<Res
         Ok::<(), std::convert::Infallible>(())
     };
     let ids = heads.iter().map(|head| head.id).collect();
-    let Ok(_count) = desk.export(Selection::Ids(ids), write).await?;
+    let ids = Selection::Ids(ids);
+    let Ok(_count) = desk.export(ids, Macs::Masked, write).await?;
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     let mut response = (kind, lines).into_response();
     if let Some(next) = next.and_then(|next| next.parse().ok()) {
@@ -392,7 +395,7 @@ pub(super) async fn export(State(context): Shared, query: Queried) -> Result<Res
     Ok(response)
 }
 
-/// `POST /dead-letters/import`: letters as the export writes them, in `lines`.
+/// `POST /dead-letters/import`: letters as the export writes them, each a line.
 pub(super) async fn import(
     State(context): Shared,
     headers: HeaderMap,
@@ -401,12 +404,19 @@ pub(super) async fn import(
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Import {
+        by: String,
+        why: String,
         letters: Vec<Value>,
     }
-    let Import { letters } = parse(&json_body(&context, &headers, body)?)?;
+    let Import { by, why, letters } = parse(&json_body(&context, &headers, body)?)?;
+    check_words(&by, &why)?;
     let (mut new, mut known) = (0_u64, 0_u64);
     for letter in letters {
-        if context.desk().import(&letter.to_string()).await? {
+        if context
+            .desk()
+            .import(&letter.to_string(), &by, &why)
+            .await?
+        {
             new += 1;
         } else {
             known += 1;

@@ -11,6 +11,8 @@ mod actions;
 mod dead_letters;
 mod health;
 mod host;
+#[cfg(test)]
+mod letters_tests;
 pub mod metrics;
 mod problem;
 mod sagas;

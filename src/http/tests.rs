@@ -36,7 +36,7 @@ steps:
 ";
 
 /// The in-process broker, with a health of our choosing.
-struct Moody {
+pub(super) struct Moody {
     inner: MemoryBroker,
     health: Mutex<Health>,
 }
@@ -65,17 +65,17 @@ impl Broker for Moody {
 }
 
 /// A node in this process, on a port of its own.
-struct Bundle {
+pub(super) struct Bundle {
     base: String,
     engine: Arc<Engine>,
-    broker: Arc<Moody>,
+    pub(super) broker: Arc<Moody>,
     stopping: Shutdown,
     end: Shutdown,
     serving: JoinHandle<std::io::Result<()>>,
 }
 
 impl Bundle {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         Self::with_limits(Limits::default()).await
     }
 
@@ -126,14 +126,18 @@ impl Bundle {
         }
     }
 
-    async fn get(&self, path: &str) -> (u16, Value) {
+    pub(super) async fn get(&self, path: &str) -> (u16, Value) {
         let url = format!("{}{path}", self.base);
         let answer = tokio::task::spawn_blocking(move || read(agent().get(url).call()));
         let (status, _, body) = answer.await.unwrap();
         (status, body)
     }
 
-    async fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> (u16, Option<String>, Value) {
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        body: impl Into<Vec<u8>>,
+    ) -> (u16, Option<String>, Value) {
         self.post_as("application/json", path, body).await
     }
 
@@ -148,7 +152,7 @@ impl Bundle {
         tokio::task::spawn_blocking(request).await.unwrap()
     }
 
-    async fn order(&self, id: &str) -> String {
+    pub(super) async fn order(&self, id: &str) -> String {
         let input = json!({ "id": id, "total": 5 }).to_string();
         let (status, _, body) = self.post("/sagas/order", input).await;
         assert_eq!(status, 201, "{body}");
@@ -156,7 +160,7 @@ impl Bundle {
     }
 
     /// Takes the next command to the participant and answers it.
-    async fn answer(&self, outcome: &str) {
+    pub(super) async fn answer(&self, outcome: &str) {
         let mut consumer = self.broker.consume("payments", 1).await.unwrap();
         let delivery = consumer.deliveries.next_batch(1).await.remove(0);
         consumer.acks.ack(&[delivery.tag]);
@@ -187,7 +191,7 @@ impl Bundle {
         }
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.engine.stop().await;
         self.end.request();
         self.serving.await.unwrap().unwrap();
@@ -345,35 +349,6 @@ async fn questions_that_have_no_answer_say_why() {
         let (found, answer) = node.get(path).await;
         assert_eq!((found, &answer["code"]), (status, &json!(code)), "{path}");
     }
-    node.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_show_what_came_and_why_it_stayed() {
-    let node = Bundle::start().await;
-    let bad = Outgoing {
-        destination: crate::message::Destination::queue(crate::message::REPLY_QUEUE),
-        message: Message {
-            body: "what?".into(),
-            ..Message::default()
-        },
-        mandatory: true,
-    };
-    node.broker.publish(vec![bad]).await;
-    let letter = loop {
-        let (status, mut page) = node.get("/dead-letters?limit=5").await;
-        assert_eq!(status, 200);
-        if let Some(letter) = page["dead_letters"].get_mut(0) {
-            break letter.take();
-        }
-    };
-    assert_eq!(letter["code"], "BST-0020");
-    assert_eq!(letter["queue"], crate::message::REPLY_QUEUE);
-    // A list goes without bodies; they may be large.
-    assert_eq!(letter["body"], Value::Null);
-    let path = format!("/dead-letters/{}", letter["id"].as_str().unwrap());
-    let (_, letter) = node.get(&path).await;
-    assert_eq!(letter["body"], "what?", "{letter}");
     node.stop().await;
 }
 

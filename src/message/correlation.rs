@@ -113,8 +113,9 @@ impl Correlation {
     }
 }
 
+/// For errors, which people read: without the mac, which may be good elsewhere.
 fn clip(text: &str) -> String {
-    text.chars().take(200).collect()
+    super::mask::text(text).chars().take(200).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod child;
 pub mod correlation;
+pub mod mask;
 
 use std::collections::BTreeMap;
 use std::fmt;

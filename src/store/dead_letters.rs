@@ -61,6 +61,17 @@ pub trait DeadLetterStore: Outbox {
         letters: &[DeadLetter],
     ) -> Result<usize, StoreError>;
 
+    /// Stores letters that somebody brings from elsewhere, with an audit entry for each, and returns
+    /// how many there were. None of them may be there already.
+    async fn store_imported(
+        &self,
+        actor: &Actor,
+        letters: &[DeadLetter],
+    ) -> Result<usize, StoreError>;
+
+    /// Those of `letters` that somebody brought from elsewhere.
+    async fn imported(&self, letters: &[Uuid]) -> Result<Vec<Uuid>, StoreError>;
+
     /// Heads of letters in order of (at, id).
     async fn letters(
         &self,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::id::SagaId;
-use crate::message::{Message, Properties};
+use crate::message::{Message, Properties, mask};
 use crate::store::dead_letters::{
     AuditEntry, Letter, LetterEdit, LetterGroup, LetterHead, LetterOrigin, LetterStatus,
 };
@@ -64,10 +64,10 @@ impl LetterHeadView {
             queue: head.queue.clone(),
             status: head.status,
             code: head.code.to_string(),
-            reason: head.reason.clone(),
+            reason: mask::text(&head.reason).into_owned(),
             origin: head.origin.clone(),
             kind: head.kind.clone(),
-            message_id: head.message_id.clone(),
+            message_id: masked(head.message_id.as_ref()),
             fingerprint: head.fingerprint.clone(),
             saga_id: head.saga,
             step: head.step.clone(),
@@ -79,6 +79,10 @@ impl LetterHeadView {
             handled_at: head.handled_at.map(|at| at.to_string()),
         }
     }
+}
+
+fn masked(text: Option<&String>) -> Option<String> {
+    text.map(|text| mask::text(text).into_owned())
 }
 
 /// A page of letters.
@@ -158,8 +162,9 @@ impl LetterView {
 }
 
 impl MessageView {
-    /// The view of a message.
+    /// The view of a message: without macs.
     pub fn new(message: &Message) -> Self {
+        let message = mask::message(message);
         let body = &message.body;
         let shown = &body[..body.len().min(LETTER_BODY_BYTES_MAX)];
         let text = match std::str::from_utf8(shown) {
@@ -171,7 +176,7 @@ impl MessageView {
             Err(_) => None,
         };
         Self {
-            properties: message.properties.clone(),
+            properties: message.properties,
             body: text.map(str::to_owned),
             body_hex: text.is_none().then(|| hex::encode(shown)),
             body_cut: shown.len() < body.len(),

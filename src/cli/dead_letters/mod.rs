@@ -98,6 +98,16 @@ struct By {
     why: String,
 }
 
+/// Who and why must be said where something comes into the database, or leaves it for ever.
+fn check_words(by: &str, why: &str) -> Result<(), Failure> {
+    if by.trim().is_empty() || why.trim().is_empty() {
+        return Err(Failure::problems(
+            "say who and why with `--by` and `--why`: both go into the audit log",
+        ));
+    }
+    Ok(())
+}
+
 /// An open database, as a command uses it.
 struct Office {
     store: OpenStore,

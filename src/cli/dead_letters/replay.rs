@@ -149,6 +149,7 @@ async fn replay(
             to,
             as_published: arguments.as_published,
             anyway: arguments.anyway,
+            within: None,
         },
         again: arguments.again,
         force: arguments.force,

@@ -10,7 +10,7 @@ use crate::broker::{BrokerError, Health, Outgoing, Published, Queue, Topology};
 use crate::dead_letters::edit::{document, from_document};
 use crate::dead_letters::replay::{REPLAYS_MAX, ReplayOptions, Replayed};
 use crate::dead_letters::route::Wish;
-use crate::dead_letters::transfer::LetterLine;
+use crate::dead_letters::transfer::{LetterLine, Macs};
 use crate::dead_letters::{Desk, Selection};
 use crate::engine::relay::{Relay, RelayOptions};
 use crate::message::Destination;
@@ -175,11 +175,15 @@ async fn what_rabbitmq_would_refuse_is_neither_edited_in_nor_imported() {
         let edited = from_document(&wanted, letter.message()).unwrap();
         let refused = bundle.desk.edit(&letter, edited, "ann", "why").await;
         assert!(refused.is_err(), "{pointer}");
-        let mut line = json!(LetterLine::new(&letter));
+        let mut line = json!(LetterLine::new(&letter, Macs::Shown));
         line["id"] = json!(bundle.desk.environment.new_id());
         line["properties"][pointer] = value;
         assert!(
-            bundle.desk.import(&line.to_string()).await.is_err(),
+            bundle
+                .desk
+                .import(&line.to_string(), "ann", "why")
+                .await
+                .is_err(),
             "{pointer}"
         );
     }

@@ -120,7 +120,7 @@ impl Bundle {
             .unwrap()
     }
 
-    async fn take(&self, queue: &str) -> Vec<Message> {
+    pub(super) async fn take(&self, queue: &str) -> Vec<Message> {
         let mut consumer = self.broker.consume(queue, 100).await.unwrap();
         let count = self.broker.queue_len(queue);
         let mut taken = Vec::new();

@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::prepare::{Refusal, check, prepare};
+use super::prepare::{Refusal, check, check_answer, prepare};
 use super::{ReplayEvent, ReplayOptions, Replayed};
 use crate::dead_letters::route::{Dead, Routes, Watch};
 use crate::dead_letters::{DeadLetterError, Desk, change};
 use crate::error::code;
 use crate::id::{SagaId, Timestamp};
+use crate::message::DEAD_LETTER_QUEUE;
 use crate::store::dead_letters::{Change, Letter, LetterHead, PublishedReplays, Trail};
 use crate::store::{LoadRequest, OutboxMessage, Status};
 
@@ -40,14 +41,21 @@ impl<T: FnMut(ReplayEvent<'_>) + Send> Chunk<'_, T> {
     async fn route(
         &mut self,
         letter: &Letter,
+        imported: bool,
         id: Uuid,
     ) -> Result<Option<(OutboxMessage, Watch)>, DeadLetterError> {
         let head = &letter.head;
-        let trail = Trail::of(&letter.original, &head.queue);
+        // Of an imported one all of this is hearsay.
+        let (trail, taken_from) = if imported {
+            (Trail::default(), DEAD_LETTER_QUEUE)
+        } else {
+            (Trail::of(&letter.original, &head.queue), &*head.queue)
+        };
         let dead = Dead {
             trail: &trail,
-            taken_from: &head.queue,
-            ours: head.code != code::DEAD_LETTERED,
+            taken_from,
+            ours: head.code != code::DEAD_LETTERED && !imported,
+            imported,
         };
         let route = match self.routes.choose(&dead, &self.options.wish).await? {
             Ok(route) => route,
@@ -56,7 +64,9 @@ impl<T: FnMut(ReplayEvent<'_>) + Send> Chunk<'_, T> {
                 return Ok(None);
             }
         };
-        match prepare(letter, &trail, &route, id, self.due_at) {
+        let prepared = check_answer(letter, imported)
+            .and_then(|()| prepare(letter, &trail, &route, id, self.due_at));
+        match prepared {
             Ok(row) => {
                 if let Some(caution) = &route.caution
                     && self.routes.is_news(caution)
@@ -90,6 +100,8 @@ impl Desk {
             }
         }
         let mut decided = Vec::with_capacity(allowed.len());
+        let imported = self.letters.imported(&allowed).await?;
+        let imported: HashSet<Uuid> = imported.into_iter().collect();
         for letter in self.letters.load_letters(&allowed).await? {
             if check(&letter.head, status(&letter.head), chunk.options).is_err() {
                 // It changed since its head was read.
@@ -97,7 +109,10 @@ impl Desk {
                 continue;
             }
             let id = self.environment.new_id();
-            if let Some((row, watch)) = chunk.route(&letter, id).await? {
+            if let Some((row, watch)) = chunk
+                .route(&letter, imported.contains(&letter.head.id), id)
+                .await?
+            {
                 let letter = letter.head;
                 let sent = Sent {
                     letter: letter.id,

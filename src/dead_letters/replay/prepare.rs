@@ -5,11 +5,11 @@ use uuid::Uuid;
 
 use super::ReplayOptions;
 use crate::broker::rabbitmq;
-use crate::dead_letters::route::{NoRoute, Route};
+use crate::dead_letters::route::{NoRoute, Route, is_own};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{
     DOMAIN_EVENT_QUEUE, Destination, HEADER_COPIES, HEADER_EVENT_EXCHANGE,
-    HEADER_EVENT_ROUTING_KEY, Headers, Message,
+    HEADER_EVENT_ROUTING_KEY, Headers, Message, REPLY_QUEUE,
 };
 use crate::store::dead_letters::{
     HEADER_EXCHANGE, HEADER_KEYS, HEADER_LETTER, HEADER_ORIGIN, HEADER_REPLAYS, Letter, LetterHead,
@@ -37,6 +37,11 @@ pub enum Refusal {
     /// There is no way for it, or none by which it could come back.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
+    /// Its answer would go to Backstitch, where nobody waits for it.
+    #[error(
+        "BST-0058: an edit or import made `{0}`, which is Backstitch's own, the queue for its answer; name another as `reply_to`"
+    )]
+    Answers(String),
     /// RabbitMQ would not take it.
     #[error(
         "RabbitMQ would refuse its message: {0}; `edit` mends it, `edit --drop-header` for many at once"
@@ -97,7 +102,7 @@ pub(in crate::dead_letters) fn note(
     to: &Destination,
     copies: &[String],
 ) {
-    for name in [HEADER_EXCHANGE, HEADER_KEYS, HEADER_COPIES] {
+    for name in [HEADER_ORIGIN, HEADER_EXCHANGE, HEADER_KEYS, HEADER_COPIES] {
         headers.remove(name);
     }
     let alone = to.exchange.is_empty();
@@ -140,6 +145,19 @@ pub(super) fn check(
         return Err(Refusal::TooOften(head.replays));
     }
     Ok(())
+}
+
+/// Whether the answer to a letter's message may go where it says. To a queue of ours only if it came
+/// like that: else whoever it is sent to would speak for us. Replies are no matter: they need our mac.
+pub(super) fn check_answer(letter: &Letter, imported: bool) -> Result<(), Refusal> {
+    let reply_to = letter.message().properties.reply_to.as_deref();
+    let came_so = !imported && letter.original.properties.reply_to.as_deref() == reply_to;
+    match reply_to {
+        Some(queue) if is_own(queue) && queue != REPLY_QUEUE && !came_so => {
+            Err(Refusal::Answers(queue.to_owned()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Which header is to blame, if the headers are too many bytes.

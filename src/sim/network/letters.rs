@@ -37,6 +37,18 @@ impl<S: DeadLetterStore> DeadLetterStore for SimStore<S> {
             .await
     }
 
+    async fn store_imported(
+        &self,
+        actor: &Actor,
+        letters: &[DeadLetter],
+    ) -> Result<usize, StoreError> {
+        self.write(self.inner.store_imported(actor, letters)).await
+    }
+
+    async fn imported(&self, letters: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        self.call(self.inner.imported(letters)).await
+    }
+
     async fn letters(
         &self,
         filter: &LetterFilter,

@@ -386,3 +386,33 @@ pub async fn retention_spares_what_is_open(store: &dyn Complete) {
     assert_eq!(found(store, LetterFilter::default()).await, [2, 3]);
     assert_chain(store, 4).await;
 }
+
+/// Who brings a letter, and why, is in the log; and for ever, that it was brought.
+pub async fn an_import_has_entries_of_its_own_and_is_remembered(store: &dyn Complete) {
+    put(store, &[drained(1)]).await;
+    let letters = [drained(2), drained(3)];
+    assert_eq!(store.store_imported(&actor(), &letters).await.unwrap(), 2);
+    let log = store.letter_audit(None, 1, 10).await.unwrap();
+    let entries: Vec<_> = log
+        .iter()
+        .map(|entry| (&*entry.action, entry.letter))
+        .collect();
+    assert_eq!(
+        entries,
+        [("import", Some(uuid(2))), ("import", Some(uuid(3)))]
+    );
+    let body: Value = serde_json::from_str(&log[0].body).unwrap();
+    assert_eq!(
+        (&body["by"], &body["why"]),
+        (&json!("ann"), &json!("stock is back"))
+    );
+    assert_chain(store, 3).await;
+    let asked = [1, 2, 3, 4].map(uuid);
+    let mut imported = store.imported(&asked).await.unwrap();
+    imported.sort_unstable();
+    assert_eq!(imported, [uuid(2), uuid(3)]);
+    change(store, 2, 0, Change::Discard).await;
+    store.purge_letters(&actor(), at(1_000), 10).await.unwrap();
+    assert_eq!(store.imported(&[uuid(2)]).await.unwrap(), [uuid(2)]);
+    assert_eq!(store.imported(&NONE).await.unwrap(), NONE);
+}

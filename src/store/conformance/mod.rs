@@ -97,6 +97,7 @@ macro_rules! store_conformance {
             an_edit_leaves_the_original,
             a_replay_that_comes_back_is_linked_to_its_letter,
             letters_are_grouped_by_cause,
+            an_import_has_entries_of_its_own_and_is_remembered,
             retention_spares_what_is_open,
             what_exists_is_loaded_in_key_order,
             a_dropped_transaction_leaves_nothing,

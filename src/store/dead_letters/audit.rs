@@ -18,7 +18,7 @@ pub struct AuditEntry {
     pub seq: u64,
     /// When it was done.
     pub at: Timestamp,
-    /// What was done: `drain`, `replay`, `return`, `edit`, `discard`, `reopen`, `purge`.
+    /// What was done: `drain`, `import`, `replay`, `return`, `edit`, `discard`, `reopen`, `purge`.
     pub action: String,
     /// To which letter; none if to many at once.
     pub letter: Option<Uuid>,

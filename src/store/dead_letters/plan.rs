@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::audit::Unlinked;
-use super::occurrence::Settled;
+use super::occurrence::{NewLetter, Settled};
 use super::{Actor, Change, LetterChange, LetterStatus, PublishedReplays};
 use crate::id::Timestamp;
 use crate::message::Message;
@@ -158,6 +158,25 @@ pub(in crate::store) fn drain_entry(queue: &str, settled: &Settled<'_>) -> Unlin
         letter: None,
         detail,
     }
+}
+
+/// What an import is called in the audit log.
+pub(in crate::store) const IMPORT: &str = "import";
+
+/// The entries for letters that were brought from elsewhere, one each: by them a letter is known to
+/// have come like that for as long as the log is kept, which is for ever.
+pub(in crate::store) fn import_entries(settled: &Settled<'_>) -> Vec<Unlinked> {
+    let imported = settled.new.iter();
+    imported
+        .map(|new| {
+            let NewLetter { letter, facts, .. } = new;
+            let detail = json!({
+                "queue": letter.queue, "code": letter.code.to_string(),
+                "message_id": new.message_id(), "content": facts.key,
+            });
+            entry(IMPORT, letter.id, detail)
+        })
+        .collect()
 }
 
 /// The entry for letters that are deleted.

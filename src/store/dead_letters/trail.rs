@@ -62,6 +62,9 @@ pub struct Trail {
     pub count: u64,
     /// Whether nothing is known to lie between that queue and the one it was taken from.
     pub direct: bool,
+    /// The queue where it died last, by the broker's list: what stands before that may have come with
+    /// the message, but this the broker has written itself.
+    pub last: Option<String>,
 }
 
 impl Trail {
@@ -73,12 +76,16 @@ impl Trail {
             direct: true,
             ..Self::default()
         });
-        by_queue
+        let trail = by_queue
             .or_else(|| refusal(message))
             .or_else(|| by_exchange(message))
             .or_else(|| note(message))
             .or_else(|| latest_death(message))
-            .unwrap_or_default()
+            .unwrap_or_default();
+        Self {
+            last: deaths(message).into_iter().next().and_then(|it| it.queue),
+            ..trail
+        }
     }
 
     /// Whether it was not refused, but expired.
@@ -207,6 +214,7 @@ fn deaths(message: &Message) -> Vec<Trail> {
         reason: text(death.get("reason")),
         count: death.get("count").and_then(Value::as_u64).unwrap_or(0),
         direct: false,
+        last: None,
     });
     deaths.filter(|death| death.queue.is_some()).collect()
 }

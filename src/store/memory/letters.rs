@@ -232,6 +232,27 @@ impl DeadLetterStore for MemoryStore {
         Ok(new)
     }
 
+    async fn store_imported(
+        &self,
+        actor: &Actor,
+        letters: &[DeadLetter],
+    ) -> Result<usize, StoreError> {
+        let mut state = self.state();
+        let settled = state.keep(NewLetter::all(letters)?);
+        let new = settled.new.len();
+        state.audit.append(actor, plan::import_entries(&settled));
+        Ok(new)
+    }
+
+    async fn imported(&self, letters: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        let state = self.state();
+        let imports = state.audit.entries.iter();
+        let imports = imports.filter(|entry| entry.action == plan::IMPORT);
+        let imported: BTreeSet<Uuid> = imports.filter_map(|entry| entry.letter).collect();
+        let is_imported = |id: &Uuid| imported.contains(id);
+        Ok(letters.iter().copied().filter(is_imported).collect())
+    }
+
     async fn letters(
         &self,
         filter: &LetterFilter,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 pub(super) use self::keep::keep;
 use self::statements::{
-    APPEND_AUDIT, AUDIT, AUDIT_HEAD, AUDIT_OF_LETTER, CAME_BACK, COUNTS, EDITS, HANDLED,
+    APPEND_AUDIT, AUDIT, AUDIT_HEAD, AUDIT_OF_LETTER, CAME_BACK, COUNTS, EDITS, HANDLED, IMPORTED,
     INSERT_EDITS, LOAD, LOCK, LOCK_AUDIT, MOVE_AUDIT, ON_THE_WAY, SETTLE, UPDATE,
 };
 use super::connections::Session;
@@ -115,6 +115,30 @@ impl DeadLetterStore for PostgresStore {
             .map_err(|error| self.append_failed(error))?;
         transaction.commit().await.map_err(failed)?;
         Ok(settled.new.len())
+    }
+
+    async fn store_imported(
+        &self,
+        actor: &Actor,
+        letters: &[DeadLetter],
+    ) -> Result<usize, StoreError> {
+        let failed = |error| self.failed(error);
+        let mut transaction = self.transaction().await?;
+        let new = NewLetter::all(letters)?;
+        let settled = keep(&mut transaction, new).await.map_err(failed)?;
+        append(&mut transaction, actor, plan::import_entries(&settled))
+            .await
+            .map_err(|error| self.append_failed(error))?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(settled.new.len())
+    }
+
+    async fn imported(&self, letters: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        let query = sqlx::query_scalar(IMPORTED)
+            .bind(letters)
+            .bind(plan::IMPORT);
+        let found = query.fetch_all(&self.pool).await;
+        found.map_err(|error| self.failed(error))
     }
 
     async fn letters(

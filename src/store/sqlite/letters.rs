@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub(super) use self::keep::keep;
 use self::statements::{
     APPEND_AUDIT, AUDIT, AUDIT_HEAD, AUDIT_OF_LETTER, CAME_BACK, COUNTS, CURRENT, EDITS, HANDLED,
-    INSERT_EDITS, LOAD, MOVE_AUDIT, ON_THE_WAY, PURGE, SETTLE, UPDATE,
+    IMPORTED, INSERT_EDITS, LOAD, MOVE_AUDIT, ON_THE_WAY, PURGE, SETTLE, UPDATE,
 };
 use super::bulk;
 use super::{SqliteStore, failed, messages};
@@ -84,6 +84,27 @@ impl DeadLetterStore for SqliteStore {
         append(&mut transaction, &actor, vec![entry]).await?;
         transaction.commit().await.map_err(failed)?;
         Ok(settled.new.len())
+    }
+
+    async fn store_imported(
+        &self,
+        actor: &Actor,
+        letters: &[DeadLetter],
+    ) -> Result<usize, StoreError> {
+        let mut transaction = self.transaction().await?;
+        let new = NewLetter::all(letters)?;
+        let settled = keep(&mut transaction, new).await.map_err(failed)?;
+        append(&mut transaction, actor, plan::import_entries(&settled)).await?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(settled.new.len())
+    }
+
+    async fn imported(&self, letters: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        let query = sqlx::query_scalar(IMPORTED)
+            .bind(bulk::ids(letters.iter().copied()))
+            .bind(plan::IMPORT);
+        let found = query.fetch_all(&self.readers).await;
+        found.map_err(failed)
     }
 
     async fn letters(

@@ -122,6 +122,10 @@ pub(in crate::store::postgres) const ON_THE_WAY: &str =
 pub(in crate::store::postgres) const CAME_BACK: &str = "
     SELECT DISTINCT came_back_from FROM dead_letters WHERE came_back_from = ANY ($1)";
 
+/// By `letter_audit_by_letter`.
+pub(in crate::store::postgres) const IMPORTED: &str = "
+    SELECT DISTINCT letter_id FROM letter_audit WHERE letter_id = ANY ($1) AND action = $2";
+
 /// By `dead_letters_handled`.
 pub(in crate::store::postgres) const HANDLED: &str = "
     SELECT id FROM dead_letters

@@ -123,6 +123,12 @@ pub(in crate::store::sqlite) const CAME_BACK: &str = "
     WHERE came_back_from IN (SELECT unhex(value) FROM json_each(?1))
         AND came_back_from IS NOT NULL";
 
+/// By `letter_audit_by_letter`.
+pub(in crate::store::sqlite) const IMPORTED: &str = "
+    SELECT DISTINCT letter_id FROM letter_audit
+    WHERE letter_id IN (SELECT unhex(value) FROM json_each(?1))
+        AND letter_id IS NOT NULL AND action = ?2";
+
 /// By `dead_letters_handled`.
 pub(in crate::store::sqlite) const HANDLED: &str = "
     SELECT id FROM dead_letters
