@@ -121,20 +121,33 @@ impl Extent {
 /// The place of the quote that ends the text which begins at `start`, or the end.
 fn end_of_text(json: &[u8], start: usize) -> usize {
     let mut at = start + 1;
-    while let Some(byte) = json.get(at) {
-        match byte {
-            b'"' => return at,
-            b'\\' => at += 2,
-            _ => at += 1,
+    loop {
+        while let Some(word) = json.get(at..).and_then(<[u8]>::first_chunk)
+            && !has_special(u128::from_ne_bytes(*word))
+        {
+            at += WORD_BYTES;
+        }
+        match json.get(at) {
+            None => return json.len(),
+            Some(b'"') => return at,
+            Some(b'\\') => at += 2,
+            Some(_) => at += 1,
         }
     }
-    json.len()
 }
 
 /// Bytes of a text between quotes, escaped as our JSON writer does.
 fn text_bytes(text: &str) -> usize {
-    let escapes: usize = text.bytes().map(added_by_escape).sum();
-    text.len() + escapes + 2
+    let (words, rest) = text.as_bytes().as_chunks::<WORD_BYTES>();
+    let special = words
+        .iter()
+        .filter(|word| has_special(u128::from_ne_bytes(**word)));
+    let escapes: usize = special.map(|word| escapes_in(word)).sum();
+    text.len() + escapes + escapes_in(rest) + 2
+}
+
+fn escapes_in(bytes: &[u8]) -> usize {
+    bytes.iter().copied().map(added_by_escape).sum()
 }
 
 fn added_by_escape(byte: u8) -> usize {
@@ -143,6 +156,25 @@ fn added_by_escape(byte: u8) -> usize {
         0..0x20 => 5,
         _ => 0,
     }
+}
+
+/// Bytes that are looked at together: most of a text is neither quoted nor ends it.
+const WORD_BYTES: usize = size_of::<u128>();
+/// A one in each byte, and the highest bit of each.
+const ONES: u128 = u128::from_ne_bytes([1; WORD_BYTES]);
+const HIGHS: u128 = ONES << 7;
+
+/// Whether one of these bytes is a control character, a quote or a backslash.
+fn has_special(word: u128) -> bool {
+    const CONTROLS: u128 = 0x20 * ONES;
+    const QUOTES: u128 = b'"' as u128 * ONES;
+    const BACKSLASHES: u128 = b'\\' as u128 * ONES;
+    // The subtraction borrows through a byte's highest bit if, and only if, one is smaller.
+    let (quotes, backslashes) = (word ^ QUOTES, word ^ BACKSLASHES);
+    let below = word.wrapping_sub(CONTROLS) & !word;
+    let quote = quotes.wrapping_sub(ONES) & !quotes;
+    let backslash = backslashes.wrapping_sub(ONES) & !backslashes;
+    (below | quote | backslash) & HIGHS != 0
 }
 
 fn digits(number: &Number) -> usize {

@@ -98,6 +98,17 @@ proptest! {
     }
 
     #[test]
+    fn a_text_is_measured_as_it_is_written_wherever_in_it_escapes_stand(
+        text in "[\"\\\\\u{0}-\u{20}a-zé\u{7f}\u{80}-\u{100}]{0,80}",
+    ) {
+        let value = Value::from(text);
+        let written = value.to_string();
+        prop_assert_eq!(Extent::of(&value).bytes, written.len());
+        let listed = format!("[{written},1]");
+        prop_assert_eq!(Extent::of_text(listed.as_bytes()).values, 3);
+    }
+
+    #[test]
     fn whatever_is_measured_comes_to_an_end(bytes in any::<Vec<u8>>(), text in "[\\[\\]{}\",\\\\ ]{0,20}") {
         prop_assert_eq!(Extent::of_text(&bytes).bytes, bytes.len());
         prop_assert_eq!(Extent::of_text(text.as_bytes()).bytes, text.len());
