@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use uuid::Uuid;
@@ -28,6 +29,10 @@ use crate::store::{
 /// Entries after which a snapshot is written, or as many as the saga has steps, if that is more:
 /// so a snapshot's cost is spread over as many decisions as it has parts.
 const SNAPSHOT_ENTRIES: u64 = 128;
+
+/// How long a saga that has left off in the middle is left to the worker that decided, which goes on
+/// at once, before any node's clock goes on with it.
+const GO_ON_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is known of a saga that a batch is about.
 pub(super) enum Found {
@@ -310,7 +315,12 @@ impl<'a> Batch<'a> {
         head.reason = open.saga.status_reason().map(|reason| storable(&reason));
         head.ended_at = open.saga.ended_at;
         head.superseded = open.saga.is_superseded() || open.saga.is_undone_child();
-        head.wake_at = next_wake(head.wake_at, decision.wake_at, now);
+        let wake_at = if open.saga.is_left_off() {
+            Some(now.after(GO_ON_WITHIN))
+        } else {
+            decision.wake_at
+        };
+        head.wake_at = next_wake(head.wake_at, wake_at, now);
         let mut bytes = entry.body.len();
         entries.push(entry);
         let encoder = Encoder {

@@ -7,7 +7,7 @@
 //! on. Only a database that can't be used at all is waited for; and if that takes long, what is in
 //! work is given up, so that another node can do it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::presence::BATCH_PATIENCE;
@@ -15,7 +15,8 @@ use super::work::{Job, OperateError, Origin, StartError, Work};
 use super::worker::Node;
 use crate::engine::signals::SignalError;
 use crate::error::{Class, Code, code};
-use crate::id::Timestamp;
+use crate::id::{SagaId, Timestamp};
+use crate::saga::Input;
 use crate::store::{DeadLetter, StoreError};
 
 /// First and longest pause while the database is away.
@@ -60,9 +61,14 @@ impl Part {
     }
 }
 
-/// Works that wait while others go on: those about one saga, or key, in their order.
+/// Works that wait while others go on.
 #[derive(Default)]
-pub(super) struct Lanes(BTreeMap<u64, Lane>);
+pub(super) struct Lanes {
+    /// Those about one saga, or key, in their order.
+    lanes: BTreeMap<u64, Lane>,
+    /// Sagas whose last decision has left off in the middle.
+    unfinished: BTreeSet<SagaId>,
+}
 
 struct Lane {
     /// The first part is what the others wait for.
@@ -73,12 +79,12 @@ struct Lane {
 impl Lanes {
     /// Puts works behind those about the same saga that wait already; returns the others.
     pub(super) fn hold_back(&mut self, works: Vec<Work>, now: Timestamp) -> Vec<Work> {
-        if self.0.is_empty() {
+        if self.lanes.is_empty() {
             return works;
         }
         let mut free = Vec::with_capacity(works.len());
         for work in works {
-            match self.0.get_mut(&work.job.lane()) {
+            match self.lanes.get_mut(&work.job.lane()) {
                 Some(lane) => lane.parts.push_back(Part::new(vec![work], now)),
                 None => free.push(work),
             }
@@ -96,7 +102,7 @@ impl Lanes {
             lanes.entry(work.job.lane()).or_default().push(work);
         }
         for (number, works) in lanes {
-            let lane = self.0.entry(number).or_insert_with(|| Lane {
+            let lane = self.lanes.entry(number).or_insert_with(|| Lane {
                 parts: VecDeque::new(),
                 due,
             });
@@ -109,27 +115,38 @@ impl Lanes {
     /// What has waited long enough, if anything: the first of a lane, and, if that goes well, what
     /// stands behind it.
     pub(super) fn take_due(&mut self, now: Timestamp) -> Vec<Part> {
-        let due = self.0.iter().find(|(_, lane)| lane.due <= now);
+        let due = self.lanes.iter().find(|(_, lane)| lane.due <= now);
         let Some(number) = due.map(|(number, _)| *number) else {
             return Vec::new();
         };
-        let lane = self.0.remove(&number);
+        let lane = self.lanes.remove(&number);
         lane.map_or_else(Vec::new, |lane| lane.parts.into())
     }
 
     /// When the next one has.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        self.0.values().map(|lane| lane.due).min()
+        self.lanes.values().map(|lane| lane.due).min()
     }
 
     /// Since when the oldest has waited.
     pub(super) fn oldest(&self) -> Option<Timestamp> {
-        let firsts = self.0.values().filter_map(|lane| lane.parts.front());
+        let firsts = self.lanes.values().filter_map(|lane| lane.parts.front());
         firsts.map(|part| part.since).min()
     }
 
+    /// What goes on with one of the sagas that have left off; one at a time, so that others have
+    /// their turn between.
+    pub(super) fn take_unfinished(&mut self) -> Option<Work> {
+        let saga = self.unfinished.pop_first()?;
+        let input = Input::Wake;
+        Some(Work {
+            job: Job::Tell { saga, input },
+            origin: Origin::Timer,
+        })
+    }
+
     fn take_all(&mut self) -> Vec<Work> {
-        let lanes = std::mem::take(&mut self.0).into_values();
+        let lanes = std::mem::take(&mut self.lanes).into_values();
         let parts = lanes.flat_map(|lane| lane.parts);
         parts.flat_map(|part| part.works).collect()
     }
@@ -153,6 +170,7 @@ impl Node {
                 Ok(left) => {
                     pause = PAUSE.0;
                     let now = self.environment.now();
+                    lanes.unfinished.extend(left.unfinished);
                     if !left.locked.is_empty() {
                         lanes.put(template.with(left.locked), now);
                     }

@@ -67,8 +67,20 @@ impl Node {
             if !due.is_empty() {
                 return Some(due);
             }
-            self.presence.works_since(number, lanes.oldest());
             let mut works = Vec::with_capacity(most);
+            // Once the node stops, others go on with what was left off.
+            if !self.stop.is_requested()
+                && let Some(rest) = lanes.take_unfinished()
+            {
+                while works.len() + 1 < most
+                    && let Ok(work) = waiting.try_recv()
+                {
+                    works.push(work);
+                }
+                works.push(rest);
+                return Some(vec![self.begin(number, works, lanes)]);
+            }
+            self.presence.works_since(number, lanes.oldest());
             let next_due = lanes.next_due();
             let lane = async {
                 match next_due {
@@ -84,10 +96,14 @@ impl Node {
             if received == 0 {
                 return None;
             }
-            let now = self.environment.now();
-            let since = lanes.oldest().unwrap_or(now);
-            self.presence.works_since(number, Some(since));
-            return Some(vec![Part::new(works, now)]);
+            return Some(vec![self.begin(number, works, lanes)]);
         }
+    }
+
+    fn begin(&self, number: usize, works: Vec<Work>, lanes: &Lanes) -> Part {
+        let now = self.environment.now();
+        let since = lanes.oldest().unwrap_or(now);
+        self.presence.works_since(number, Some(since));
+        Part::new(works, now)
     }
 }

@@ -100,7 +100,7 @@ impl Node {
                 let again = decided.chain(again).chain(works).chain(culprit).collect();
                 return Ok(Left {
                     again,
-                    locked: Vec::new(),
+                    ..Left::default()
                 });
             }
         }
@@ -108,7 +108,7 @@ impl Node {
             mut commit,
             open,
             decided,
-            mut again,
+            again,
         } = batch.into_parts();
         if self.options.sabotage.has(Flaw::AckBeforeCommit) {
             acknowledge(&decided);
@@ -156,22 +156,16 @@ impl Node {
                 outbox.extend(rows);
             }
         }
+        let (stored, mut left) = sort_out(decided, &conflicts);
+        left.again.splice(0..0, again);
+        left.unfinished = unfinished(&open, &conflicts);
         self.keep(open, &conflicts);
-        let (lost, stored): (Vec<_>, Vec<_>) = decided
-            .into_iter()
-            .partition(|decided| decided.saga.is_some_and(|id| conflicts.contains_key(&id)));
-        let (locked, behind): (Vec<_>, Vec<_>) = lost.into_iter().partition(|lost| {
-            let conflict = lost.saga.and_then(|id| conflicts.get(&id));
-            conflict == Some(&Conflict::Locked)
-        });
-        let locked = locked.into_iter().map(|lost| lost.work).collect();
-        again.extend(behind.into_iter().map(|lost| undecided(lost, &conflicts)));
         if !self.options.sabotage.has(Flaw::AckBeforeCommit) {
             acknowledge(&stored);
         }
         answer(stored);
         self.relay.send(outbox).await;
-        Ok(Left { again, locked })
+        Ok(left)
     }
 
     /// Waits for the store, but not for ever.
@@ -362,6 +356,20 @@ impl Buried {
     }
 }
 
+/// What was stored of a batch, and what was not.
+fn sort_out(decided: Vec<Decided>, conflicts: &BTreeMap<SagaId, Conflict>) -> (Vec<Decided>, Left) {
+    let mut left = Left::default();
+    let mut stored = Vec::with_capacity(decided.len());
+    for decided in decided {
+        match decided.saga.and_then(|id| conflicts.get(&id)) {
+            None => stored.push(decided),
+            Some(Conflict::Locked) => left.locked.push(decided.work),
+            Some(_) => left.again.push(undecided(decided, conflicts)),
+        }
+    }
+    (stored, left)
+}
+
 /// A work whose saga conflicted, as it goes into the next round.
 fn undecided(lost: Decided, conflicts: &BTreeMap<SagaId, Conflict>) -> Work {
     let mut work = lost.work;
@@ -429,12 +437,22 @@ fn answer(stored: Vec<Decided>) {
     }
 }
 
+/// The sagas that have more to do at once.
+fn unfinished(open: &[Open], conflicts: &BTreeMap<SagaId, Conflict>) -> Vec<SagaId> {
+    let unfinished = open.iter().filter(|open| open.saga.is_left_off());
+    let ids = unfinished.map(|open| open.head.id);
+    ids.filter(|id| !conflicts.contains_key(id)).collect()
+}
+
 /// What is left of a batch that was stored.
+#[derive(Default)]
 pub(super) struct Left {
     /// Works that must be decided again.
     pub(super) again: Vec<Work>,
     /// Works whose sagas another transaction holds.
     pub(super) locked: Vec<Work>,
+    /// Sagas that have left off in the middle.
+    pub(super) unfinished: Vec<SagaId>,
 }
 
 pub(super) fn give_back(work: &Work) {

@@ -3,7 +3,7 @@
 //! A loop whose payload carries the whole input multiplies: ten thousand items of a megabyte would
 //! be one journal entry of ten gigabytes. So a decision that has written or sent as much as one may
 //! leaves the rest of the walk for the next one: what is left is an event like any other
-//! ([`Event::LeftOff`]), the saga is due again at once, and whichever node looks goes on from
+//! ([`Event::LeftOff`]), the saga is due again at once, and whichever node comes first goes on from
 //! there. Confirming and rolling back are walks, too, and come in portions alike.
 //!
 //! The whole is bounded as well ([`super::reckon`]).
