@@ -5,6 +5,7 @@
 mod bad_input;
 mod broker_rabbitmq;
 mod children;
+mod closure;
 mod dead_letters;
 mod dead_letters_large;
 mod dead_letters_plain;
