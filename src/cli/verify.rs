@@ -1,12 +1,13 @@
-//! `backstitch verify`: is every saga's history still what was written?
+//! `backstitch verify`: is every saga's history still what was written, and every dead letter?
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::backends::{DatabaseArguments, OpenStore};
 use super::exit::{Exit, Failure};
@@ -14,7 +15,7 @@ use super::output;
 use crate::dead_letters::Desk;
 use crate::environment::{Environment, TokioEnvironment};
 use crate::verify::checkpoint::{CheckpointError, Reader};
-use crate::verify::{Finding, Scan, Summary, VerifyError, scan};
+use crate::verify::{self, Finding, LetterFinding, Scan, Summary, VerifyError, scan};
 
 /// Findings that are printed one by one; the rest is counted.
 const FINDINGS_MAX: usize = 100;
@@ -49,14 +50,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         checkpoint: draft.as_ref().map(|draft| BufWriter::new(&draft.file)),
         now: TokioEnvironment.now(),
     };
-    let summary = scan(&*store.sagas(), plan, |finding| {
-        if findings.len() < FINDINGS_MAX {
-            findings.push(finding);
-        }
-    })
-    .await
-    .map_err(failed)?;
-    let letters = letters_audit(&store).await?;
+    let sagas = store.sagas();
+    let scanned = scan(&*sagas, plan, |finding| note(&mut findings, finding)).await;
+    let mut summary = scanned.map_err(failed)?;
+    let strays = verify::strays(&*sagas, |finding| note(&mut findings, finding)).await;
+    summary.flawed += strays.map_err(Failure::new)?;
+    let letters = check_letters(&store).await?;
     store.close().await;
     if let (Some(root), Some(seal)) = (&arguments.root, &summary.against)
         && !root.eq_ignore_ascii_case(&seal.root)
@@ -73,7 +72,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
     let file = arguments.checkpoint.as_deref().filter(|_| sound);
     tell(&summary, &findings, &letters, file, arguments.json)?;
-    if summary.flawed == 0 && letters.1.is_none() {
+    if summary.flawed == 0 && letters.are_sound() {
         return Ok(Exit::Done);
     }
     Err(Failure::new(
@@ -81,21 +80,96 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     ))
 }
 
-/// Entries of the dead letters' audit log that hold, and what is wrong after them.
-async fn letters_audit(store: &OpenStore) -> Result<(u64, Option<String>), Failure> {
+/// Keeps the first findings; the rest is counted.
+fn note<F>(findings: &mut Vec<F>, finding: F) {
+    if findings.len() < FINDINGS_MAX {
+        findings.push(finding);
+    }
+}
+
+/// What is to be said of dead letters.
+struct LettersTold {
+    /// Entries of their audit log that hold.
+    audited: u64,
+    /// What is wrong after them.
+    broken: Option<String>,
+    /// How many letters there are, and how many of them are not as the log says.
+    count: verify::Letters,
+    findings: Vec<LetterFinding>,
+}
+
+impl LettersTold {
+    fn are_sound(&self) -> bool {
+        self.broken.is_none() && self.count.flawed == 0
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let Self {
+            audited,
+            broken,
+            count,
+            findings,
+        } = self;
+        let mut lines: Vec<String> = findings.iter().map(broken_line).collect();
+        lines.extend(more(count.flawed, findings.len()));
+        lines.push(match broken {
+            None => format!("{audited} entries of the dead letters' audit log: unbroken"),
+            Some(broken) => {
+                format!("the dead letters' audit log, after {audited} entries: {broken}")
+            }
+        });
+        lines.push(match count.flawed {
+            0 => format!("{} dead letters: as the audit log says", count.letters),
+            flawed => format!(
+                "{} dead letters: {flawed} are not as the audit log says",
+                count.letters
+            ),
+        });
+        lines
+    }
+
+    fn json(&self) -> Value {
+        let findings = self.findings.iter();
+        let findings =
+            findings.map(|it| json!({ "letter": it.letter, "flaw": it.flaw.to_string() }));
+        json!({
+            "letters": self.count.letters, "flawed": self.count.flawed,
+            "findings": findings.collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn broken_line(finding: &impl Display) -> String {
+    format!("BROKEN  {}", output::printable(&finding.to_string()))
+}
+
+/// How many findings are not among those that are printed.
+fn more(flawed: u64, printed: usize) -> Option<String> {
+    let more = flawed - printed as u64;
+    (more > 0).then(|| format!("BROKEN  … and {more} more"))
+}
+
+async fn check_letters(store: &OpenStore) -> Result<LettersTold, Failure> {
     let desk = Desk {
         environment: Arc::new(TokioEnvironment),
         letters: store.letters(),
         sagas: store.sagas(),
     };
     let check = desk.check_audit(|_| {}).await.map_err(Failure::new)?;
-    Ok((check.entries, check.broken.map(|broken| broken.to_string())))
+    let mut findings = Vec::new();
+    let count = verify::letters(&*desk.letters, |finding| note(&mut findings, finding)).await;
+    Ok(LettersTold {
+        audited: check.entries,
+        broken: check.broken.map(|broken| broken.to_string()),
+        count: count.map_err(Failure::new)?,
+        findings,
+    })
 }
 
 fn tell(
     summary: &Summary,
     findings: &[Finding],
-    (audited, broken): &(u64, Option<String>),
+    letters: &LettersTold,
     file: Option<&Path>,
     as_json: bool,
 ) -> Result<(), Failure> {
@@ -111,30 +185,22 @@ fn tell(
             "flawed": summary.flawed,
             "findings": findings.collect::<Vec<_>>(),
             "against": summary.against,
-            "letters_audit": { "entries": audited, "broken": broken },
+            "letters_audit": { "entries": letters.audited, "broken": letters.broken },
+            "dead_letters": letters.json(),
         }));
     }
-    let mut lines: Vec<String> = findings
-        .iter()
-        .map(|finding| format!("BROKEN  {}", output::printable(&finding.to_string())))
-        .collect();
-    let more = summary.flawed - findings.len() as u64;
-    if more > 0 {
-        lines.push(format!("BROKEN  … and {more} more"));
-    }
+    let mut lines: Vec<String> = findings.iter().map(broken_line).collect();
+    lines.extend(more(summary.flawed, findings.len()));
     lines.push(format!(
         "{} sagas, {} journal entries: {}",
         summary.seal.sagas,
         summary.entries,
         match summary.flawed {
-            0 => "every chain is unbroken and says what its row says".to_owned(),
+            0 => "every chain is unbroken and says what its row and snapshot say".to_owned(),
             flawed => format!("{flawed} with flaws"),
         }
     ));
-    lines.push(match broken {
-        None => format!("{audited} entries of the dead letters' audit log: unbroken"),
-        Some(broken) => format!("the dead letters' audit log, after {audited} entries: {broken}"),
-    });
+    lines.extend(letters.lines());
     if let Some(seal) = &summary.against {
         let root = &seal.root;
         lines.push(format!(

@@ -30,7 +30,7 @@ use crate::store::participant::{
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, ListFilter,
     LiveCount, LoadRequest, LoadedSaga, Moved, Outbox, OutboxMessage, Revision, SagaCount,
-    SagaHead, SagaKey, ScheduleKey, ScheduleRow, Schedules, Store, StoreError, Trials,
+    SagaHead, SagaKey, SagaTable, ScheduleKey, ScheduleRow, Schedules, Store, StoreError, Trials,
 };
 
 /// How likely each fault is, for each message or call.
@@ -385,6 +385,15 @@ impl<S: Store> Store for SimStore<S> {
         limit: usize,
     ) -> Result<Vec<JournalEntry>, StoreError> {
         self.inner.journal(saga, after, limit).await
+    }
+
+    async fn sagas_in(
+        &self,
+        table: SagaTable,
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<(SagaId, bool)>, StoreError> {
+        self.inner.sagas_in(table, after, limit).await
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {

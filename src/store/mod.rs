@@ -105,6 +105,15 @@ pub trait Store: Outbox + Schedules + Trials {
         limit: usize,
     ) -> Result<Vec<JournalEntry>, StoreError>;
 
+    /// The sagas of which a table has rows, and whether each has a row of its own, in order of id: those
+    /// among the next `limit` rows, all of them later than `after`. Empty at the end.
+    async fn sagas_in(
+        &self,
+        table: SagaTable,
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<(SagaId, bool)>, StoreError>;
+
     /// Number of sagas by name and status.
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError>;
 
@@ -342,6 +351,15 @@ pub struct DefinitionRow {
     pub source: String,
     /// When it was first loaded.
     pub stored_at: Timestamp,
+}
+
+/// A table whose rows belong to sagas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SagaTable {
+    /// What has happened to them.
+    Journal,
+    /// What has become of those with long journals.
+    Snapshots,
 }
 
 /// Which sagas to list.

@@ -4,7 +4,8 @@
 //! in. It can't show that a whole saga is gone, or was written anew from its first entry: for that
 //! there is the [`checkpoint`], a list of all chains' heads under one Merkle root, kept where the
 //! database's administrator can't reach it. [`scan()`] reads all sagas once, newest first, and
-//! checks both.
+//! checks both. [`strays()`] finds rows without a saga and snapshots that are not what the journal
+//! says, [`letters()`] dead letters that are not as their audit log says.
 //!
 //! Invariants: nothing is written; memory is bounded by a page of sagas and a page of journal,
 //! however long either is; a saga that goes on while it is looked at is judged by what its row
@@ -12,8 +13,10 @@
 //! Deliberately absent: repair. What is broken was broken by somebody, and a person must know.
 
 pub mod checkpoint;
+mod letters;
 pub mod merkle;
 mod scan;
+mod strays;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +28,9 @@ use crate::saga::journal::{Chain, JournalError};
 use crate::store::{Hash, Revision, SagaHead, StoreError};
 
 use checkpoint::CheckpointError;
+pub use letters::{LetterFinding, LetterFlaw, Letters, letters};
 pub use scan::{Scan, Summary, scan};
+pub use strays::strays;
 
 /// What is wrong with a saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +67,17 @@ pub enum Flaw {
         row: String,
         /// The journal's.
         journal: String,
+    },
+    /// It has rows elsewhere, and none of its own.
+    #[error("it has rows in `{0}`, and none in `sagas`")]
+    NoRow(&'static str),
+    /// What a node would take for its state is something else.
+    #[error("snapshot at entry {revision}: {why}")]
+    Snapshot {
+        /// The last entry that it should include.
+        revision: Revision,
+        /// What is wrong with it.
+        why: String,
     },
     /// It is in the checkpoint, and not in the database.
     #[error("it is gone: the checkpoint knows it with {0} entries")]

@@ -9,7 +9,7 @@ use crate::id::Timestamp;
 use crate::saga::journal::{Cause, GENESIS, JournalEntry, Record};
 use crate::saga::{Event, apply};
 use crate::store::memory::MemoryStore;
-use crate::store::{Commit, LIST_ROWS_MAX, SagaWrite, Status, Store};
+use crate::store::{Commit, LIST_ROWS_MAX, SagaWrite, Snapshot, Status, Store};
 
 type File = Reader<BufReader<Cursor<Vec<u8>>>>;
 
@@ -252,4 +252,43 @@ async fn a_checkpoint_that_was_tampered_with_is_refused() {
         other.err(),
         Some(CheckpointError::Line { line: 1, .. })
     ));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_not_what_the_journal_says_is_found() {
+    let whole = |number, revision, state: Option<Saga>| {
+        let mut write = saga(number, 3, "x");
+        let mut right = Saga::new(id(number), "order", &write.head.key, write.head.started_at);
+        for entry in &write.entries[..2] {
+            let record = entry.record().unwrap();
+            record
+                .events
+                .iter()
+                .for_each(|event| apply(&mut right, event));
+        }
+        let body = serde_json::to_vec(&state.unwrap_or(right)).unwrap();
+        write.snapshot = Some(Snapshot {
+            revision,
+            body: Bytes::from(body),
+        });
+        write
+    };
+    let mut wrong = Saga::new(id(2), "order", "o-2", Timestamp::from_micros(1));
+    wrong.reason = Some("slipped in".to_owned());
+    let store = store(vec![
+        whole(1, 2, None),
+        whole(2, 2, Some(wrong)),
+        whole(3, 1, None),
+        saga(4, 3, "x"),
+    ])
+    .await;
+    let mut found = Vec::new();
+    let count = strays(&store, |finding| found.push(finding.to_string()))
+        .await
+        .unwrap();
+    assert_eq!(count, found.len() as u64);
+    // The third's is right, but not at this entry.
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[1].contains("order o-3: snapshot at entry 1: it is not"));
+    assert!(found[0].ends_with("order o-2: snapshot at entry 2: it is not what the journal says"));
 }

@@ -29,3 +29,4 @@ mod tables;
 mod tidy;
 mod topology;
 mod verify;
+mod verify_letters;

@@ -22,7 +22,7 @@ use crate::store::dead_letters::ReturnedReplay;
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, ListFilter, LiveCount, Moved, Outbox,
-    OutboxMessage, SagaCount, SagaHead, ScheduleKey, ScheduleRow, Schedules, Trials,
+    OutboxMessage, SagaCount, SagaHead, SagaTable, ScheduleKey, ScheduleRow, Schedules, Trials,
 };
 
 const JOB: &str = "
@@ -189,6 +189,15 @@ impl Store for Picky {
         limit: usize,
     ) -> Result<Vec<JournalEntry>, StoreError> {
         self.inner.journal(saga, after, limit).await
+    }
+
+    async fn sagas_in(
+        &self,
+        table: SagaTable,
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<(SagaId, bool)>, StoreError> {
+        self.inner.sagas_in(table, after, limit).await
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {

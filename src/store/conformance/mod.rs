@@ -75,6 +75,7 @@ macro_rules! store_conformance {
             list_is_bounded,
             the_journal_is_read_in_pages_and_whole_whatever_snapshots_there_are,
             a_journal_is_read_in_pages,
+            sagas_are_found_by_the_rows_of_other_tables,
             counts_are_by_name_and_status,
             a_schedule_is_moved_by_who_knows_where_it_stands,
             a_schedule_is_marked_and_moved,

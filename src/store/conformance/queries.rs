@@ -8,7 +8,9 @@ use super::sagas::store_all;
 use super::sample::{self, at, new_saga, next, saga};
 use super::{Complete, until_stored};
 use crate::id::SagaId;
-use crate::store::{KeyMatch, LIST_ROWS_MAX, ListFilter, SagaCount, SagaKey, SagaWrite, Status};
+use crate::store::{
+    KeyMatch, LIST_ROWS_MAX, ListFilter, SagaCount, SagaKey, SagaTable, SagaWrite, Status,
+};
 
 fn waking(number: u128, wake_at: Option<i64>) -> SagaWrite {
     let mut write = new_saga(number, &number.to_string(), 1);
@@ -264,4 +266,25 @@ pub async fn a_journal_is_read_in_pages(store: &dyn Complete) {
         let found = store.journal(saga(number), after, limit).await.unwrap();
         assert_eq!(found, []);
     }
+}
+
+/// A page is of rows, so a saga may come again on the next one; none is left out.
+pub async fn sagas_are_found_by_the_rows_of_other_tables(store: &dyn Complete) {
+    let mut kept = new_saga(2, "b", 2);
+    kept.snapshot = Some(sample::snapshot(2));
+    store_all(store, vec![new_saga(1, "a", 5), kept, new_saga(3, "c", 1)]).await;
+    let (journal, snapshots) = (SagaTable::Journal, SagaTable::Snapshots);
+    for (table, after, found) in [
+        (journal, None, vec![1, 2, 3]),
+        (journal, Some(1), vec![2, 3]),
+        (journal, Some(3), vec![]),
+        (snapshots, None, vec![2]),
+        (snapshots, Some(2), vec![]),
+    ] {
+        let is_there = found.into_iter().map(|number| (saga(number), true));
+        let answer = store.sagas_in(table, after.map(saga), 100).await.unwrap();
+        assert_eq!(answer, is_there.collect::<Vec<_>>(), "{table:?} {after:?}");
+    }
+    let page = store.sagas_in(journal, None, 1).await.unwrap();
+    assert_eq!(page, [(saga(1), true)]);
 }

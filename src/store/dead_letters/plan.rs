@@ -149,7 +149,11 @@ pub(in crate::store) fn drain_entry(queue: &str, settled: &Settled<'_>) -> Unlin
     let ids: Vec<Uuid> = settled.new.iter().map(|new| new.letter.id).collect();
     let again: Vec<Uuid> = settled.again.iter().map(|(id, _)| *id).collect();
     let taken = ids.len() + again.len();
-    let mut detail = json!({ "queue": queue, "taken": taken, "new": ids.len(), "letters": ids });
+    let contents = settled.new.iter().map(|new| new.facts.key);
+    let mut detail = json!({
+        "queue": queue, "taken": taken, "new": ids.len(), "letters": ids,
+        "contents": contents.collect::<Vec<Uuid>>(),
+    });
     if !again.is_empty() {
         detail["seen_again"] = json!(again);
     }

@@ -25,8 +25,8 @@ use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey,
 use super::{
     Commit, CommitOutcome, Conflict, DeadLetter, DefinitionRow, JournalEntry, KeyMatch,
     LIST_ROWS_MAX, ListFilter, LiveCount, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision,
-    SagaCount, SagaHead, SagaKey, SagaWrite, ScheduleKey, ScheduleRow, Snapshot, Store, StoreError,
-    shape,
+    SagaCount, SagaHead, SagaKey, SagaTable, SagaWrite, ScheduleKey, ScheduleRow, Snapshot, Store,
+    StoreError, shape,
 };
 use crate::id::{SagaId, Timestamp};
 
@@ -204,6 +204,22 @@ impl Store for MemoryStore {
             .take(limit.min(LIST_ROWS_MAX))
             .cloned()
             .collect())
+    }
+
+    async fn sagas_in(
+        &self,
+        table: SagaTable,
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<(SagaId, bool)>, StoreError> {
+        let state = self.state();
+        let later = state.sagas.iter().filter(|(id, _)| Some(**id) > after);
+        let with_rows = later.filter(|(_, record)| match table {
+            SagaTable::Journal => !record.journal.is_empty(),
+            SagaTable::Snapshots => record.snapshot.is_some(),
+        });
+        // One record holds all of a saga, so none is without its row.
+        Ok(with_rows.take(limit).map(|(id, _)| (*id, true)).collect())
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {

@@ -15,7 +15,7 @@ use crate::store::loading::Loading;
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX,
     ListFilter, LiveCount, LoadRequest, LoadedSaga, Outbox, Revision, SagaCount, SagaHead, SagaKey,
-    Status, Store, StoreError, is_key, rows, shape,
+    SagaTable, Status, Store, StoreError, is_key, rows, shape,
 };
 
 /// A query for whole rows of `sagas`.
@@ -47,6 +47,21 @@ const ENTRIES: &str = "
 const JOURNAL: &str = "
     SELECT saga_id, seq, at, hash, body FROM journal
     WHERE saga_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+
+/// The sagas among the next rows of a table, and whether each has its own; from primary keys alone.
+macro_rules! sagas_in {
+    ($table:literal) => {
+        concat!(
+            "SELECT DISTINCT saga_id, EXISTS (SELECT 1 FROM sagas WHERE sagas.id = page.saga_id)
+            FROM (
+                SELECT saga_id FROM ",
+            $table,
+            " WHERE saga_id > $1 ORDER BY saga_id LIMIT $2
+            ) AS page
+            ORDER BY saga_id"
+        )
+    };
+}
 
 /// The index of keys begins with the name, so each name is looked at; they are found by hops in
 /// `sagas_by_name`.
@@ -277,6 +292,29 @@ impl Store for PostgresStore {
         let found = query.fetch_all(&self.pool).await;
         let found = found.map_err(|error| self.failed(error))?;
         rows::all(found, |row| Ok(rows::entry(row)?.1))
+    }
+
+    async fn sagas_in(
+        &self,
+        table: SagaTable,
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<(SagaId, bool)>, StoreError> {
+        let statement = match table {
+            SagaTable::Journal => sagas_in!("journal"),
+            SagaTable::Snapshots => sagas_in!("snapshots"),
+        };
+        // No saga has the id that is all zeros.
+        let after = after.map_or(Uuid::nil(), |after| after.0);
+        let query = sqlx::query_as(statement)
+            .bind(after)
+            .bind(rows::limit(limit));
+        let found: Vec<(Uuid, bool)> = query
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let found = found.into_iter();
+        Ok(found.map(|(id, has_row)| (SagaId(id), has_row)).collect())
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {

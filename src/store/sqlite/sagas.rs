@@ -14,8 +14,8 @@ use crate::id::{SagaId, Timestamp};
 use crate::store::loading::Loading;
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX,
-    ListFilter, LiveCount, LoadRequest, LoadedSaga, Revision, SagaCount, SagaHead, SagaKey, Status,
-    Store, StoreError, rows, shape,
+    ListFilter, LiveCount, LoadRequest, LoadedSaga, Revision, SagaCount, SagaHead, SagaKey,
+    SagaTable, Status, Store, StoreError, rows, shape,
 };
 
 /// A query for whole rows of `sagas`.
@@ -49,6 +49,21 @@ const ENTRIES: &str = "
 const JOURNAL: &str = "
     SELECT saga_id, seq, at, hash, body FROM journal
     WHERE saga_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+
+/// The sagas among the next rows of a table, and whether each has its own; from primary keys alone.
+macro_rules! sagas_in {
+    ($table:literal) => {
+        concat!(
+            "SELECT DISTINCT saga_id, EXISTS (SELECT 1 FROM sagas WHERE sagas.id = page.saga_id)
+            FROM (
+                SELECT saga_id FROM ",
+            $table,
+            " WHERE saga_id > ?1 ORDER BY saga_id LIMIT ?2
+            ) AS page
+            ORDER BY saga_id"
+        )
+    };
+}
 
 /// By `sagas_by_key`.
 const FIND: &str = "
@@ -244,6 +259,26 @@ impl Store for SqliteStore {
             .bind(rows::limit(limit.min(LIST_ROWS_MAX)));
         let found = query.fetch_all(&self.readers).await.map_err(failed)?;
         rows::all(found, |row| Ok(rows::entry(row)?.1))
+    }
+
+    async fn sagas_in(
+        &self,
+        table: SagaTable,
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<(SagaId, bool)>, StoreError> {
+        let statement = match table {
+            SagaTable::Journal => sagas_in!("journal"),
+            SagaTable::Snapshots => sagas_in!("snapshots"),
+        };
+        // No saga has the id that is all zeros.
+        let after = after.map_or(Uuid::nil(), |after| after.0);
+        let query = sqlx::query_as(statement)
+            .bind(after)
+            .bind(rows::limit(limit));
+        let found: Vec<(Uuid, bool)> = query.fetch_all(&self.readers).await.map_err(failed)?;
+        let found = found.into_iter();
+        Ok(found.map(|(id, has_row)| (SagaId(id), has_row)).collect())
     }
 
     async fn counts(&self) -> Result<Vec<SagaCount>, StoreError> {
