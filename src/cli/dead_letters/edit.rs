@@ -11,7 +11,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::dead_letters::Desk;
 use crate::dead_letters::edit::{diff, document, from_document, patch};
-use crate::message::Message;
+use crate::message::{Message, mask};
 use crate::store::dead_letters::LetterStatus;
 
 /// Which letter, and what to change.
@@ -105,6 +105,8 @@ fn edited(arguments: &Arguments, before: &Message) -> Result<Message, Failure> {
     if let Some(path) = &arguments.body_file {
         after.body = read(path)?.into();
     }
+    // Somebody may have written the files from what is shown.
+    mask::restore(&mut after, before);
     Ok(after)
 }
 
