@@ -13,6 +13,7 @@ use crate::broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 use crate::store::dead_letters::DeadLetterStore;
 use crate::store::participant::ParticipantStore;
 use crate::store::postgres::{self, PostgresOptions, PostgresStore};
+use crate::store::schema::SchemaError;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{Access, Store, StoreError};
 
@@ -130,7 +131,12 @@ impl Database {
     }
 
     async fn open_for(&self, access: Access) -> Result<OpenStore, Failure> {
-        let opened = match self {
+        let opened = self.opened(access).await;
+        opened.map_err(|error| self.failed(&error))
+    }
+
+    async fn opened(&self, access: Access) -> Result<OpenStore, StoreError> {
+        match self {
             Self::Postgres(url) => {
                 let options = PostgresOptions {
                     access,
@@ -140,8 +146,7 @@ impl Database {
                 opened.map(OpenStore::Postgres)
             }
             Self::Sqlite(path) => open_file(path, access).await.map(OpenStore::Sqlite),
-        };
-        opened.map_err(|error| self.failed(&error))
+        }
     }
 
     /// Brings its tables up to date; returns what was missing.
@@ -172,6 +177,19 @@ impl Database {
     /// Opens it to look at: nothing is made or changed, and rights to read are enough.
     pub(super) async fn open_to_read(&self) -> Result<OpenStore, Failure> {
         self.open_existing(Access::Read).await
+    }
+
+    /// As [`Self::open_to_read`]; `None` if nothing was ever stored in it: there is no such file, or there
+    /// are no tables.
+    pub(super) async fn open_if_any(&self) -> Result<Option<OpenStore>, Failure> {
+        if matches!(self, Self::Sqlite(path) if !path.exists()) {
+            return Ok(None);
+        }
+        match self.opened(Access::Read).await {
+            Ok(store) => Ok(Some(store)),
+            Err(StoreError::Schema(SchemaError::Missing)) => Ok(None),
+            Err(error) => Err(self.failed(&error)),
+        }
     }
 
     /// Opens it to change rows, but no tables.

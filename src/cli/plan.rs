@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::backends::DatabaseArguments;
+use super::backends::{DatabaseArguments, OpenStore};
 use super::definitions::{report, sources};
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::definition::Problem;
+use crate::definition::{Definition, Problem};
 use crate::engine::plan::{Held, Pinned, Plan, PlannedSchedule};
 use crate::environment::{Environment, TokioEnvironment};
+use crate::store::StoreError;
 
 /// What to compare with which database.
 #[derive(Debug, Args)]
@@ -36,20 +37,26 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Ok(definitions) => (definitions, Vec::new()),
         Err(refused) => (sources.sound(), refused),
     };
-    let store = arguments.database.database()?.open_to_read().await?;
-    let sagas = store.sagas();
-    let stored = sagas.definitions().await.map_err(Failure::new)?;
-    let live = sagas.live().await.map_err(Failure::new)?;
-    let schedules = sagas.schedules().await.map_err(Failure::new)?;
-    let now = sagas.clock().await.map_err(Failure::new)?;
-    store.close().await;
-    let held = Held {
-        definitions: &stored,
-        live: &live,
-        schedules: &schedules,
-        now: now.unwrap_or_else(|| TokioEnvironment.now()),
+    let database = arguments.database.database()?;
+    let plan = if let Some(store) = database.open_if_any().await? {
+        let plan = plan(&store, &definitions).await;
+        store.close().await;
+        plan.map_err(Failure::new)?
+    } else {
+        // To plan is to look: it makes no tables.
+        output::remark(format_args!(
+            "nothing is stored in {} yet (no tables): this is what the first node would make",
+            database.shown()
+        ));
+        let now = TokioEnvironment.now();
+        Plan::new(
+            &definitions,
+            &Held {
+                now,
+                ..Held::default()
+            },
+        )
     };
-    let plan = Plan::new(&definitions, &held);
     let accepted = plan.is_accepted() && refused.is_empty();
     if arguments.json {
         let problems: Vec<&Problem> = refused.iter().flat_map(|it| &it.0).collect();
@@ -72,6 +79,18 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         output::remark(format_args!("{verdict}"));
     }
     Ok(if accepted { Exit::Done } else { Exit::Problems })
+}
+
+async fn plan(store: &OpenStore, definitions: &[Definition]) -> Result<Plan, StoreError> {
+    let sagas = store.sagas();
+    let now = sagas.clock().await?;
+    let held = Held {
+        definitions: &sagas.definitions().await?,
+        live: &sagas.live().await?,
+        schedules: &sagas.schedules().await?,
+        now: now.unwrap_or_else(|| TokioEnvironment.now()),
+    };
+    Ok(Plan::new(definitions, &held))
 }
 
 // Writing to a `String` can't fail, so results are dropped here.

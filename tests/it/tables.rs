@@ -5,6 +5,7 @@ use backstitch::store::conformance::sample;
 use backstitch::store::postgres::{PostgresOptions, PostgresStore, migrate};
 use backstitch::store::schema::SchemaError;
 use backstitch::store::{Access, Store, StoreError};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::fixture::{Backends, Command, Database, blocking, finish, repository, told};
@@ -80,6 +81,14 @@ fn reading_takes_no_more_than_select_and_changes_nothing() {
         assert!(told.contains("backstitch migrate"), "{arguments:?}: {told}");
         assert!(!told.contains("Check DATABASE_URL"), "{told}");
     }
+    let plan = || Command::backstitch(["plan"]).with(repository("sagas"));
+    let output = finish(&plan().database(role.url()));
+    assert!(output.status.success(), "{}", told(&output));
+    assert!(
+        told(&output).contains("nothing is stored in"),
+        "{}",
+        told(&output)
+    );
     assert_eq!(
         database.count("pg_namespace WHERE nspname = 'backstitch'"),
         0,
@@ -102,9 +111,13 @@ fn reading_takes_no_more_than_select_and_changes_nothing() {
         let told = told(&output);
         assert!(output.status.success(), "{arguments:?}: {told}");
     }
-    let plan = Command::backstitch(["plan"]).with(repository("sagas"));
-    let output = finish(&plan.database(role.url()));
+    let output = finish(&plan().database(role.url()));
     assert!(output.status.success(), "{}", told(&output));
+    assert!(
+        !told(&output).contains("nothing is stored in"),
+        "{}",
+        told(&output)
+    );
     let output = as_role(&[
         "dead-letters",
         "purge",
@@ -215,4 +228,20 @@ fn the_database_may_be_another_programs_too() {
 
 fn options() -> PostgresOptions {
     PostgresOptions::default()
+}
+
+#[test]
+fn a_plan_on_a_file_that_is_not_there_makes_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sagas.db");
+    let plan = Command::backstitch(["plan", "--json"]).with(repository("sagas"));
+    let output = finish(&plan.database(format!("sqlite:{}", file.display())));
+    assert!(output.status.success(), "{}", told(&output));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let definitions = plan["definitions"].as_array().unwrap();
+    assert!(
+        definitions.len() > 10 && definitions.iter().all(|it| it["change"] == "new"),
+        "{plan}"
+    );
+    assert!(!file.exists());
 }
