@@ -166,7 +166,8 @@ impl Node {
                 }
             }
             let mut full = false;
-            match self.within(self.claim_due()).await {
+            let hears = self.hears().await;
+            match self.within(self.claim_due(hears)).await {
                 Ok(due) => {
                     self.presence.succeeded();
                     full = due.len() == DUE_MAX;
@@ -200,9 +201,21 @@ impl Node {
         }
     }
 
-    /// Sagas whose time has come; none while this node's clock is wrong: others see to them.
-    async fn claim_due(&self) -> Result<Vec<SagaId>, StoreError> {
+    /// Whether this node has heard what was answered.
+    async fn hears(&self) -> bool {
+        let losses = self.presence.losses();
+        self.hearing.has_caught_up(&*self.environment, losses).await
+    }
+
+    /// Sagas whose time has come; none while this node's clock is wrong, and others see to them, or
+    /// while answers wait that it has not heard.
+    async fn claim_due(&self, hears: bool) -> Result<Vec<SagaId>, StoreError> {
         if !self.clock.is_right(&*self.store).await? {
+            return Ok(Vec::new());
+        }
+        if !hears {
+            // That the database can be used must be known all the same.
+            self.store.check_writable().await?;
             return Ok(Vec::new());
         }
         let now = self.environment.now();

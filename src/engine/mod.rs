@@ -11,7 +11,8 @@
 //! events ([`shared_ack`] acknowledges one when all of them are stored), [`schedule`] makes starts
 //! of ticks, and [`clock`] says what time it is. [`catalogue`] has the definitions, and [`plan`]
 //! says beforehand what it would make of new ones. [`settle`] knows what to do about a database
-//! that can't, or won't, [`shift`] about a panic; [`presence`] whether there is a database.
+//! that can't, or won't, [`shift`] about a panic; [`presence`] whether there is a database, and
+//! [`hearing`] whether answers wait that a time-out must not come before.
 //!
 //! Invariants:
 //! * a message is acknowledged only after what follows from it is committed;
@@ -31,6 +32,7 @@ pub mod clock;
 pub mod decode;
 mod encode;
 mod events;
+mod hearing;
 mod intake;
 #[cfg(test)]
 mod letters_tests;
@@ -76,6 +78,7 @@ use catalogue::{Catalogue, CatalogueError};
 use clock::SharedClock;
 use decode::check_start;
 use events::EventRules;
+use hearing::Hearing;
 use intake::{QUEUES, Workers};
 use presence::Presence;
 use receive::{CAREFUL_PREFETCH, careful_at_first};
@@ -201,6 +204,7 @@ impl Engine {
             Some(returned),
         );
         let presence = Presence::new(options.workers.max(1), environment.now());
+        let hearing = Hearing::new(Arc::clone(&broker), &*environment);
         let cache = Mutex::new(Cache::new(options.cache_bytes));
         let node = Arc::new(Node {
             environment,
@@ -215,6 +219,7 @@ impl Engine {
             cache,
             wary: AtomicU32::new(0),
             presence,
+            hearing,
             trials: tokio::sync::Mutex::default(),
             stop: Shutdown::default(),
         });

@@ -65,7 +65,16 @@ impl Node {
                 Verdict::Guilty
             }
             Ok(begun) => {
-                tracing::info!(queue, begun, "a message that came back is handled alone");
+                // After an outage that is said of thousands; that one was not ended is news.
+                if begun > 1 {
+                    tracing::warn!(
+                        queue,
+                        begun,
+                        "a message that was once begun and never ended is handled alone again"
+                    );
+                } else {
+                    tracing::debug!(queue, "a message that came back is handled alone");
+                }
                 Verdict::Try(fingerprint)
             }
             Err(error) => {

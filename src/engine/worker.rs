@@ -17,6 +17,7 @@ use super::cache::{Cache, Open};
 use super::catalogue::Catalogue;
 use super::clock::SharedClock;
 use super::events::{EventRules, Strays};
+use super::hearing::Hearing;
 use super::limit;
 use super::presence::Presence;
 use super::receipt::{Receipt, panicked};
@@ -55,6 +56,7 @@ pub(super) struct Node {
     pub(super) cache: Mutex<Cache>,
     pub(super) wary: AtomicU32,
     pub(super) presence: Presence,
+    pub(super) hearing: Hearing,
     /// Held while a suspect is handled.
     pub(super) trials: tokio::sync::Mutex<()>,
     pub(super) stop: Shutdown,
