@@ -49,9 +49,9 @@ pub(super) enum Volume {
 pub(super) fn start(arguments: &Arguments, volume: Volume) {
     // The driver repeats at `info` what the server remarks on each migration; what it remarks in
     // passing is of no use to whoever runs a command. The AMQP one calls it an error that a queue
-    // or exchange one asks for is not there; where that is one, it is logged by whoever asked.
+    // or exchange one asks for is not there; what it means for us is logged by `broker`.
     let default = match volume {
-        Volume::Deeds => "info,sqlx=warn,lapin::channel=off",
+        Volume::Deeds => "info,sqlx=warn,lapin=off",
         Volume::Troubles => "warn,sqlx=error,lapin=off",
         Volume::Nothing => "off",
     };
