@@ -206,6 +206,10 @@ pub const CODES: &[(Code, &str)] = &[
         "the database's tables need a newer version",
     ),
     (
+        code::FORMAT_TOO_NEW,
+        "a newer release has written what this one can't read",
+    ),
+    (
         code::STORE_TOO_SLOW,
         "the database takes too long over what follows from the message",
     ),
@@ -335,6 +339,8 @@ pub mod code {
     pub const SCHEMA_BEHIND: Code = Code(84);
     /// A newer version has changed the tables in a way that this one can't work with.
     pub const SCHEMA_TOO_NEW: Code = Code(85);
+    /// A newer release has written what this one can't read.
+    pub const FORMAT_TOO_NEW: Code = Code(86);
     /// The database takes too long over what follows from the message.
     pub const STORE_TOO_SLOW: Code = Code(91);
     /// Handling the message ended in a panic.

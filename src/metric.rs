@@ -22,6 +22,10 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         PANICS,
         "Times that a worker panicked and was started again: always a bug",
     ),
+    (
+        LEFT_TO_NEWER,
+        "Inputs left to nodes of a newer release, which wrote their sagas",
+    ),
     (IGNORED, "Duplicate or late messages that changed nothing"),
     (
         EVENTS_IGNORED,
@@ -75,6 +79,7 @@ const BATCH: &str = "backstitch_batch_inputs";
 const COMMIT: &str = "backstitch_commit_seconds";
 const CONFLICTS: &str = "backstitch_commit_conflicts_total";
 const PANICS: &str = "backstitch_worker_panics_total";
+const LEFT_TO_NEWER: &str = "backstitch_left_to_newer_nodes_total";
 const IGNORED: &str = "backstitch_ignored_messages_total";
 const EVENTS_IGNORED: &str = "backstitch_domain_events_ignored_total";
 const SIGNALS: &str = "backstitch_signals_total";
@@ -144,6 +149,11 @@ pub fn conflicts(count: usize) {
 /// A worker panicked.
 pub fn worker_panicked() {
     counter!(PANICS).increment(1);
+}
+
+/// Something was left to nodes of a newer release.
+pub fn left_to_newer() {
+    counter!(LEFT_TO_NEWER).increment(1);
 }
 
 /// A message changed nothing.

@@ -71,6 +71,7 @@ impl StepReplies for () {
 
 /// What `saga` means in an expression.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SagaFacts {
     /// `saga.id`.
     pub id: String,

@@ -26,10 +26,6 @@ use crate::store::{
     Commit, DeadLetter, KeyMatch, OutboxMessage, Revision, SagaKey, SagaWrite, Snapshot,
 };
 
-/// Entries after which a snapshot is written, or as many as the saga has steps, if that is more:
-/// so a snapshot's cost is spread over as many decisions as it has parts.
-const SNAPSHOT_ENTRIES: u64 = 128;
-
 /// How long a saga that has left off in the middle is left to the worker that decided, which goes on
 /// at once, before any node's clock goes on with it.
 const GO_ON_WITHIN: Duration = Duration::from_secs(1);
@@ -42,6 +38,8 @@ pub(super) enum Found {
     Missing,
     /// It is there, but can't be read.
     Unreadable(String),
+    /// It is there, and only a newer release can read it.
+    Newer(String),
 }
 
 /// A saga that this batch changes.
@@ -76,6 +74,8 @@ pub(super) struct Batch<'a> {
     /// Sagas that begin in this batch.
     pub(super) starting: BTreeMap<SagaKey, SagaId>,
     pub(super) outbox: Vec<OutboxMessage>,
+    /// Messages that a sweep is to publish, and not this node now.
+    pub(super) later: Vec<OutboxMessage>,
     letters: Vec<DeadLetter>,
     sent: Vec<Uuid>,
     /// Works that are decided.
@@ -100,6 +100,7 @@ impl<'a> Batch<'a> {
             changed: BTreeMap::new(),
             starting: BTreeMap::new(),
             outbox: Vec::new(),
+            later: Vec::new(),
             letters: Vec::new(),
             sent: Vec::new(),
             decided: Vec::new(),
@@ -116,6 +117,9 @@ impl<'a> Batch<'a> {
 
     /// Decides one work.
     pub(super) fn decide(&mut self, work: Work) {
+        if let Some((saga, why)) = self.beyond_us(&work.job) {
+            return self.leave_to_others(work, saga, &why);
+        }
         if let Origin::Outbox(row) = work.origin {
             self.sent.push(row);
         }
@@ -268,6 +272,11 @@ impl<'a> Batch<'a> {
                     self.found.insert(id, Found::Unreadable(why));
                     return Err(Rejection::wrong(code::JOURNAL_UNREADABLE, reason));
                 }
+                // Nobody asks: see `beyond_us`.
+                Some(Found::Newer(why)) => {
+                    self.found.insert(id, Found::Newer(why));
+                    return Err(Rejection::Nothing);
+                }
                 Some(Found::Missing) | None => {
                     let reason = format!("there is no saga {id}; it may have been deleted");
                     return Err(Rejection::wrong(code::REPLY_FOR_NO_SAGA, reason));
@@ -305,22 +314,18 @@ impl<'a> Batch<'a> {
             cause,
             events: decision.events,
         };
-        let entry = JournalEntry::link(id, &open.head.head_hash, seq, now, &record)
+        // What it holds of a newer format must not be written as less.
+        let format = open.format.max(node.options.formats.writes);
+        open.format = format;
+        let entry = JournalEntry::link_in(format, id, &open.head.head_hash, seq, now, &record)
             .map_err(|error| Rejection::wrong(code::STORE_REFUSED, error.to_string()))?;
-        let head = &mut open.head;
-        head.revision = seq;
-        head.head_hash = entry.hash;
-        head.updated_at = now;
-        head.status = open.saga.status();
-        head.reason = open.saga.status_reason().map(|reason| storable(&reason));
-        head.ended_at = open.saga.ended_at;
-        head.superseded = open.saga.is_superseded() || open.saga.is_undone_child();
+        open.head.reason = open.saga.status_reason().map(|reason| storable(&reason));
         let wake_at = if open.saga.is_left_off() {
             Some(now.after(GO_ON_WITHIN))
         } else {
             decision.wake_at
         };
-        head.wake_at = next_wake(head.wake_at, wake_at, now);
+        open.note(&entry, wake_at);
         let mut bytes = entry.body.len();
         entries.push(entry);
         let encoder = Encoder {
@@ -334,16 +339,9 @@ impl<'a> Batch<'a> {
             bytes += message.size();
             outbox.push(node.outbox_row(destination, message, now));
         }
-        open.tail += 1;
-        if open.tail >= SNAPSHOT_ENTRIES.max(open.saga.steps.len() as u64)
-            && let Ok(body) = serde_json::to_vec(&open.saga)
-        {
-            bytes += body.len();
-            changed.snapshot = Some(Snapshot {
-                revision: seq,
-                body: body.into(),
-            });
-            changed.open.tail = 0;
+        if let Some(newest) = open.snapshot(node.options.snapshot_entries) {
+            bytes += newest.body.len();
+            changed.snapshot = Some(newest);
         }
         changed.dirty = true;
         self.bytes += bytes;
@@ -430,6 +428,7 @@ impl<'a> Batch<'a> {
         Parts {
             commit,
             open,
+            later: self.later,
             decided: self.decided,
             again: self.again,
         }
@@ -440,6 +439,8 @@ impl<'a> Batch<'a> {
 pub(super) struct Parts {
     pub(super) commit: Commit,
     pub(super) open: Vec<Open>,
+    /// To be stored with it, and published by a sweep.
+    pub(super) later: Vec<OutboxMessage>,
     pub(super) decided: Vec<Decided>,
     pub(super) again: Vec<Work>,
 }
@@ -476,19 +477,6 @@ impl Node {
             message,
             due_at,
         }
-    }
-}
-
-/// A stored wake-up that comes earlier than needed is left alone: looking once too often is
-/// cheaper than moving an index entry at every step.
-fn next_wake(
-    stored: Option<Timestamp>,
-    needed: Option<Timestamp>,
-    now: Timestamp,
-) -> Option<Timestamp> {
-    match (stored, needed) {
-        (Some(stored), Some(needed)) if stored > now && stored <= needed => Some(stored),
-        (_, needed) => needed,
     }
 }
 

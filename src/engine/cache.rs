@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::definition::Definition;
-use crate::id::SagaId;
+use crate::id::{SagaId, Timestamp};
 use crate::limits::STEP_MEMORY_BYTES;
 use crate::saga::Saga;
-use crate::store::SagaHead;
+use crate::saga::format::mark;
+use crate::store::{JournalEntry, SagaHead, Snapshot};
 
 /// A saga with its row and the definition it keeps.
 #[derive(Debug, Clone)]
@@ -21,15 +22,57 @@ pub(super) struct Open {
     pub(super) definition: Arc<Definition>,
     /// Journal entries since the newest snapshot.
     pub(super) tail: u64,
+    /// The highest format that any of what it was made of was written in.
+    pub(super) format: u32,
     /// Whether it was loaded, or checked, for the batch at hand; otherwise another node may be
     /// further. A commit would find that out, but a refusal commits nothing.
     pub(super) fresh: bool,
 }
 
 impl Open {
+    /// Brings the row up to the saga, which has got this entry.
+    pub(super) fn note(&mut self, entry: &JournalEntry, wake_at: Option<Timestamp>) {
+        let Self { head, saga, .. } = self;
+        head.revision = entry.seq;
+        head.head_hash = entry.hash;
+        head.updated_at = entry.at;
+        head.status = saga.status();
+        head.ended_at = saga.ended_at;
+        head.superseded = saga.is_superseded() || saga.is_undone_child();
+        head.wake_at = next_wake(head.wake_at, wake_at, entry.at);
+        self.tail += 1;
+    }
+
+    /// A snapshot, if the journal has grown by so many entries, and as many as the saga has steps,
+    /// since the newest one.
+    pub(super) fn snapshot(&mut self, entries: u64) -> Option<Snapshot> {
+        if self.tail < entries.max(self.saga.steps.len() as u64) {
+            return None;
+        }
+        let body = serde_json::to_vec(&self.saga).ok()?;
+        self.tail = 0;
+        Some(Snapshot {
+            revision: self.head.revision,
+            body: mark(body, self.format).into(),
+        })
+    }
+
     /// Bytes of memory, roughly.
     fn weight(&self) -> usize {
         (self.saga.steps.len() + 1) * STEP_MEMORY_BYTES + self.saga.held.memory()
+    }
+}
+
+/// A stored wake-up that comes earlier than needed is left alone: looking once too often is
+/// cheaper than moving an index entry at every step.
+fn next_wake(
+    stored: Option<Timestamp>,
+    needed: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    match (stored, needed) {
+        (Some(stored), Some(needed)) if stored > now && stored <= needed => Some(stored),
+        (_, needed) => needed,
     }
 }
 
@@ -90,7 +133,6 @@ mod tests {
 
     use super::*;
     use crate::definition::parse;
-    use crate::id::Timestamp;
     use crate::saga::journal::GENESIS;
     use crate::saga::{Event, Status, apply};
 
@@ -131,6 +173,7 @@ mod tests {
             head,
             definition: Arc::new(parse(yaml, "s.yaml").unwrap()),
             tail: 1,
+            format: 1,
             fresh: true,
         }
     }

@@ -244,6 +244,7 @@ impl Batch<'_> {
             head,
             definition: Arc::clone(definition),
             tail: 0,
+            format: 1,
             fresh: true,
         };
         self.found.insert(id, Found::Open(Box::new(open)));

@@ -249,9 +249,10 @@ impl Node {
             let Some(Undelivered { row, once, refused }) = undelivered else {
                 return;
             };
-            if refused.is_none() && row.destination == Destination::queue(START_QUEUE) {
+            let is_ours = |queue: &&str| row.destination == Destination::queue(*queue);
+            if refused.is_none() && QUEUES.iter().any(is_ours) {
                 // Somebody has deleted our queue. The row stays and is swept again.
-                tracing::error!(to = %row.destination, "a start found no queue; it is kept");
+                tracing::error!(to = %row.destination, "a queue of ours is missing; the message is kept");
                 continue;
             }
             let correlation = row

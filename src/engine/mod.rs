@@ -11,8 +11,9 @@
 //! events ([`shared_ack`] acknowledges one when all of them are stored), [`schedule`] makes starts
 //! of ticks, and [`clock`] says what time it is. [`catalogue`] has the definitions, and [`plan`]
 //! says beforehand what it would make of new ones. [`settle`] knows what to do about a database
-//! that can't, or won't, [`shift`] about a panic; [`presence`] whether there is a database, and
-//! [`hearing`] whether answers wait that a time-out must not come before.
+//! that can't, or won't, [`newer`] about a saga that a newer release has written, [`shift`] about a
+//! panic; [`presence`] whether there is a database, and [`hearing`] whether answers wait that a
+//! time-out must not come before.
 //!
 //! Invariants:
 //! * a message is acknowledged only after what follows from it is committed;
@@ -37,6 +38,7 @@ mod intake;
 #[cfg(test)]
 mod letters_tests;
 pub mod limit;
+mod newer;
 pub mod plan;
 mod presence;
 mod receipt;
@@ -70,6 +72,7 @@ use crate::environment::{Environment, Shutdown, Task};
 use crate::id::{SagaId, Timestamp};
 use crate::limits::CACHE_BYTES;
 use crate::message::correlation::Secret;
+use crate::saga::format::Formats;
 use crate::saga::{Flaw, Input, OperatorAction, Sabotage};
 use crate::store::{Store, StoreError};
 
@@ -80,6 +83,7 @@ use decode::check_start;
 use events::EventRules;
 use hearing::Hearing;
 use intake::{QUEUES, Workers};
+use newer::Newer;
 use presence::Presence;
 use receive::{CAREFUL_PREFETCH, careful_at_first};
 use relay::{Relay, RelayOptions};
@@ -94,6 +98,8 @@ use worker::{BATCH_MAX, Node};
 /// Commands that no queue took, until their sagas are told; more of them wait in the outbox,
 /// for the next sweep.
 const UNROUTABLE_MAX: usize = 2_000;
+/// Entries after which a snapshot is written.
+const SNAPSHOT_ENTRIES: u64 = 128;
 
 /// How a node behaves.
 #[derive(Debug, Clone)]
@@ -112,6 +118,12 @@ pub struct EngineOptions {
     pub relay: RelayOptions,
     /// Memory for open sagas that are kept between two messages, in bytes.
     pub cache_bytes: usize,
+    /// Entries after which a snapshot of a saga is written, or as many as the saga has steps, if
+    /// that is more: so a snapshot's cost is spread over as many decisions as it has parts.
+    pub snapshot_entries: u64,
+    /// What is written and read; others' only in tests, to play another release.
+    #[doc(hidden)]
+    pub formats: Formats,
     /// Known bugs, for the simulator.
     #[doc(hidden)]
     pub sabotage: Sabotage,
@@ -127,6 +139,8 @@ impl Default for EngineOptions {
             claim: Duration::from_secs(10),
             relay: RelayOptions::default(),
             cache_bytes: CACHE_BYTES,
+            snapshot_entries: SNAPSHOT_ENTRIES,
+            formats: Formats::OURS,
             sabotage: Sabotage::default(),
         }
     }
@@ -213,6 +227,7 @@ impl Engine {
             catalogue,
             events,
             strays: Mutex::default(),
+            newer: Newer::default(),
             secret,
             options,
             relay,
@@ -347,6 +362,11 @@ impl Engine {
     /// node leaves time to others.
     pub fn clock_off(&self) -> Option<String> {
         self.node.clock.off()
+    }
+
+    /// What this node lately left to nodes of a newer release, in words.
+    pub fn newer(&self) -> Option<String> {
+        self.node.newer.said(self.node.environment.now())
     }
 
     /// The database's time.

@@ -65,6 +65,7 @@ impl Batch<'_> {
                 head,
                 definition,
                 tail: 0,
+                format: 1,
                 fresh: true,
             })),
         );

@@ -19,6 +19,7 @@ use super::clock::SharedClock;
 use super::events::{EventRules, Strays};
 use super::hearing::Hearing;
 use super::limit;
+use super::newer::{Newer, needed};
 use super::presence::Presence;
 use super::receipt::{Receipt, panicked};
 use super::relay::Relay;
@@ -30,6 +31,8 @@ use crate::error::Code;
 use crate::id::SagaId;
 use crate::message::correlation::Secret;
 use crate::metric;
+use crate::saga::format::{Newer as WrittenNewer, unknown};
+use crate::saga::journal::JournalError;
 use crate::saga::{Flaw, Saga, journal};
 use crate::store::{
     Conflict, DeadLetter, KeyMatch, LoadRequest, LoadedSaga, SagaKey, Store, StoreError,
@@ -50,6 +53,7 @@ pub(super) struct Node {
     pub(super) catalogue: Catalogue,
     pub(super) events: Mutex<Arc<EventRules>>,
     pub(super) strays: Mutex<Strays>,
+    pub(super) newer: Newer,
     pub(super) secret: Secret,
     pub(super) options: EngineOptions,
     pub(super) relay: Arc<Relay>,
@@ -109,6 +113,7 @@ impl Node {
         let Parts {
             mut commit,
             open,
+            later,
             decided,
             again,
         } = batch.into_parts();
@@ -123,6 +128,7 @@ impl Node {
         }
         let letters: Vec<_> = commit.dead_letters.iter().map(Buried::of).collect();
         let (sent, mut outbox) = (commit.sent.clone(), commit.outbox.clone());
+        commit.outbox.extend(later);
         let outboxes: Vec<_> = commit
             .sagas
             .iter()
@@ -184,11 +190,8 @@ impl Node {
         works: &[Work],
     ) -> Result<(BTreeMap<SagaId, Found>, BTreeMap<SagaKey, Option<KeyMatch>>), StoreError> {
         let keys = self.find_keys(works).await?;
-        let told = works.iter().filter_map(|work| match &work.job {
-            Job::Signal(request) => request.saga(&keys),
-            job => job.saga(),
-        });
-        let ids: BTreeSet<SagaId> = told.chain(holders(works, &keys)).collect();
+        let jobs = works.iter().map(|work| &work.job);
+        let ids: BTreeSet<SagaId> = jobs.filter_map(|job| needed(job, &keys)).collect();
         let wary = self.wary.load(Ordering::Relaxed);
         let mut found = BTreeMap::new();
         let mut requests = Vec::new();
@@ -241,7 +244,15 @@ impl Node {
     }
 
     /// Brings a cached saga up to date, or rebuilds it from its snapshot and journal.
-    async fn open(&self, cached: Option<Open>, loaded: LoadedSaga) -> Result<Found, StoreError> {
+    async fn open(
+        &self,
+        cached: Option<Open>,
+        mut loaded: LoadedSaga,
+    ) -> Result<Found, StoreError> {
+        let format = match self.unmark(&mut loaded) {
+            Ok(format) => format,
+            Err(newer) => return Ok(Found::Newer(newer.to_string())),
+        };
         let LoadedSaga {
             head,
             snapshot,
@@ -251,14 +262,22 @@ impl Node {
         let definition = self.catalogue.version(&*self.store, name, version);
         let Some(definition) = self.within(definition).await? else {
             return Ok(Found::Unreadable(format!(
-                "its definition `{name}` version {version} is not stored, or can't be read by this version of Backstitch",
+                "its definition `{name}` version {version} is not stored",
             )));
         };
+        let definition = match definition {
+            Ok(definition) => definition,
+            Err(problems) => {
+                let what = format!("its definition `{name}` version {version}: {problems}");
+                return Ok(Found::Newer(WrittenNewer(what).to_string()));
+            }
+        };
+        let known = cached.as_ref().map_or(1, |cached| cached.format);
         let (mut saga, revision, tail) = match (cached, snapshot) {
             (Some(cached), _) => (cached.saga, cached.head.revision, cached.tail),
             (None, Some(snapshot)) => match serde_json::from_slice(&snapshot.body) {
                 Ok(saga) => (saga, snapshot.revision, 0),
-                Err(error) => return Ok(Found::Unreadable(format!("snapshot: {error}"))),
+                Err(error) => return Ok(unreadable(&error)),
             },
             (None, None) => (
                 Saga::new(head.id, &head.name, &head.key, head.started_at),
@@ -267,6 +286,9 @@ impl Node {
             ),
         };
         if let Err(error) = journal::fold(&mut saga, revision, &entries) {
+            if let JournalError::Newer { .. } = error {
+                return Ok(Found::Newer(error.to_string()));
+            }
             return Ok(Found::Unreadable(error.to_string()));
         }
         if revision + entries.len() as u64 != head.revision {
@@ -282,6 +304,7 @@ impl Node {
             head,
             definition,
             tail,
+            format: format.max(known),
             fresh: true,
         })))
     }
@@ -306,21 +329,12 @@ impl Node {
     }
 }
 
-/// The sagas that must be asked before their key is given to another.
-fn holders(
-    works: &[Work],
-    keys: &BTreeMap<SagaKey, Option<KeyMatch>>,
-) -> impl Iterator<Item = SagaId> {
-    works.iter().filter_map(|work| match &work.job {
-        Job::Start {
-            request,
-            key_taken: true,
-        } if request.is_about_the_holder() => {
-            let holder = keys.get(&request.saga_key())?;
-            holder.as_ref().map(|holder| holder.id)
-        }
-        _ => None,
-    })
+/// A snapshot that can't be read.
+fn unreadable(error: &serde_json::Error) -> Found {
+    match unknown(error) {
+        Some(newer) => Found::Newer(format!("snapshot: {newer}")),
+        None => Found::Unreadable(format!("snapshot: {error}")),
+    }
 }
 
 /// A dead letter of a batch, to be told of once it is stored.

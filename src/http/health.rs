@@ -82,6 +82,11 @@ pub(super) async fn ready(State(context): Shared) -> Response {
         part: "clock",
         reason,
     }));
+    let newer = context.api.engine.newer();
+    warnings.extend(newer.map(|reason| Reason {
+        part: "sagas",
+        reason,
+    }));
     let readiness = Readiness {
         ready,
         reasons,

@@ -129,6 +129,7 @@ pub(super) async fn show(
     let catalogue = context.api.engine.catalogue();
     let (name, version) = (&history.head.name, history.head.version);
     let definition = catalogue.version(store, name, version).await?;
+    let definition = definition.and_then(Result::ok);
     let view = SagaView::new(&history, definition.as_deref());
     Ok(Json(view).into_response())
 }

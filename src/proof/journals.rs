@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Expected;
 use super::verdict::Verdict;
 use crate::id::SagaId;
+use crate::saga::format::Formats;
 use crate::saga::{Saga, Status, journal};
 use crate::store::{
     JournalEntry, LIST_ROWS_MAX, ListFilter, LoadRequest, LoadedSaga, SagaHead, Store, StoreError,
@@ -50,7 +51,7 @@ pub(super) async fn read(
             .filter(|head| head.key.starts_with(&expected.prefix))
             .collect();
         for some in ours.chunks(JOURNALS_AT_ONCE) {
-            examine(store, some, &mut sagas, chains).await?;
+            examine(store, some, expected.formats, &mut sagas, chains).await?;
         }
         match page.last() {
             Some(oldest) if page.len() == LIST_ROWS_MAX && oldest.started_at >= expected.since => {
@@ -64,6 +65,7 @@ pub(super) async fn read(
 async fn examine(
     store: &dyn Store,
     heads: &[&SagaHead],
+    formats: Formats,
     sagas: &mut Sagas,
     chains: &mut Verdict,
 ) -> Result<(), StoreError> {
@@ -81,7 +83,8 @@ async fn examine(
                 sagas.journals += 1;
                 sagas.entries += loaded.head.revision;
                 let rest = whole_journal(store, &loaded).await?;
-                if let Err(why) = check(&loaded.head, rest.as_ref().unwrap_or(&loaded.entries)) {
+                let entries = rest.as_ref().unwrap_or(&loaded.entries);
+                if let Err(why) = check(&loaded.head, entries, formats) {
                     chains.wrong(|| format!("{}: {why}", head.key));
                 }
             }
@@ -121,9 +124,10 @@ async fn whole_journal(
 }
 
 /// The chain verifies up to the row's hash, and its fold says what the row says.
-fn check(head: &SagaHead, entries: &[JournalEntry]) -> Result<(), Flaw> {
+fn check(head: &SagaHead, entries: &[JournalEntry], formats: Formats) -> Result<(), Flaw> {
     let chain = journal::verify(head.id, entries)?;
     let mut saga = Saga::new(head.id, &head.name, &head.key, head.started_at);
-    journal::fold(&mut saga, 0, entries)?;
+    let plain = entries.iter().map(|entry| entry.plain(formats));
+    journal::fold(&mut saga, 0, &plain.collect::<Result<Vec<_>, _>>()?)?;
     row_agrees(head, &chain, &saga)
 }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::aggregates::orders;
 use crate::id::Timestamp;
 use crate::saga::Status;
+use crate::saga::format::Formats;
 use crate::store::participant::ParticipantStore;
 use crate::store::{Outbox, Store, StoreError};
 use journals::{Sagas, Seen};
@@ -42,6 +43,9 @@ pub struct Expected {
     pub balances: BTreeMap<String, u64>,
     /// What was ordered, by the saga's key.
     pub orders: BTreeMap<String, Order>,
+    /// The formats that journals may have; others' only in the simulator.
+    #[doc(hidden)]
+    pub formats: Formats,
 }
 
 /// An order, as it goes into the saga `place-order`.

@@ -31,6 +31,7 @@ use crate::message::Outcome;
 
 /// The saga that runs this one, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Parent {
     /// The saga.
     pub saga: SagaId,
@@ -42,6 +43,7 @@ pub struct Parent {
 
 /// What a saga knows of the one that runs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Family {
     /// Which saga.
     pub parent: Parent,

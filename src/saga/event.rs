@@ -59,6 +59,7 @@ pub enum Input {
 
 /// Something from outside: sent to this saga, or a domain event correlated to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Signal {
     /// Its name.
     pub name: String,
@@ -85,6 +86,7 @@ const MARK_BYTES: usize = 16;
 
 /// A person's decision about one saga.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OperatorAction {
     /// What it is deduplicated by.
     pub id: String,
@@ -98,7 +100,7 @@ pub struct OperatorAction {
 
 /// What a person can do to a saga.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "action", rename_all = "kebab-case")]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum OperatorKind {
     /// Roll back, while that is still possible.
     Cancel,
@@ -154,6 +156,7 @@ impl OperatorKind {
 
 /// A participant's answer to one command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Reply {
     /// The step that asked.
     pub step: StepPath,
@@ -176,6 +179,7 @@ fn yes() -> bool {
 
 /// Who started a saga and where they want to be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Starter {
     /// The queue to answer to.
     pub reply_to: String,
@@ -187,6 +191,7 @@ pub struct Starter {
 /// A block that counts its children: a `parallel` or a `for_each`, at a place in its own
 /// enclosing `for_each` lists.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BlockPath {
     /// The block.
     pub block: NodeId,
@@ -197,7 +202,7 @@ pub struct BlockPath {
 
 /// One fact in a saga's history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
+#[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
     /// The saga began.
     Started {

@@ -4,12 +4,15 @@
 //! was changed, removed or slipped in later is found (the construction of Haber and Stornetta,
 //! "How to Time-Stamp a Digital Document", 1991).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::apply::apply;
 use super::event::Event;
+use super::format::{self, Formats, Newer, WRITES};
 use super::state::Saga;
 use crate::id::{SagaId, Timestamp};
 
@@ -28,12 +31,13 @@ pub struct JournalEntry {
     pub at: Timestamp,
     /// SHA-256 over the previous hash and this entry.
     pub hash: Hash,
-    /// A [`Record`] as JSON.
+    /// A [`Record`] as JSON, with the mark of its [`format`].
     pub body: Bytes,
 }
 
 /// What an entry says: what came in, and what followed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Record {
     /// What came in.
     pub cause: Cause,
@@ -85,6 +89,14 @@ pub enum JournalError {
         /// Why.
         why: String,
     },
+    /// An entry is in a form that only a newer version reads.
+    #[error("entry {seq}: {why}")]
+    Newer {
+        /// Which.
+        seq: u64,
+        /// What is newer about it.
+        why: Newer,
+    },
 }
 
 impl JournalEntry {
@@ -99,7 +111,22 @@ impl JournalEntry {
         at: Timestamp,
         record: &Record,
     ) -> Result<Self, serde_json::Error> {
-        let body = Bytes::from(serde_json::to_vec(record)?);
+        Self::link_in(WRITES, saga, previous, seq, at, record)
+    }
+
+    /// The same, in a format.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn link_in(
+        format: u32,
+        saga: SagaId,
+        previous: &Hash,
+        seq: u64,
+        at: Timestamp,
+        record: &Record,
+    ) -> Result<Self, serde_json::Error> {
+        let body = Bytes::from(format::mark(serde_json::to_vec(record)?, format));
         Ok(Self {
             seq,
             at,
@@ -108,11 +135,27 @@ impl JournalEntry {
         })
     }
 
+    /// The entry without the mark of its format, as whoever reads these formats has it. Its hash is
+    /// that of the marked one.
+    pub fn plain(&self, formats: Formats) -> Result<Self, JournalError> {
+        let seq = self.seq;
+        let read = formats.read(&self.body);
+        let (body, _) = read.map_err(|why| JournalError::Newer { seq, why })?;
+        let body = match body {
+            Cow::Borrowed(_) => self.body.clone(),
+            Cow::Owned(body) => body.into(),
+        };
+        Ok(Self { body, ..*self })
+    }
+
     /// What the entry says.
     pub fn record(&self) -> Result<Record, JournalError> {
-        serde_json::from_slice(&self.body).map_err(|error| JournalError::Unreadable {
-            seq: self.seq,
-            why: error.to_string(),
+        let seq = self.seq;
+        let Self { body, .. } = self.plain(Formats::OURS)?;
+        serde_json::from_slice(&body).map_err(|error| {
+            let why = error.to_string();
+            let newer = |why| JournalError::Newer { seq, why };
+            format::unknown(&error).map_or(JournalError::Unreadable { seq, why }, newer)
         })
     }
 }
@@ -226,6 +269,43 @@ mod tests {
     fn an_untouched_chain_verifies_to_its_head() {
         let entries = entries(3);
         assert_eq!(verify(saga(), &entries).unwrap().head(), entries[2].hash);
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_is_not_taken_for_damage_nor_read_in_part() {
+        let entry = |body: &str| JournalEntry {
+            seq: 7,
+            at: Timestamp::default(),
+            hash: GENESIS,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        };
+        let newer = [
+            r#"{"v":9,"cause":"timer","events":[{"event":"pivot_passed"}]}"#,
+            r#"{"cause":"eclipse","events":[{"event":"pivot_passed"}]}"#,
+            r#"{"cause":"timer","events":[{"event":"teleported"}]}"#,
+            r#"{"cause":"timer","events":[],"mood":"good"}"#,
+            r#"{"cause":"timer","events":[{"event":"skipped","step":"1","mood":"good"}]}"#,
+            r#"{"cause":"timer","events":[{"event":"in_line","mood":"good"}]}"#,
+            r#"{"cause":"timer","events":[{"event":"operated","id":"1","by":"ann","why":"so","kind":{"action":"retry","mood":"good"}}]}"#,
+        ];
+        for body in newer {
+            let read = entry(body).record();
+            assert!(
+                matches!(read, Err(JournalError::Newer { seq: 7, .. })),
+                "{body}: {read:?}"
+            );
+        }
+        for body in [
+            "{}",
+            "",
+            r#"{"cause":"timer","events":[{"event":"skipped"}]}"#,
+        ] {
+            let read = entry(body).record();
+            assert!(
+                matches!(read, Err(JournalError::Unreadable { .. })),
+                "{body}: {read:?}"
+            );
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod apply;
 mod child;
 mod decide;
 mod event;
+pub mod format;
 pub mod journal;
 mod loops;
 mod operator;

@@ -114,6 +114,7 @@ impl Move {
 
 /// What a decision had no room for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LeftOff {
     /// When.
     pub at: Timestamp,
@@ -123,6 +124,7 @@ pub struct LeftOff {
 
 /// How much data a saga holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Held {
     /// Bytes, as JSON.
     pub bytes: usize,

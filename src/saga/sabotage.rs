@@ -26,6 +26,8 @@ pub enum Flaw {
     ReuseLetterIds,
     /// The engine acknowledges a dead letter without storing it.
     LoseLetters,
+    /// What a newer release has written is read as far as it happens to be understood.
+    IgnoreFormats,
 }
 
 /// Known bugs, switched on to prove that the simulator catches them; all off otherwise.

@@ -22,6 +22,7 @@ use crate::id::{Phase, SagaId, StepPath, Timestamp};
 
 /// A saga as the fold of its journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Saga {
     /// `saga` in expressions.
     pub facts: SagaFacts,
@@ -113,6 +114,7 @@ pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
 /// An end that a person decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Forced {
     /// Who.
     pub by: String,
@@ -144,6 +146,7 @@ pub enum Pass {
 
 /// Where a step stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StepState {
     /// What is known of it.
     pub status: StepStatus,
@@ -289,6 +292,7 @@ impl Waiting {
 
 /// What is known of a counting block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BlockState {
     /// How many children it has.
     pub children: u32,

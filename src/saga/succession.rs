@@ -30,6 +30,7 @@ const STARTS_MAX: usize = 16;
 
 /// A saga's place in the line of those that have had its key.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Line {
     /// The saga that gave way to this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,6 +48,7 @@ pub struct Line {
 
 /// A start that waits for its key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Successor {
     /// The id that its saga will have.
     pub saga: SagaId,

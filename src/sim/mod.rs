@@ -15,6 +15,7 @@ mod bundles;
 #[cfg(test)]
 mod ends_tests;
 pub mod network;
+mod releases;
 mod scenario;
 pub mod scheduler;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use crate::store::{Outbox, Store};
 use crate::{aggregates, dead_letters, definition, engine};
 
 use network::{Faults, SimBroker, SimStore};
+use releases::Releases;
 pub use scenario::{Bug, Failure, Report, Scenario, Workload};
 use scheduler::{Ended, NodeName, Scheduler};
 use shop::Shop;
@@ -77,6 +79,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
         shop_store: MemoryStore::default(),
         broker: MemoryBroker::default(),
         bug: scenario.bug,
+        releases: scenario.releases.then(Releases::default),
         workload: scenario.workload,
         strangers_done: Arc::default(),
     };
@@ -100,12 +103,14 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
     for node in NODES {
         scheduler.set_clock(node, 0);
     }
+    world.settle_releases();
     let ended = scheduler.run_until(PATIENCE, || world.is_quiet(saga, sagas));
     if ended != Ended::Met {
         return fail(world.describe_unfinished(ended));
     }
     let mut wrong = shop.wrong(&world.store, &world.shop_store);
     wrong.extend(world.unexpected_letters());
+    wrong.extend(releases::wrong(&world.store));
     wrong.extend(times::wrong(&world.store, &world.faults.stored));
     let books = &world.faults.books;
     wrong.extend(account::wrong(books, &world.store, &world.shop_store));
@@ -129,6 +134,8 @@ struct World {
     shop_store: MemoryStore,
     broker: MemoryBroker,
     bug: Option<Bug>,
+    /// Which releases the nodes are of, if not all of ours.
+    releases: Option<Releases>,
     workload: Workload,
     strangers_done: Arc<AtomicBool>,
 }
@@ -213,7 +220,7 @@ impl World {
             options: engine::EngineOptions {
                 look_every: Duration::from_millis(500),
                 sabotage: self.bug.map(Bug::sabotage).unwrap_or_default(),
-                ..engine::EngineOptions::default()
+                ..self.release(node)
             },
         };
         let start = async move {

@@ -22,6 +22,8 @@ pub struct Scenario {
     pub outage_max: Duration,
     /// Whether nodes' clocks are wrong now and then.
     pub wrong_clocks: bool,
+    /// Whether nodes of several releases run side by side, each an older or newer one at each start.
+    pub releases: bool,
     /// A known bug to switch on.
     pub bug: Option<Bug>,
 }
@@ -36,6 +38,7 @@ impl Scenario {
             rates: FaultRates::default(),
             outage_max: Duration::ZERO,
             wrong_clocks: false,
+            releases: false,
             bug: None,
         }
     }
@@ -58,6 +61,14 @@ impl Scenario {
         Self {
             wrong_clocks: true,
             ..Self::lapses(seed)
+        }
+    }
+
+    /// Ten orders during upgrades, node by node, and ways back.
+    pub fn upgrades(seed: u64) -> Self {
+        Self {
+            releases: true,
+            ..Self::new(seed)
         }
     }
 
@@ -111,6 +122,8 @@ pub enum Bug {
     LetterIdsReused,
     /// The engine acknowledges what nobody can handle without keeping it.
     LettersLost,
+    /// A node reads what a newer release has written as if it were its own.
+    FormatsIgnored,
 }
 
 impl Bug {
@@ -124,6 +137,7 @@ impl Bug {
             Self::OwnClock => Sabotage::with(Flaw::OwnClock),
             Self::LetterIdsReused => Sabotage::with(Flaw::ReuseLetterIds),
             Self::LettersLost => Sabotage::with(Flaw::LoseLetters),
+            Self::FormatsIgnored => Sabotage::with(Flaw::IgnoreFormats),
             Self::NoDedupe => Sabotage::default(),
         }
     }

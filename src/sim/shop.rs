@@ -12,7 +12,7 @@ use serde_json::json;
 use super::bundles::{self, Bundle};
 use super::network::SimBroker;
 use super::scheduler::Scheduler;
-use super::{Workload, now};
+use super::{Workload, now, releases};
 use crate::aggregates::{Inventory, Payments, inventory, payments, seed};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, Outgoing, Published};
@@ -60,6 +60,7 @@ impl Shop {
             balances: (0..CUSTOMERS)
                 .map(|name| (format!("{PREFIX}cust-{name}"), BALANCE_EACH))
                 .collect(),
+            formats: releases::ALL,
             ..Expected::default()
         };
         let mut pauses = Vec::new();

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::now;
 use super::scheduler::Scheduler;
+use super::{now, releases};
 use crate::id::{Phase, SagaId, Timestamp};
 use crate::message::{Message, REPLY_QUEUE};
 use crate::saga::{Event, LEASE_MARGIN};
@@ -89,7 +89,10 @@ fn judge(store: &MemoryStore, stored: &Stored, saga: SagaId) -> Vec<String> {
         let Some(at) = stored.at(saga, entry.seq) else {
             continue;
         };
-        let events = entry.record().map(|record| record.events);
+        let events = entry
+            .plain(releases::ALL)
+            .and_then(|entry| entry.record())
+            .map(|record| record.events);
         for event in events.unwrap_or_default() {
             match event {
                 Event::Started { deadline: by, .. } => deadline = by,

@@ -5,6 +5,7 @@
 
 use super::{Finding, Flaw};
 use crate::id::SagaId;
+use crate::saga::format::{Formats, unknown};
 use crate::saga::{Saga, apply};
 use crate::store::{
     LIST_ROWS_MAX, LoadRequest, LoadedSaga, Revision, SagaTable, Snapshot, Store, StoreError,
@@ -74,9 +75,9 @@ async fn snapshot(store: &dyn Store, saga: SagaId) -> Result<Option<Flawed>, Sto
         let why = format!("the row is at entry {}", head.revision);
         return Ok(flawed(why));
     }
-    let kept: Saga = match serde_json::from_slice(&body) {
+    let kept = match read(&body) {
         Ok(saga) => saga,
-        Err(error) => return Ok(flawed(format!("it can't be read: {error}"))),
+        Err(why) => return Ok(flawed(why)),
     };
     let start = Saga::new(head.id, &head.name, &head.key, head.started_at);
     let folded = fold(store, start, revision).await?;
@@ -84,6 +85,16 @@ async fn snapshot(store: &dyn Store, saga: SagaId) -> Result<Option<Flawed>, Sto
         Some(folded) if folded != kept => flawed("it is not what the journal says".to_owned()),
         // A journal that can't be folded is the scan's matter.
         _ => None,
+    })
+}
+
+/// What a snapshot says; or why this program can't say that.
+fn read(body: &[u8]) -> Result<Saga, String> {
+    let plain = Formats::OURS.read(body);
+    let (plain, _) = plain.map_err(|newer| newer.to_string())?;
+    serde_json::from_slice(&plain).map_err(|error| match unknown(&error) {
+        Some(newer) => newer.to_string(),
+        None => format!("it can't be read: {error}"),
     })
 }
 

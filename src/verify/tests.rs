@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::checkpoint::{CheckpointError, Reader, Seal};
 use super::*;
 use crate::id::Timestamp;
+use crate::saga::format::{READS, mark};
 use crate::saga::journal::{Cause, GENESIS, JournalEntry, Record};
 use crate::saga::{Event, apply};
 use crate::store::memory::MemoryStore;
@@ -291,4 +292,22 @@ async fn a_snapshot_that_is_not_what_the_journal_says_is_found() {
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[1].contains("order o-3: snapshot at entry 1: it is not"));
     assert!(found[0].ends_with("order o-2: snapshot at entry 2: it is not what the journal says"));
+}
+
+#[tokio::test]
+async fn what_a_newer_release_wrote_is_called_that_and_not_a_forgery() {
+    let mut write = saga(1, 3, "x");
+    let state = Saga::new(id(1), "order", &write.head.key, write.head.started_at);
+    let json = serde_json::to_vec(&state).unwrap();
+    write.snapshot = Some(Snapshot {
+        revision: 3,
+        body: mark(json, READS + 1).into(),
+    });
+    let mut found = Vec::new();
+    let seen = strays(&store(vec![write]).await, |it| found.push(it.to_string())).await;
+    assert_eq!(seen.unwrap(), 1);
+    assert!(
+        found[0].contains("snapshot at entry 3: BST-0086"),
+        "{found:?}"
+    );
 }

@@ -19,6 +19,7 @@ mod hostile;
 mod outbox_poison;
 mod python_participant;
 mod random_sagas;
+mod releases;
 mod sagas;
 mod signals;
 mod simulate;

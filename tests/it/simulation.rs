@@ -14,6 +14,8 @@ const BUNDLE_SEEDS: u64 = 200;
 const LAPSE_SEEDS: u64 = 200;
 /// Runs with dead letters; each takes about as long.
 const LETTER_SEEDS: u64 = 200;
+/// Runs with nodes of several releases.
+const RELEASE_SEEDS: u64 = 200;
 /// A known bug must show up within this many runs.
 const SEEDS_TO_NOTICE: u64 = 200;
 
@@ -180,6 +182,27 @@ fn nobodys_sagas_suffer_from_a_wrong_clock() {
 #[test]
 fn a_node_that_believes_its_own_clock_is_noticed() {
     notices_in(Scenario::wrong_clocks, Bug::OwnClock);
+}
+
+#[test]
+fn nodes_of_several_releases_lose_nothing_of_each_others() {
+    if repeated(Scenario::upgrades) {
+        return;
+    }
+    let (reports, failure) = search(0..RELEASE_SEEDS, Scenario::upgrades);
+    if let Some(failure) = failure {
+        panic!("upgrades: {failure}");
+    }
+    let completed: u64 = reports.iter().map(|report| report.completed).sum();
+    let compensated: u64 = reports.iter().map(|report| report.compensated).sum();
+    println!("{RELEASE_SEEDS} seeds: {completed} completed, {compensated} compensated");
+    assert_eq!(reports.len() as u64, RELEASE_SEEDS);
+    assert!(completed > RELEASE_SEEDS && compensated > RELEASE_SEEDS);
+}
+
+#[test]
+fn a_node_that_ignores_what_a_newer_one_has_marked_is_noticed() {
+    notices_in(Scenario::upgrades, Bug::FormatsIgnored);
 }
 
 fn notices(bug: Bug) {

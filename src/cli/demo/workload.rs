@@ -109,6 +109,7 @@ impl Workload {
                 .map(|order| (order.order_id.clone(), order.clone()))
                 .collect(),
             prefix: maker.prefix,
+            ..Expected::default()
         };
         Self {
             orders,

@@ -394,7 +394,7 @@ async fn an_event_reaches_the_saga_of_an_older_version_though_it_also_starts_one
         for version in [1, 2] {
             let definition = node.catalogue().version(&store, "job", version).await;
             works.push(event(
-                &definition.unwrap().unwrap(),
+                &definition.unwrap().unwrap().unwrap(),
                 json!({ "id": "k", "by": "ann" }),
             ));
         }
