@@ -1,22 +1,27 @@
 //! The definitions a node works with: the newest version of each for new sagas, and every version
 //! that was ever loaded for the sagas that keep it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::definition::{self, Definition, Problems};
 use crate::id::Timestamp;
 use crate::store::{DefinitionRow, Store, StoreError};
 
-type Versions = BTreeMap<(String, u32), Arc<Definition>>;
+/// What stands for the file's name in problems of what was stored.
+const STORED: &str = "stored definition";
 
 /// Definitions by name and version.
 #[derive(Debug, Default)]
-pub struct Catalogue {
-    versions: Versions,
+pub struct Catalogue(RwLock<Arc<Known>>);
+
+/// What a catalogue holds at one time: it grows as other nodes store definitions.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    versions: BTreeMap<(String, u32), Arc<Definition>>,
     newest: BTreeMap<String, Arc<Definition>>,
-    /// Versions that other nodes have stored since this one started.
-    learned: RwLock<Versions>,
+    /// All that was stored when this was last looked at, also what can't be read.
+    seen: BTreeSet<(String, u32)>,
 }
 
 /// Why the definitions can't be used together with what the database holds.
@@ -68,12 +73,16 @@ impl CatalogueError {
 impl Catalogue {
     /// Stores the definitions that are new, and loads those that running sagas may keep. If one
     /// of them is refused, none is stored: or a mended file would be refused for what no node ran.
+    ///
+    /// New sagas start with the newest version among `loaded`, also where a newer one is stored by
+    /// now: whoever starts a node with older files rolls back. What is stored after that is
+    /// [learned](Self::learn).
     pub async fn open(
         store: &dyn Store,
         loaded: Vec<Arc<Definition>>,
         now: Timestamp,
     ) -> Result<Self, CatalogueError> {
-        let mut catalogue = Self::default();
+        let mut known = Known::default();
         let rows = store.definitions().await?;
         refuse_what_has_changed(&rows, &loaded)?;
         for definition in loaded {
@@ -89,56 +98,62 @@ impl Catalogue {
             if stored.hash != definition.hash {
                 return Err(changed(&stored, &definition));
             }
-            catalogue.offer(definition);
+            known.offer(definition);
         }
         let mut unread = Vec::new();
         for row in rows {
-            if catalogue
-                .versions
-                .contains_key(&(row.name.clone(), row.version))
-            {
-                continue;
+            if known.seen.insert((row.name.clone(), row.version)) {
+                unread.extend(known.keep(row));
             }
-            unread.extend(catalogue.keep(row));
         }
         refuse_what_is_needed(store, unread).await?;
-        Ok(catalogue)
-    }
-
-    /// Keeps a stored version for the sagas that started with it, though it may be unsound by now;
-    /// gives the problems back if it can't even be read.
-    fn keep(&mut self, row: DefinitionRow) -> Option<CatalogueError> {
-        let (name, version) = (row.name, row.version);
-        match definition::parse_stored(&row.source, "stored definition") {
-            Ok(definition) => {
-                self.versions.insert((name, version), Arc::new(definition));
-                None
-            }
-            Err(problems) => Some(CatalogueError::Stored {
-                name,
-                version,
-                problems,
-            }),
-        }
+        Ok(Self(RwLock::new(Arc::new(known))))
     }
 
     /// Adds a definition; new sagas start with the newest version offered.
-    pub fn offer(&mut self, definition: Arc<Definition>) {
-        let newer = self
-            .newest
-            .get(&definition.name)
-            .is_none_or(|known| known.version < definition.version);
-        if newer {
-            self.newest
-                .insert(definition.name.clone(), Arc::clone(&definition));
-        }
-        self.versions
-            .insert((definition.name.clone(), definition.version), definition);
+    pub fn offer(&self, definition: Arc<Definition>) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut known).offer(definition);
+    }
+
+    /// What it holds now.
+    pub fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What new sagas of this name start with.
-    pub fn newest(&self, name: &str) -> Option<&Arc<Definition>> {
-        self.newest.get(name)
+    pub fn newest(&self, name: &str) -> Option<Arc<Definition>> {
+        self.known().newest.get(name).cloned()
+    }
+
+    /// Takes over what other nodes have stored since this one last looked: a deployment is in
+    /// progress, and messages for the newer definitions come to this node as well. New sagas start
+    /// with what is newest then. Whether there was anything.
+    pub fn learn(&self, stored: &[DefinitionRow]) -> bool {
+        let known = self.known();
+        let news = stored
+            .iter()
+            .filter(|row| !known.seen.contains(&(row.name.clone(), row.version)));
+        let news: Vec<_> = news.map(|row| (row, News::read(row))).collect();
+        if news.is_empty() {
+            return false;
+        }
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let known = Arc::make_mut(&mut known);
+        for (row, news) in news {
+            let version = (row.name.clone(), row.version);
+            if !known.seen.insert(version.clone()) {
+                continue;
+            }
+            match news {
+                News::Sound(definition) => known.offer(definition),
+                News::Readable(definition) => {
+                    known.versions.insert(version, definition);
+                }
+                News::Unreadable => {}
+            }
+        }
+        true
     }
 
     /// What a saga keeps: loaded at the start, or stored since by a newer node, and then read from
@@ -154,28 +169,50 @@ impl Catalogue {
         version: u32,
     ) -> Result<Option<Result<Arc<Definition>, Problems>>, StoreError> {
         let key = (name.to_owned(), version);
-        if let Some(known) = self.versions.get(&key) {
+        if let Some(known) = self.known().versions.get(&key) {
             return Ok(Some(Ok(Arc::clone(known))));
         }
-        if let Some(known) = self.learned(&key) {
-            return Ok(Some(Ok(known)));
-        }
         let rows = store.definitions().await?;
-        let row = rows
-            .into_iter()
-            .find(|row| row.name == name && row.version == version);
-        let Some(row) = row else { return Ok(None) };
-        let read = definition::parse_stored(&row.source, "stored definition").map(Arc::new);
-        if let Ok(read) = &read {
-            let mut learned = self.learned.write().unwrap_or_else(PoisonError::into_inner);
-            learned.insert(key, Arc::clone(read));
+        self.learn(&rows);
+        if let Some(known) = self.known().versions.get(&key) {
+            return Ok(Some(Ok(Arc::clone(known))));
         }
-        Ok(Some(read))
+        let is_meant = |row: &DefinitionRow| row.name == name && row.version == version;
+        let unreadable = rows.into_iter().find(is_meant);
+        Ok(unreadable.map(|row| definition::parse_stored(&row.source, STORED).map(Arc::new)))
+    }
+}
+
+impl Known {
+    /// Keeps a stored version for the sagas that started with it, though it may be unsound by now;
+    /// gives the problems back if it can't even be read.
+    fn keep(&mut self, row: DefinitionRow) -> Option<CatalogueError> {
+        let (name, version) = (row.name, row.version);
+        match definition::parse_stored(&row.source, STORED) {
+            Ok(definition) => {
+                self.versions.insert((name, version), Arc::new(definition));
+                None
+            }
+            Err(problems) => Some(CatalogueError::Stored {
+                name,
+                version,
+                problems,
+            }),
+        }
     }
 
-    fn learned(&self, key: &(String, u32)) -> Option<Arc<Definition>> {
-        let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
-        learned.get(key).cloned()
+    fn offer(&mut self, definition: Arc<Definition>) {
+        let newer = self
+            .newest
+            .get(&definition.name)
+            .is_none_or(|known| known.version < definition.version);
+        if newer {
+            self.newest
+                .insert(definition.name.clone(), Arc::clone(&definition));
+        }
+        let version = (definition.name.clone(), definition.version);
+        self.seen.insert(version.clone());
+        self.versions.insert(version, definition);
     }
 
     /// What new sagas start with, of all names.
@@ -191,6 +228,31 @@ impl Catalogue {
     /// Names that can be started, for messages to people.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.newest.keys().map(String::as_str)
+    }
+}
+
+/// A definition that another node has stored.
+enum News {
+    /// New sagas can start with it.
+    Sound(Arc<Definition>),
+    /// Not sound by this version of Backstitch, but sagas may keep it.
+    Readable(Arc<Definition>),
+    /// Of a newer Backstitch: this node can do nothing about it.
+    Unreadable,
+}
+
+impl News {
+    fn read(row: &DefinitionRow) -> Self {
+        if let Ok(sound) = definition::parse(&row.source, STORED) {
+            return Self::Sound(Arc::new(sound));
+        }
+        match definition::parse_stored(&row.source, STORED) {
+            Ok(readable) => Self::Readable(Arc::new(readable)),
+            Err(problems) => {
+                tracing::error!(saga.name = %row.name, version = row.version, %problems, "a stored definition can't be read");
+                Self::Unreadable
+            }
+        }
     }
 }
 
@@ -256,122 +318,4 @@ pub(super) fn changed(stored: &DefinitionRow, loaded: &Definition) -> CatalogueE
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::broker::memory::MemoryBroker;
-    use crate::definition::parse;
-    use crate::engine::{Engine, EngineOptions, EngineParts, StartAnswer};
-    use crate::environment::TokioEnvironment;
-    use crate::saga::{OperatorAction, OperatorKind};
-    use crate::store::Commit;
-    use crate::store::conformance::sample;
-    use crate::store::memory::MemoryStore;
-    use std::sync::Arc;
-
-    /// A store that holds a definition which could not be loaded today, and perhaps a saga of it.
-    async fn open(step: &str, live: bool) -> Result<Catalogue, CatalogueError> {
-        let store = MemoryStore::new();
-        let source = format!(
-            "saga: {}\nversion: 3\nkey: ${{ input.id }}\nsteps:\n  - {step}\n",
-            sample::NAME
-        );
-        assert!(parse(&source, "old.yaml").is_err());
-        let row = DefinitionRow {
-            source,
-            ..sample::definition(sample::NAME, 3)
-        };
-        store.put_definition(row).await?;
-        if live {
-            let sagas = vec![sample::new_saga(1, "a", 1)];
-            let commit = Commit {
-                sagas,
-                ..Commit::default()
-            };
-            store.commit(commit).await?;
-        }
-        Catalogue::open(&store, Vec::new(), Timestamp::default()).await
-    }
-
-    #[tokio::test]
-    async fn what_live_sagas_keep_loads_though_it_is_unsound_by_now() {
-        let catalogue = open("{ step: a, reserve: p.r }", true).await.unwrap();
-        let kept = catalogue
-            .version(&MemoryStore::new(), sample::NAME, 3)
-            .await;
-        let kept = kept.unwrap().unwrap().unwrap();
-        assert!(kept.step("a").unwrap().compensate.is_none());
-        assert!(catalogue.newest(sample::NAME).is_none(), "nothing new");
-    }
-
-    #[tokio::test]
-    async fn what_can_not_be_read_stops_a_node_only_if_live_sagas_keep_it() {
-        let unreadable = "{ step: a, confrim: p.f }";
-        assert!(open(unreadable, false).await.is_ok());
-        let refused = open(unreadable, true).await;
-        assert!(matches!(refused, Err(CatalogueError::Stored { .. })));
-    }
-
-    fn definition(name: &str, version: u32, step: &str) -> Arc<Definition> {
-        let source = format!(
-            "saga: {name}\nversion: {version}\nkey: ${{ input.k }}\nsteps:\n  - step: {step}\n    action: a.b\n    read_only: true\n"
-        );
-        definition::parse(&source, "x.yaml").unwrap().into()
-    }
-
-    async fn load(
-        store: &MemoryStore,
-        loaded: Vec<Arc<Definition>>,
-    ) -> Result<Catalogue, CatalogueError> {
-        Catalogue::open(store, loaded, Timestamp::from_micros(1)).await
-    }
-
-    #[tokio::test]
-    async fn of_files_that_are_refused_none_is_stored_and_all_are_told() {
-        let store = MemoryStore::new();
-        let first = vec![definition("a", 1, "x"), definition("b", 1, "x")];
-        load(&store, first).await.unwrap();
-        let second = vec![
-            definition("c", 1, "x"),
-            definition("a", 1, "y"),
-            definition("b", 1, "y"),
-        ];
-        let error = load(&store, second).await.unwrap_err();
-        assert!(error.is_about_files());
-        let told = error.to_string();
-        assert_eq!(told.lines().count(), 2, "{told}");
-        assert!(told.contains("`a`") && told.contains("`b`"), "{told}");
-        assert_eq!(store.definitions().await.unwrap().len(), 2);
-    }
-
-    #[tokio::test]
-    async fn a_node_drives_sagas_of_versions_that_came_after_it() {
-        let (store, broker) = (MemoryStore::new(), MemoryBroker::new());
-        let node = async |version| {
-            let parts = EngineParts {
-                environment: Arc::new(TokioEnvironment),
-                store: Arc::new(store.clone()),
-                broker: Arc::new(broker.clone()),
-                definitions: vec![definition("a", version, "x")],
-                options: EngineOptions::default(),
-            };
-            Engine::start(parts).await.unwrap()
-        };
-        let (older, newer) = (node(1).await, node(2).await);
-        let input = serde_json::json!({ "k": "1" });
-        let StartAnswer::Started(saga) = newer.start_saga("a", input).await.unwrap() else {
-            panic!("not started");
-        };
-        newer.stop().await;
-        let pause = OperatorAction {
-            id: "1".to_owned(),
-            kind: OperatorKind::Pause,
-            by: "ann".to_owned(),
-            why: "to see whether it can".to_owned(),
-        };
-        assert_eq!(older.operate(saga, pause).await, Ok(()));
-        let catalogue = older.catalogue();
-        let unknown = catalogue.version(&store, "a", 3).await.unwrap();
-        assert!(unknown.is_none());
-        older.stop().await;
-    }
-}
+mod tests;

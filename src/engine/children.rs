@@ -57,6 +57,16 @@ pub(super) enum Wish {
     Compensate,
 }
 
+impl ChildWork {
+    /// Whether a newer definition might do what those that are known here can't.
+    pub(super) fn hangs_on_definitions(&self, catalogue: &Catalogue) -> bool {
+        match &self.wish {
+            Wish::Reserve(request) => request.is_err(),
+            Wish::Confirm | Wish::Compensate => catalogue.newest(&self.name).is_none(),
+        }
+    }
+}
+
 impl Wish {
     fn phase(&self) -> Phase {
         match self {
@@ -137,7 +147,7 @@ impl Batch<'_> {
             self.obey(work, wanted, order);
             return;
         }
-        let Some(definition) = self.node.catalogue.newest(&wanted.name).cloned() else {
+        let Some(definition) = self.node.catalogue.newest(&wanted.name) else {
             let why = format!("no saga is called `{}` here", wanted.name);
             return self.answer_for(work, wanted, Outcome::Failed, why);
         };

@@ -56,6 +56,12 @@ impl Undecodable {
             reason: reason.into(),
         }
     }
+
+    /// Whether a newer definition might make sense of it.
+    pub(super) fn hangs_on_definitions(&self) -> bool {
+        let codes = [code::SAGA_UNKNOWN, code::INPUT_INVALID, code::KEY_INVALID];
+        codes.contains(&self.code)
+    }
 }
 
 /// Why a message is not even decoded whose properties can't be read.
@@ -93,19 +99,17 @@ pub fn decode_start(message: &Message, catalogue: &Catalogue) -> Result<StartReq
 pub fn check_start(
     catalogue: &Catalogue,
     name: &str,
-    input: Value,
+    input: impl Into<Arc<Value>>,
     starter: Option<Starter>,
 ) -> Result<StartRequest, Undecodable> {
-    start_of(startable(catalogue, name)?, input, None, starter)
+    start_of(&startable(catalogue, name)?, input, None, starter)
 }
 
 /// What a new saga of this name runs.
-pub(super) fn startable<'c>(
-    catalogue: &'c Catalogue,
-    name: &str,
-) -> Result<&'c Arc<Definition>, Undecodable> {
+pub(super) fn startable(catalogue: &Catalogue, name: &str) -> Result<Arc<Definition>, Undecodable> {
     catalogue.newest(name).ok_or_else(|| {
-        let known: Vec<&str> = catalogue.names().collect();
+        let known = catalogue.known();
+        let known: Vec<&str> = known.names().collect();
         let name: String = name.chars().take(100).collect();
         Undecodable::new(
             code::SAGA_UNKNOWN,
@@ -120,11 +124,12 @@ pub(super) fn startable<'c>(
 /// Checks a start of this definition, with a key of its own or the one that its input gives.
 pub(super) fn start_of(
     definition: &Arc<Definition>,
-    input: Value,
+    input: impl Into<Arc<Value>>,
     key: Option<String>,
     starter: Option<Starter>,
 ) -> Result<StartRequest, Undecodable> {
     let name = &definition.name;
+    let input = input.into();
     check_body("the input", &input)?;
     definition.check_input(&input).map_err(|wrong| {
         Undecodable::new(
@@ -145,7 +150,7 @@ pub(super) fn start_of(
     Ok(StartRequest {
         definition: Arc::clone(definition),
         key,
-        input: Arc::new(input),
+        input,
         input_hash,
         starter,
         id: None,

@@ -7,7 +7,7 @@
 //! bound to must have come by another way, and is matched by its key alone. If that leaves a choice
 //! between definitions, nobody can know; it becomes a dead letter.
 //!
-//! Rules under `start.on` count in the newest version that is loaded; rules of a `wait` count in every
+//! Rules under `start.on` count in the newest version that is known; rules of a `wait` count in every
 //! version, because sagas keep the version they began with.
 //!
 //! The queue gives its messages to one node at a time, so that a saga that an event starts is there
@@ -23,34 +23,34 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 
-use super::catalogue::Catalogue;
+use super::catalogue::Known;
 use super::decode::{StartRequest, Undecodable, json_body, start_of};
 use super::signals::{Addressee, Correlated, SignalRequest, What};
 use crate::broker::{Binding, Topology, topic};
 use crate::canonical::fingerprint_text;
-use crate::definition::{self, Definition, EventRule, NodeId, NodeKind};
+use crate::definition::{Definition, EventRule, NodeId, NodeKind};
 use crate::error::code;
 use crate::message::{
     DOMAIN_EVENT_QUEUE, Destination, HEADER_EVENT_EXCHANGE, HEADER_EVENT_FOR, Message,
 };
 use crate::metric;
-use crate::store::{DefinitionRow, SagaKey};
+use crate::store::SagaKey;
 
 pub(super) use strays::Strays;
 
 /// The rules of all definitions.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct EventRules {
     /// By exchange.
     rules: BTreeMap<String, Vec<Rule>>,
     /// Patterns that any version named, by exchange. Their bindings are there, or may still be.
     bound: BTreeMap<String, BTreeSet<String>>,
-    /// The definitions that they are of.
-    known: BTreeSet<(String, u32)>,
+    /// What they are the rules of.
+    known: Arc<Known>,
 }
 
 /// A definition's interest in events of one exchange.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Rule {
     definition: Arc<Definition>,
     place: Place,
@@ -61,8 +61,6 @@ struct Rule {
 enum Place {
     /// Under `start.on`, the how-manieth.
     Start(usize),
-    /// The same, of a definition that another node has loaded and this one has not.
-    StartElsewhere(usize),
     /// In this `wait`.
     Wait(NodeId),
 }
@@ -102,6 +100,10 @@ impl Meaning {
         Self::Unusable { by: None, wrong }
     }
 
+    fn is_unusable(&self) -> bool {
+        matches!(self, Self::Unusable { .. })
+    }
+
     /// The definition that it is about.
     fn definition(&self) -> Option<&str> {
         match self {
@@ -116,17 +118,22 @@ impl Meaning {
 }
 
 impl EventRules {
-    pub(super) fn of(catalogue: &Catalogue) -> Self {
+    pub(super) fn of(known: Arc<Known>) -> Self {
         let mut rules = Self::default();
-        for definition in catalogue.newest_of_all() {
+        for definition in known.newest_of_all() {
             for position in 0..definition.start.on.len() {
                 rules.add(definition, Place::Start(position));
             }
         }
-        for definition in catalogue.all_versions() {
+        for definition in known.all_versions() {
             rules.add_waits(definition);
         }
-        rules
+        Self { known, ..rules }
+    }
+
+    /// Whether nothing was learned since.
+    pub(super) fn are_of(&self, known: &Arc<Known>) -> bool {
+        Arc::ptr_eq(&self.known, known)
     }
 
     /// The sagas that hear of events by an exchange, and by this pattern if one is given.
@@ -141,31 +148,7 @@ impl EventRules {
             .collect()
     }
 
-    /// Adds the rules of definitions that were stored after this node had started: a newer one runs
-    /// beside it, and sagas of its may wait for events that only this one is given. Whether there
-    /// were any.
-    fn learn(&mut self, stored: &[DefinitionRow]) -> bool {
-        let known = self.known.len();
-        for row in stored {
-            if self.known.contains(&(row.name.clone(), row.version)) {
-                continue;
-            }
-            self.known.insert((row.name.clone(), row.version));
-            let Ok(definition) = definition::parse_stored(&row.source, "stored definition") else {
-                continue; // of a newer Backstitch; this node can do nothing about it
-            };
-            let definition = Arc::new(definition);
-            for position in 0..definition.start.on.len() {
-                self.add(&definition, Place::StartElsewhere(position));
-            }
-            self.add_waits(&definition);
-        }
-        self.known.len() > known
-    }
-
     fn add_waits(&mut self, definition: &Arc<Definition>) {
-        let version = (definition.name.clone(), definition.version);
-        self.known.insert(version);
         for event in definition.events() {
             let patterns = self.bound.entry(event.exchange.clone()).or_default();
             patterns.insert(event.routing_key.clone());
@@ -305,9 +288,7 @@ fn matching<'r>(rules: Option<&'r Vec<Rule>>, key: &str) -> Vec<(&'r Rule, &'r E
 impl Rule {
     fn event(&self) -> Option<&EventRule> {
         match self.place {
-            Place::Start(position) | Place::StartElsewhere(position) => {
-                self.definition.start.on.get(position)
-            }
+            Place::Start(position) => self.definition.start.on.get(position),
             Place::Wait(block) => match &self.definition.node(block).kind {
                 NodeKind::Wait(wait) => wait.on.as_ref(),
                 _ => None,
@@ -318,7 +299,7 @@ impl Rule {
     /// The signal that an event is; `None` for a rule that starts.
     fn signal(&self) -> Option<&str> {
         match self.place {
-            Place::Start(_) | Place::StartElsewhere(_) => None,
+            Place::Start(_) => None,
             Place::Wait(block) => match &self.definition.node(block).kind {
                 NodeKind::Wait(wait) => Some(&wait.signal),
                 _ => None,
@@ -330,7 +311,6 @@ impl Rule {
     fn meaning(&self, rule: &EventRule, event: &Arc<Value>, id: &str) -> Option<Meaning> {
         match self.place {
             Place::Start(_) => Some(self.start(rule, event, id)),
-            Place::StartElsewhere(_) => Some(self.start_elsewhere()),
             Place::Wait(block) => {
                 let key = rule.key_of(event).ok().flatten()?;
                 let name = self.definition.name.clone();
@@ -348,17 +328,6 @@ impl Rule {
                     uncertain: AtomicBool::default(),
                 }))
             }
-        }
-    }
-
-    fn start_elsewhere(&self) -> Meaning {
-        let Definition { name, version, .. } = &*self.definition;
-        let why = format!(
-            "the event should start `{name}`, by its version {version}, which was loaded by another node after this one had started; load the same definitions on all nodes, then replay this letter"
-        );
-        Meaning::Unusable {
-            by: Some(name.clone()),
-            wrong: Undecodable::new(code::EVENT_UNUSABLE, why),
         }
     }
 
@@ -390,10 +359,10 @@ impl Rule {
 }
 
 /// The exchanges and the bindings that definitions need: for starts those of the newest that are
-/// loaded, for waits those of every version, for a saga keeps its own.
-pub(super) fn topology(catalogue: &Catalogue) -> Topology {
-    let starts = catalogue.newest_of_all().flat_map(|it| &it.start.on);
-    let waits = catalogue
+/// known, for waits those of every version, for a saga keeps its own.
+pub(super) fn topology(known: &Known) -> Topology {
+    let starts = known.newest_of_all().flat_map(|it| &it.start.on);
+    let waits = known
         .all_versions()
         .flat_map(|it| waits(it).map(|(_, event)| event));
     let routes: BTreeSet<(&String, &String)> = starts

@@ -11,6 +11,7 @@ use super::children::decode_child;
 use super::decode::{
     StartRequest, Undecodable, UnusableReply, decode_reply, decode_start, starter_of, unreadable,
 };
+use super::news::LOOK_HOLDS;
 use super::relay::Undelivered;
 use super::signals::decode_signal;
 use super::succession::decode_successor;
@@ -47,13 +48,14 @@ impl Workers {
 }
 
 impl Node {
-    pub(super) fn decode(
+    /// What a delivery asks for; `None` if the node stops before that is known.
+    pub(super) async fn decode(
         &self,
         queue: &'static str,
         delivery: Delivery,
         session: &mut Session,
         acks: &Arc<dyn Acks>,
-    ) -> Work {
+    ) -> Option<Work> {
         let sighting = self.sighting(&delivery, session);
         let Delivery {
             tag,
@@ -63,7 +65,7 @@ impl Node {
         } = delivery;
         let decoded = match queue {
             _ if message.properties.unreadable.is_some() => Err(unreadable(&message)),
-            START_QUEUE => self.decode_start(&message),
+            START_QUEUE => self.decode_start_or_look(&message).await?,
             SIGNAL_QUEUE => {
                 decode_signal(&message, redelivered).map(|signal| Job::Signal(Arc::new(signal)))
             }
@@ -99,14 +101,30 @@ impl Node {
                 starter,
             }
         });
-        Work {
+        Some(Work {
             job,
             origin: Origin::Delivery {
                 acks: Arc::clone(acks),
                 tag,
                 letter,
             },
+        })
+    }
+
+    /// Reads a message from the start queue. Before one is refused because of the definitions that
+    /// this node knows, it looks whether another one has stored newer ones.
+    async fn decode_start_or_look(&self, message: &Message) -> Option<Result<Job, Undecodable>> {
+        let decoded = self.decode_start(message);
+        let hangs_on_definitions = match &decoded {
+            Ok(Job::Child(wanted)) => wanted.hangs_on_definitions(&self.catalogue),
+            Ok(_) => false,
+            Err(wrong) => wrong.hangs_on_definitions(),
+        };
+        if !hangs_on_definitions {
+            return Some(decoded);
         }
+        self.wait_for_news(LOOK_HOLDS).await?;
+        Some(self.decode_start(message))
     }
 
     fn decode_start(&self, message: &Message) -> Result<Job, Undecodable> {

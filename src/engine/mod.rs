@@ -9,11 +9,12 @@
 //! [`succession`] if a start replaces a saga; [`tells`] for what one saga is told; [`signals`];
 //! [`children`] for what one saga wants of another. [`events`] makes starts and signals of domain
 //! events ([`shared_ack`] acknowledges one when all of them are stored), [`schedule`] makes starts
-//! of ticks, and [`clock`] says what time it is. [`catalogue`] has the definitions, and [`plan`]
-//! says beforehand what it would make of new ones. [`settle`] knows what to do about a database
-//! that can't, or won't, [`newer`] about a saga that a newer release has written, [`shift`] about a
-//! panic; [`presence`] whether there is a database, and [`hearing`] whether answers wait that a
-//! time-out must not come before.
+//! of ticks, and [`clock`] says what time it is. [`catalogue`] has the definitions, [`news`] are
+//! those that other nodes have stored meanwhile, and [`plan`] says beforehand what the catalogue
+//! would make of new ones. [`settle`] knows what to do about a database that can't, or won't,
+//! [`newer`] about a saga that a newer release has written, [`shift`] about a panic; [`presence`]
+//! whether there is a database, and [`hearing`] whether answers wait that a time-out must not come
+//! before.
 //!
 //! Invariants:
 //! * a message is acknowledged only after what follows from it is committed;
@@ -39,6 +40,7 @@ mod intake;
 mod letters_tests;
 pub mod limit;
 mod newer;
+mod news;
 pub mod plan;
 mod presence;
 mod receipt;
@@ -79,11 +81,12 @@ use crate::store::{Store, StoreError};
 use cache::Cache;
 use catalogue::{Catalogue, CatalogueError};
 use clock::SharedClock;
-use decode::check_start;
+use decode::{StartRequest, check_start};
 use events::EventRules;
 use hearing::Hearing;
 use intake::{QUEUES, Workers};
 use newer::Newer;
+use news::LOOK_HOLDS;
 use presence::Presence;
 use receive::{CAREFUL_PREFETCH, careful_at_first};
 use relay::{Relay, RelayOptions};
@@ -201,8 +204,9 @@ impl Engine {
         // Before definitions are stored: a queue that clashes must not use up a version's number.
         broker.declare(&topology()).await?;
         let catalogue = Catalogue::open(&*store, definitions, environment.now()).await?;
-        broker.declare(&events::topology(&catalogue)).await?;
-        let events = EventRules::of(&catalogue);
+        let known = catalogue.known();
+        broker.declare(&events::topology(&known)).await?;
+        let events = EventRules::of(known);
         for trouble in broker.troubles() {
             let TopologyTrouble { text, .. } = TopologyTrouble::of(&trouble, &events);
             tracing::warn!("{text}");
@@ -232,6 +236,7 @@ impl Engine {
             options,
             relay,
             cache,
+            last_look: tokio::sync::Mutex::default(),
             wary: AtomicU32::new(0),
             presence,
             hearing,
@@ -274,8 +279,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`StartError`] says whether the request is wrong or the node can't.
-    pub async fn start_saga(&self, name: &str, input: Value) -> Result<StartAnswer, StartError> {
-        let request = check_start(&self.node.catalogue, name, input, None)?;
+    pub async fn start_saga(
+        &self,
+        name: &str,
+        input: impl Into<Arc<Value>>,
+    ) -> Result<StartAnswer, StartError> {
+        let request = self.check_start(name, input.into()).await?;
         let (caller, answer) = oneshot::channel();
         let job = Job::Start {
             request,
@@ -284,6 +293,21 @@ impl Engine {
         self.give(job, Origin::Caller(Some(caller))).await;
         let stopping = |_| Err(StartError::Unavailable("it is stopping".to_owned()));
         answer.await.unwrap_or_else(stopping)
+    }
+
+    /// Checks a start by the newest definition that there is.
+    async fn check_start(&self, name: &str, input: Arc<Value>) -> Result<StartRequest, StartError> {
+        let node = &self.node;
+        match check_start(&node.catalogue, name, Arc::clone(&input), None) {
+            Err(wrong) if wrong.hangs_on_definitions() => {
+                if let Err(error) = node.look_for_news(LOOK_HOLDS).await {
+                    node.presence.failed(node.environment.now(), &error);
+                    return Err(StartError::Unavailable(error.to_string()));
+                }
+                Ok(check_start(&node.catalogue, name, input, None)?)
+            }
+            checked => Ok(checked?),
+        }
     }
 
     /// Does to a saga what a person decided, and answers once that is committed. The same action
@@ -351,7 +375,7 @@ impl Engine {
 
     /// What of our queues, exchanges and bindings can't be had at the moment.
     pub fn troubles(&self) -> Vec<TopologyTrouble> {
-        let rules = Arc::clone(&lock(&self.node.events));
+        let rules = self.node.event_rules();
         let troubles = self.broker.troubles().into_iter();
         troubles
             .map(|trouble| TopologyTrouble::of(&trouble, &rules))

@@ -124,7 +124,10 @@ impl Node {
             return self.receive_events(batch, session, acks, workers).await;
         }
         for delivery in batch {
-            let work = self.decode(queue, delivery, session, acks);
+            // Unacknowledged, so the broker gives the rest to another node.
+            let Some(work) = self.decode(queue, delivery, session, acks).await else {
+                return;
+            };
             workers.give(work).await;
         }
     }

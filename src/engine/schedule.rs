@@ -22,8 +22,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::catalogue::Known;
 use super::clock::CLOCK_OFF_MAX;
-use super::decode::{Undecodable, check_start};
+use super::decode::{Undecodable, start_of};
 use super::intake::Workers;
 use super::work::{Job, Origin, StartAnswer, StartError, Work};
 use super::worker::Node;
@@ -59,9 +60,10 @@ enum Postponed {
 impl Node {
     /// Starts sagas as schedules tick, until the stop.
     pub(super) async fn keep_schedules(self: Arc<Self>, workers: Workers) {
-        let newest = self.catalogue.newest_of_all();
-        let mut scheduled: Vec<Scheduled> = newest.filter_map(Scheduled::of).collect();
+        let mut scheduled = Vec::new();
         loop {
+            // Another node may have stored another version, with another schedule.
+            scheduled = Scheduled::all(&self.catalogue.known(), &scheduled);
             let pause = match self.round(&mut scheduled, &workers).await {
                 Ok(Some(pause)) => pause,
                 // None here, and none anywhere that would have to know.
@@ -158,7 +160,7 @@ impl Node {
                 // Another node was faster.
                 continue;
             }
-            self.start_tick(&key.name, every, tick, workers).await?;
+            self.start_tick(definition, every, tick, workers).await?;
             let settling = self.store.settle(key, Some(settled), tick);
             settled = self.within(settling).await?;
         }
@@ -198,11 +200,12 @@ impl Node {
     /// Starts the tick's saga, or keeps why that is not possible.
     async fn start_tick(
         &self,
-        name: &str,
+        definition: &Arc<Definition>,
         every: &Every,
         tick: Timestamp,
         workers: &Workers,
     ) -> Result<(), Postponed> {
+        let name = &definition.name;
         let input = match every.input_of(tick) {
             Ok(input) => input,
             Err(error) => {
@@ -214,7 +217,7 @@ impl Node {
                 return self.bury_tick(name, tick, &input, wrong, workers).await;
             }
         };
-        let mut request = match check_start(&self.catalogue, name, input.clone(), None) {
+        let mut request = match start_of(definition, input.clone(), None, None) {
             Ok(request) => request,
             Err(wrong) => return self.bury_tick(name, tick, &input, wrong, workers).await,
         };
@@ -305,6 +308,16 @@ pub fn schedule_of(definition: &Definition) -> Option<ScheduleKey> {
 }
 
 impl Scheduled {
+    /// The schedules of the newest definitions; of those that go on it is kept that they joined.
+    fn all(known: &Known, before: &[Self]) -> Vec<Self> {
+        let mut all: Vec<Self> = known.newest_of_all().filter_map(Self::of).collect();
+        for scheduled in &mut all {
+            let mut before = before.iter().filter(|it| it.key == scheduled.key);
+            scheduled.joined = before.any(|it| it.joined);
+        }
+        all
+    }
+
     fn of(definition: &Arc<Definition>) -> Option<Self> {
         Some(Self {
             key: schedule_of(definition)?,

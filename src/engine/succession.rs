@@ -209,11 +209,11 @@ impl Batch<'_> {
             .filter(|_| saga.is_superseded())
             .ok_or_else(|| unknown(format!("saga {replaces} has not given up its key")))?;
         let starter = successor.starter.clone();
-        let input = successor.input.as_ref().clone();
+        let input = Arc::clone(&successor.input);
         let request = startable(&self.node.catalogue, &saga.name).and_then(|newest| {
             // Another version may compute it otherwise; the line keeps the one it is about.
             let key = Some(saga.facts.key.clone());
-            start_of(newest, input, key, starter.clone())
+            start_of(&newest, input, key, starter.clone())
         });
         let request = request.map_err(|wrong| (wrong, starter))?;
         let succession = Succession {

@@ -95,7 +95,7 @@ mod tests {
     use crate::engine::catalogue::Catalogue;
 
     fn told(about: TroubleAbout) -> TopologyTrouble {
-        let mut catalogue = Catalogue::default();
+        let catalogue = Catalogue::default();
         for name in ["bill", "pack"] {
             let source = format!(
                 "saga: {name}\nversion: 1\nkey: ${{ input.id }}\nstart:\n  on: {{ exchange: shop, routing_key: {name}.it }}\nsteps:\n  - step: x\n    confirm: x.y\n"
@@ -107,7 +107,7 @@ mod tests {
             about,
             why: "no".to_owned(),
         };
-        TopologyTrouble::of(&trouble, &EventRules::of(&catalogue))
+        TopologyTrouble::of(&trouble, &EventRules::of(catalogue.known()))
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -58,6 +59,8 @@ pub(super) struct Node {
     pub(super) options: EngineOptions,
     pub(super) relay: Arc<Relay>,
     pub(super) cache: Mutex<Cache>,
+    /// When it was last looked up what other nodes have stored; held while it is.
+    pub(super) last_look: tokio::sync::Mutex<Option<Duration>>,
     pub(super) wary: AtomicU32,
     pub(super) presence: Presence,
     pub(super) hearing: Hearing,
@@ -87,6 +90,9 @@ impl Node {
             Ok(loaded) => loaded,
             Err(error) => return Err((works, error)),
         };
+        if let Err(error) = self.look_for_heirs(&works, &found).await {
+            return Err((works, error));
+        }
         let mut batch = Batch::new(self, found, keys);
         let mut works = works.into_iter();
         while let Some(work) = works.next() {

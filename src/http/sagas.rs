@@ -1,5 +1,7 @@
 //! Starting sagas, looking at them, resuming them.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
@@ -46,13 +48,19 @@ pub(super) async fn start(
 ) -> Result<Response, Problem> {
     let name = path(name)?;
     let body = json_body(&context, &headers, body)?;
-    let input = parse_value(&body)?;
-    let newest = context.api.engine.catalogue().newest(&name);
-    let key = newest.and_then(|definition| definition.key_of(&input).ok());
-    let answer = match context.api.engine.start_saga(&name, input).await {
+    let input = Arc::new(parse_value(&body)?);
+    let answer = match context
+        .api
+        .engine
+        .start_saga(&name, Arc::clone(&input))
+        .await
+    {
         Ok(answer) => answer,
         Err(error) => return Err(refused(&context, &name, &body, error)),
     };
+    // Only now: to start it, the node may have learned another version.
+    let newest = context.api.engine.catalogue().newest(&name);
+    let key = newest.and_then(|definition| definition.key_of(&input).ok());
     let started = |saga_id, status: Status| Started {
         saga_id,
         saga: name,

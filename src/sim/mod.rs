@@ -16,6 +16,8 @@ mod bundles;
 mod ends_tests;
 pub mod network;
 mod releases;
+#[cfg(test)]
+mod rollout_tests;
 mod scenario;
 pub mod scheduler;
 #[cfg(test)]

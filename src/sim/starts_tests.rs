@@ -103,7 +103,7 @@ impl Stage {
 
     /// Runs until it holds; a story that does not get there in a day has failed.
     #[track_caller]
-    fn until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
+    pub(super) fn until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
         let ended = self.scheduler.run_until(24 * HOUR, || condition(self));
         let told = || (self.sagas(), self.letters(), now(self.store.outbox_len()));
         assert_eq!(ended, Ended::Met, "{what}: {:?}", told());
@@ -120,7 +120,7 @@ impl Stage {
         sagas
     }
 
-    fn letters(&self) -> Vec<crate::store::DeadLetter> {
+    pub(super) fn letters(&self) -> Vec<crate::store::DeadLetter> {
         now(self.store.dead_letters(1_000))
     }
 
@@ -134,7 +134,7 @@ impl Stage {
         self.place_a("job", message_id, input);
     }
 
-    fn place_a(&self, saga: &str, message_id: Option<&str>, input: &Value) {
+    pub(super) fn place_a(&self, saga: &str, message_id: Option<&str>, input: &Value) {
         let broker = self.broker.clone();
         let start = message(saga, message_id, input);
         self.drive(async move {

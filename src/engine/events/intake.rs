@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{EventRules, Meaning, Meant};
+use super::{Meaning, Meant};
 use crate::broker::{Acks, Delivery, Session};
 use crate::engine::decode::{Undecodable, unreadable};
 use crate::engine::intake::Workers;
@@ -21,9 +21,6 @@ use crate::message::{
 };
 use crate::metric;
 use crate::store::DeadLetter;
-
-/// Pause before the database is asked again for definitions that other nodes have stored.
-const LEARN_PAUSE: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Has a batch of domain events worked on, in order.
@@ -91,8 +88,8 @@ impl Node {
         }
     }
 
-    /// What an event means. One that no rule is about may be about a definition that another node
-    /// has loaded meanwhile, so the database is asked, once a batch, before it is let go. `None` if
+    /// What an event means. One that no rule is about, or that should start a saga and can't, may be
+    /// about a definition that another node has stored meanwhile, so the database is asked, once a batch, before it is let go or set aside. `None` if
     /// the node stops before it is known.
     async fn meanings(
         &self,
@@ -101,13 +98,19 @@ impl Node {
         has_learned: &mut bool,
     ) -> Option<Vec<Meaning>> {
         loop {
-            let rules = Arc::clone(&lock(&self.events));
+            let rules = self.event_rules();
             match rules.meanings(message, route, *has_learned) {
+                Ok(Meant::Something(meanings))
+                    if !*has_learned && meanings.iter().any(Meaning::is_unusable) =>
+                {
+                    *has_learned = true;
+                    self.wait_for_news(Duration::ZERO).await?;
+                }
                 Ok(Meant::Something(meanings)) => return Some(meanings),
                 Err(wrong) => return Some(vec![Meaning::nothing(wrong)]),
                 Ok(_) if !*has_learned => {
                     *has_learned = true;
-                    self.learn_rules().await?;
+                    self.wait_for_news(Duration::ZERO).await?;
                 }
                 Ok(Meant::NothingNow) => {
                     metric::event_ignored("unmatched");
@@ -119,26 +122,6 @@ impl Node {
                 }
             }
         }
-    }
-
-    async fn learn_rules(&self) -> Option<()> {
-        let stored = loop {
-            match self.within(self.store.definitions()).await {
-                Ok(stored) => break stored,
-                Err(_) if self.stop.is_requested() => return None,
-                Err(error) => {
-                    self.presence.failed(self.environment.now(), &error);
-                    tracing::warn!(%error, "domain events wait for the database");
-                    self.environment.sleep(LEARN_PAUSE).await;
-                }
-            }
-        };
-        let mut rules = EventRules::clone(&lock(&self.events));
-        if rules.learn(&stored) {
-            tracing::warn!("another node has loaded definitions that this one has not");
-            *lock(&self.events) = Arc::new(rules);
-        }
-        Some(())
     }
 }
 

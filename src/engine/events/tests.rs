@@ -5,6 +5,8 @@ use serde_json::json;
 use super::intake::{note_route, route_of};
 use super::*;
 use crate::definition::parse;
+use crate::engine::catalogue::Catalogue;
+use crate::store::DefinitionRow;
 
 const PARCEL: &str = "
 saga: parcel
@@ -27,12 +29,16 @@ steps:
 ";
 
 fn rules(sources: &[&str]) -> EventRules {
-    let mut catalogue = Catalogue::default();
+    EventRules::of(catalogue(sources).known())
+}
+
+fn catalogue(sources: &[&str]) -> Catalogue {
+    let catalogue = Catalogue::default();
     for source in sources {
         let definition = parse(source, "parcel.yaml").unwrap_or_else(|why| panic!("{why}"));
         catalogue.offer(Arc::new(definition));
     }
-    EventRules::of(&catalogue)
+    catalogue
 }
 
 fn route(exchange: &str, routing_key: &str) -> Destination {
@@ -167,8 +173,9 @@ fn waits_of_every_version_count_and_starts_of_the_newest_alone() {
 }
 
 #[test]
-fn rules_of_definitions_that_another_node_has_loaded_are_learned() {
-    let mut rules = rules(&[PARCEL]);
+fn rules_of_definitions_that_another_node_has_stored_are_learned() {
+    let catalogue = catalogue(&[PARCEL]);
+    let before = EventRules::of(catalogue.known());
     let source = PARCEL
         .replace("version: 1", "version: 2")
         .replace("order.placed", "order.made")
@@ -180,13 +187,18 @@ fn rules_of_definitions_that_another_node_has_loaded_are_learned() {
         source: source.to_owned(),
         stored_at: crate::id::Timestamp::from_micros(0),
     };
-    assert!(!rules.learn(&[row(1, PARCEL)]));
-    assert!(rules.learn(&[row(1, PARCEL), row(2, &source)]));
-    assert!(!rules.learn(&[row(2, &source)]));
+    assert!(!catalogue.learn(&[row(1, PARCEL)]));
+    assert!(before.are_of(&catalogue.known()));
+    assert!(catalogue.learn(&[row(1, PARCEL), row(2, &source)]));
+    assert!(!catalogue.learn(&[row(2, &source)]));
+    assert!(!before.are_of(&catalogue.known()));
+    let rules = EventRules::of(catalogue.known());
     let waits = meant(&rules, "carrier", "box.1", r#"{"reference":"7"}"#);
     assert_eq!(waits, ["signal parcel 7 v2"]);
     let starts = meant(&rules, "shop", "order.made", r#"{"id":"7"}"#);
-    assert!(starts[0].contains("loaded by another node"), "{starts:?}");
+    assert_eq!(starts, [r#"start 7 {"order":"7"}"#]);
+    let old = meant(&rules, "shop", "order.placed", r#"{"id":"7"}"#);
+    assert_eq!(old, [""], "the rule of the version before starts nothing");
 }
 
 #[test]
@@ -261,12 +273,7 @@ fn each_route_is_bound_once_and_starts_of_older_versions_no_more() {
     let second = PARCEL
         .replace("version: 1", "version: 2")
         .replace("order.placed", "order.made");
-    let mut catalogue = Catalogue::default();
-    for source in [PARCEL, &second] {
-        let definition = parse(source, "parcel.yaml").unwrap_or_else(|why| panic!("{why}"));
-        catalogue.offer(Arc::new(definition));
-    }
-    let topology = topology(&catalogue);
+    let topology = topology(&catalogue(&[PARCEL, &second]).known());
     assert_eq!(topology.topic_exchanges, ["carrier", "shop"]);
     let bound = topology.bindings.iter();
     let bound: Vec<_> = bound.map(|binding| binding.routing_key.as_str()).collect();

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Addressee, Correlated, SignalAnswer, SignalError, SignalRequest, What, code_of};
 use crate::definition::{Definition, NodeKind};
 use crate::engine::batch::{Batch, Decided, Found, Rejection};
-use crate::engine::decode::{Undecodable, startable};
+use crate::engine::decode::Undecodable;
 use crate::engine::encode::start_answer;
 use crate::engine::work::{Origin, Work};
 use crate::error::code;
@@ -211,9 +211,8 @@ impl Batch<'_> {
     }
 
     /// What a successor will run, if it started now.
-    fn newest(&self, name: &str) -> Option<&Definition> {
-        let newest = startable(&self.node.catalogue, name);
-        newest.ok().map(AsRef::as_ref)
+    fn newest(&self, name: &str) -> Option<Arc<Definition>> {
+        self.node.catalogue.newest(name)
     }
 
     /// Whether the saga that is to replace this one may wait for such a signal.

@@ -43,6 +43,25 @@ struct Picky {
     inner: MemoryStore,
     was_away: Arc<Mutex<bool>>,
     died: Arc<Notify>,
+    looks: Arc<Looks>,
+}
+
+impl Picky {
+    fn new(inner: MemoryStore) -> Self {
+        Self {
+            inner,
+            was_away: Arc::default(),
+            died: Arc::default(),
+            looks: Arc::default(),
+        }
+    }
+}
+
+/// How often the definitions were asked for, and how often from now on that is not possible.
+#[derive(Default)]
+struct Looks {
+    count: AtomicU32,
+    refused: AtomicU32,
 }
 
 #[async_trait]
@@ -171,7 +190,13 @@ impl Store for Picky {
     }
 
     async fn definitions(&self) -> Result<Vec<DefinitionRow>, StoreError> {
-        self.inner.definitions().await
+        let less = |left: u32| left.checked_sub(1);
+        self.looks.count.fetch_add(1, Ordering::Relaxed);
+        let refused = &self.looks.refused;
+        match refused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
+            Ok(_) => Err(StoreError::Unavailable("it is away".into())),
+            Err(_) => self.inner.definitions().await,
+        }
     }
 
     async fn secret(&self, candidate: [u8; 32]) -> Result<[u8; 32], StoreError> {
@@ -282,11 +307,7 @@ fn event(definition: &Arc<Definition>, event: Value) -> Work {
 
 #[tokio::test]
 async fn of_a_refused_batch_every_other_work_is_answered() {
-    let store = Picky {
-        inner: MemoryStore::new(),
-        was_away: Arc::default(),
-        died: Arc::default(),
-    };
+    let store = Picky::new(MemoryStore::new());
     let engine = engine(Arc::new(store), &MemoryBroker::new(), JOB).await;
     let known = json!({ "id": "known" });
     let begun = engine.start_saga("job", known.clone()).await.unwrap();
@@ -408,3 +429,4 @@ async fn an_event_reaches_the_saga_of_an_older_version_though_it_also_starts_one
 }
 
 mod culprits;
+mod rollout;

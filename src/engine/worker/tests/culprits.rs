@@ -30,11 +30,7 @@ async fn send_starts(broker: &MemoryBroker, culprit: &str) {
 /// Has starts sent as messages and waits until all but one are stored and that one is a letter.
 async fn one_of_many_becomes_a_letter(culprit: &str, flaw: Sabotage) -> DeadLetter {
     let (broker, store) = (MemoryBroker::new(), MemoryStore::new());
-    let picky = Picky {
-        inner: store.clone(),
-        was_away: Arc::default(),
-        died: Arc::default(),
-    };
+    let picky = Picky::new(store.clone());
     let node = sabotaged(Arc::new(picky), &broker, JOB, flaw).await;
     send_starts(&broker, culprit).await;
     let letter = only_letter(&broker, &store);
@@ -90,9 +86,8 @@ fn a_message_that_ends_every_node_is_set_aside_and_its_neighbours_are_done() {
     for life in 1..=LIVES_MAX {
         let died = Arc::new(Notify::new());
         let picky = Picky {
-            inner: store.clone(),
-            was_away: Arc::default(),
             died: Arc::clone(&died),
+            ..Picky::new(store.clone())
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
