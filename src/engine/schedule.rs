@@ -22,7 +22,6 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::catalogue::Known;
 use super::clock::CLOCK_OFF_MAX;
 use super::decode::{Undecodable, start_of};
 use super::intake::Workers;
@@ -60,10 +59,13 @@ enum Postponed {
 impl Node {
     /// Starts sagas as schedules tick, until the stop.
     pub(super) async fn keep_schedules(self: Arc<Self>, workers: Workers) {
-        let mut scheduled = Vec::new();
+        // Those of this node's own files, also when it has learned newer versions since: whoever has
+        // those keeps their schedules, and a deployment disturbs neither.
+        let known = self.catalogue.known();
+        let newest = known.newest_of_all();
+        let mut scheduled: Vec<Scheduled> = newest.filter_map(Scheduled::of).collect();
+        drop(known);
         loop {
-            // Another node may have stored another version, with another schedule.
-            scheduled = Scheduled::all(&self.catalogue.known(), &scheduled);
             let pause = match self.round(&mut scheduled, &workers).await {
                 Ok(Some(pause)) => pause,
                 // None here, and none anywhere that would have to know.
@@ -217,6 +219,7 @@ impl Node {
                 return self.bury_tick(name, tick, &input, wrong, workers).await;
             }
         };
+        // Its own version: what a tick says need not suit another one.
         let mut request = match start_of(definition, input.clone(), None, None) {
             Ok(request) => request,
             Err(wrong) => return self.bury_tick(name, tick, &input, wrong, workers).await,
@@ -308,16 +311,6 @@ pub fn schedule_of(definition: &Definition) -> Option<ScheduleKey> {
 }
 
 impl Scheduled {
-    /// The schedules of the newest definitions; of those that go on it is kept that they joined.
-    fn all(known: &Known, before: &[Self]) -> Vec<Self> {
-        let mut all: Vec<Self> = known.newest_of_all().filter_map(Self::of).collect();
-        for scheduled in &mut all {
-            let mut before = before.iter().filter(|it| it.key == scheduled.key);
-            scheduled.joined = before.any(|it| it.joined);
-        }
-        all
-    }
-
     fn of(definition: &Arc<Definition>) -> Option<Self> {
         Some(Self {
             key: schedule_of(definition)?,
