@@ -82,6 +82,10 @@ pub const CODES: &[(Code, &str)] = &[
     ),
     (code::JOURNAL_UNREADABLE, "the saga's journal can't be read"),
     (
+        code::EVENT_ILLEGAL,
+        "what follows from the message can't be where the saga stands",
+    ),
+    (
         code::STORE_REFUSED,
         "the database refuses what follows from the message",
     ),
@@ -265,6 +269,8 @@ pub mod code {
     pub const OUTCOME_UNKNOWN: Code = Code(24);
     /// The saga's journal can't be read.
     pub const JOURNAL_UNREADABLE: Code = Code(25);
+    /// What follows from the message can't be where the saga stands.
+    pub const EVENT_ILLEGAL: Code = Code(28);
     /// The database refuses to store what follows from the message.
     pub const STORE_REFUSED: Code = Code(26);
     /// The saga would hold more than one saga may.

@@ -11,12 +11,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::cache::Open;
-use super::decode::Undecodable;
 use super::encode::Encoder;
+use super::rejection::Rejection;
 use super::signals::{SignalAnswer, SignalError, code_of};
 use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
 use super::worker::Node;
-use crate::error::{Code, code};
+use crate::error::code;
 use crate::id::{SagaId, Timestamp};
 use crate::limits::BATCH_BYTES;
 use crate::message::{Destination, Message};
@@ -82,6 +82,8 @@ pub(super) struct Batch<'a> {
     pub(super) decided: Vec<Decided>,
     /// Works that must wait for the next batch.
     pub(super) again: Vec<Work>,
+    /// The saga of which this batch has a copy that is of no use any more.
+    spoiled: Option<SagaId>,
     /// Bytes that are to be written and sent.
     bytes: usize,
 }
@@ -105,14 +107,15 @@ impl<'a> Batch<'a> {
             sent: Vec::new(),
             decided: Vec::new(),
             again: Vec::new(),
+            spoiled: None,
             bytes: 0,
         }
     }
 
     /// Whether the rest of the works is for the next batch: together they would write and send more
-    /// than one transaction should.
+    /// than one transaction should, or may be about a saga that must be loaded again.
     pub(super) fn is_full(&self) -> bool {
-        self.bytes >= BATCH_BYTES
+        self.bytes >= BATCH_BYTES || self.spoiled.is_some()
     }
 
     /// Decides one work.
@@ -198,6 +201,11 @@ impl<'a> Batch<'a> {
                 self.count(id, before);
                 Ok(())
             }
+            Err(Refusal::Illegal(illegal)) => {
+                let is_fresh = changed.open.fresh;
+                self.spoiled = Some(id);
+                Err(Rejection::illegal(id, is_fresh, &illegal))
+            }
             Err(Refusal::NeverAsked { .. }) if !changed.open.fresh => Err(Rejection::Stale),
             // Nobody must be told that there is nothing to do because our copy is behind.
             Err(_)
@@ -206,35 +214,10 @@ impl<'a> Batch<'a> {
             {
                 Err(Rejection::Stale)
             }
-            // Nor may a signal be refused for what is not stored yet.
-            Err(
-                Refusal::Ended
-                | Refusal::RollingBack(_)
-                | Refusal::OtherSignal(_)
-                | Refusal::TooManySignals
-                | Refusal::NoSuchSignal(_)
-                | Refusal::NotPossible(_),
-            ) if cause == Cause::Signal && (changed.dirty || !changed.open.fresh) => {
-                Err(Rejection::Stale)
-            }
             Err(Refusal::NeverAsked { step, phase }) => Err(Rejection::wrong(
                 code::REPLY_UNEXPECTED,
                 format!("step `{step}` of saga {id} was never asked to {phase}"),
             )),
-            Err(
-                refusal @ (Refusal::Ended
-                | Refusal::RollingBack(_)
-                | Refusal::OtherSignal(_)
-                | Refusal::TooManySignals
-                | Refusal::NoSuchSignal(_)
-                | Refusal::NotPossible(_)),
-            ) => {
-                let code = match cause {
-                    Cause::Signal => code_of(&refusal),
-                    _ => code::NOT_POSSIBLE,
-                };
-                Err(Rejection::wrong(code, refusal.to_string()))
-            }
             Err(refusal @ Refusal::TooLarge(_)) => {
                 Err(Rejection::wrong(code::SAGA_TOO_LARGE, refusal.to_string()))
             }
@@ -248,6 +231,17 @@ impl<'a> Batch<'a> {
                     crate::metric::ignored();
                 }
                 Err(Rejection::Nothing)
+            }
+            // Nor may a signal be refused for what is not stored yet.
+            Err(_) if cause == Cause::Signal && (changed.dirty || !changed.open.fresh) => {
+                Err(Rejection::Stale)
+            }
+            Err(refusal) => {
+                let code = match cause {
+                    Cause::Signal => code_of(&refusal),
+                    _ => code::NOT_POSSIBLE,
+                };
+                Err(Rejection::wrong(code, refusal.to_string()))
             }
         }
     }
@@ -414,6 +408,7 @@ impl<'a> Batch<'a> {
             }
             open.push(changed.open);
         }
+        open.retain(|open| self.spoiled != Some(open.head.id));
         // Loaded but not touched: still good.
         open.extend(self.found.into_values().filter_map(|found| match found {
             Found::Open(open) => Some(*open),
@@ -443,22 +438,6 @@ pub(super) struct Parts {
     pub(super) later: Vec<OutboxMessage>,
     pub(super) decided: Vec<Decided>,
     pub(super) again: Vec<Work>,
-}
-
-/// Why an input led to nothing.
-pub(super) enum Rejection {
-    /// Duplicate or late.
-    Nothing,
-    /// Perhaps wrong, perhaps our copy of the saga is behind: load and decide again.
-    Stale,
-    /// Wrong: a dead letter.
-    Wrong(Undecodable),
-}
-
-impl Rejection {
-    fn wrong(code: Code, reason: String) -> Self {
-        Self::Wrong(Undecodable { code, reason })
-    }
 }
 
 impl Node {

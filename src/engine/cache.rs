@@ -151,7 +151,8 @@ mod tests {
                 deadline,
                 starter,
             },
-        );
+        )
+        .unwrap();
         let head = SagaHead {
             id,
             name: "s".to_owned(),

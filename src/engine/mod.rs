@@ -45,6 +45,7 @@ pub mod plan;
 mod presence;
 mod receipt;
 mod receive;
+mod rejection;
 pub mod relay;
 pub mod schedule;
 mod settle;

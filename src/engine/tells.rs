@@ -1,6 +1,7 @@
 //! What sagas are told, and what becomes of it if they can't take it.
 
-use super::batch::{Batch, Decided, Rejection};
+use super::batch::{Batch, Decided};
+use super::rejection::Rejection;
 use super::work::{OperateError, Origin, Work};
 use crate::id::SagaId;
 use crate::saga::Input;

@@ -2,18 +2,165 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::child::apply_child;
-use super::event::{Event, OperatorAction, OperatorKind};
+use super::child::Family;
+use super::event::{Event, OperatorAction, OperatorKind, Signal};
 use super::portion::Move;
-use super::state::{BlockState, Forced, Pass, Saga, StepState, StepStatus, Waiting};
+use super::state::{Forced, Pass, Saga};
+use super::step::{StepState, StepStatus, Waiting};
 use super::too_late::expiry_of;
-use crate::id::{Phase, StepPath, Timestamp};
+use super::transition::{IllegalEvent, next, next_block, next_pass};
+use crate::id::{Phase, StepPath};
 
 /// Changes the saga as the event says. Folding a journal with it rebuilds the saga.
-#[allow(clippy::too_many_lines)] // one short arm an event; a reader looks for one of them
-pub fn apply(saga: &mut Saga, event: &Event) {
+///
+/// # Errors
+/// The event can't be where the saga stands. The saga is as before.
+pub fn apply(saga: &mut Saga, event: &Event) -> Result<(), IllegalEvent> {
+    let pass = next_pass(saga.pass, saga.forced.is_some(), event)?;
+    if let Some(path) = event.step() {
+        let known = saga.steps.get(path).map(|state| state.status);
+        apply_to_step(saga, path, next(known, event)?, event)?;
+    } else if let Some(at) = event.block() {
+        let block = next_block(saga.blocks.get(at).copied(), event)?;
+        saga.blocks.insert(at.clone(), block);
+    } else {
+        apply_to_saga(saga, event)?;
+    }
+    saga.pass = pass;
+    Ok(())
+}
+
+fn apply_to_step(
+    saga: &mut Saga,
+    path: &StepPath,
+    status: StepStatus,
+    event: &Event,
+) -> Result<(), IllegalEvent> {
+    let cant = |why| IllegalEvent::new(event, why);
+    let known = saga.steps.get(path);
+    match event {
+        Event::Asked { with, .. } => {
+            let again = known.is_some_and(|state| state.status == status);
+            if let Some(with) = with {
+                let replaced = known.and_then(|state| state.with.as_ref());
+                saga.held.replace(replaced.map(AsRef::as_ref), with);
+            }
+            saga.unconfirmed += u32::from(saga.pass == Pass::Confirm && !again);
+        }
+        Event::Succeeded { phase, reply, .. } => {
+            let counted = u32::from(saga.pass == Pass::Confirm && *phase == Phase::Confirm);
+            let left = saga.unconfirmed.checked_sub(counted);
+            let is_kept = saga.keeps_reply(path, *phase);
+            saga.unconfirmed = left.ok_or_else(|| cant("all that was reserved is confirmed"))?;
+            if *phase == Phase::Reserve
+                && let Ok(Some(at)) = expiry_of(reply)
+            {
+                saga.leases.insert((at, path.clone()));
+            }
+            if is_kept {
+                saga.held.add(reply);
+                saga.update(path, status, |state| state.reply = Some(Arc::clone(reply)));
+            }
+        }
+        Event::Returned { certain: true, .. } if known.is_none_or(|it| it.deliverable == 0) => {
+            return Err(cant("all that was sent has come back"));
+        }
+        Event::Received { id, .. } => {
+            let kept = saga.signals.iter().position(|signal| signal.id == *id);
+            let kept = kept.ok_or_else(|| cant("no such signal is kept"))?;
+            let Signal { body, at, .. } = saga.signals.remove(kept);
+            saga.update(path, status, |state| {
+                state.reply = Some(body);
+                state.signal_at = at;
+            });
+        }
+        _ => {}
+    }
+    saga.update(path, status, |state| change(state, event));
+    Ok(())
+}
+
+/// What an event says of a step, besides where it then stands.
+fn change(state: &mut StepState, event: &Event) {
+    match event {
+        Event::Asked {
+            phase,
+            attempt,
+            with,
+            due,
+            ..
+        } => {
+            if state.phase != *phase {
+                state.deliverable = 0;
+            }
+            if state.returned_until.take().is_none() {
+                state.returns = 0;
+            }
+            state.deliverable += 1;
+            state.phase = *phase;
+            state.attempt = *attempt;
+            state.waiting = Waiting::Reply(*due);
+            if let Some(with) = with {
+                state.with = Some(Arc::clone(with));
+            }
+        }
+        Event::Skipped { .. } => *state = StepState::new(StepStatus::Skipped),
+        Event::Succeeded { .. } | Event::Received { .. } => {
+            state.but_not.clear();
+            state.settle(None);
+        }
+        Event::Rejected { reason, .. }
+        | Event::NeverDelivered { reason, .. }
+        | Event::OutcomeUnknown { reason, .. } => state.settle(Some(reason.clone())),
+        // What went wrong while it waited still tells why it goes on without.
+        Event::Elapsed { .. } => state.waiting = Waiting::Nothing,
+        Event::RetryPlanned { at, reason, .. } => {
+            state.waiting = Waiting::Retry(*at);
+            state.returned_until = None;
+            state.reason = Some(reason.clone());
+        }
+        Event::Returned {
+            again,
+            due,
+            certain,
+            reason,
+            ..
+        } => {
+            state.deliverable -= u32::from(*certain);
+            state.returns += 1;
+            state.returned_until = Some(*due);
+            state.waiting = Waiting::Retry(*again);
+            state.reason = Some(reason.clone());
+        }
+        Event::Suspended { phase, reason, .. } => {
+            state.phase = *phase;
+            state.waiting = Waiting::Person;
+            state.reason = Some(reason.clone());
+        }
+        Event::Resumed { .. } => {
+            state.waiting = Waiting::Nothing;
+            state.attempt = 0;
+        }
+        Event::Waiting {
+            until,
+            signal,
+            but_not,
+            ..
+        } => {
+            state.phase = Phase::Action;
+            state.but_not.clone_from(but_not);
+            state.waiting = match until {
+                Some(until) if !signal => Waiting::Sleep(*until),
+                until => Waiting::Signal(*until),
+            };
+        }
+        Event::Unjudged { reason, .. } => state.reason = Some(reason.clone()),
+        _ => {}
+    }
+}
+
+fn apply_to_saga(saga: &mut Saga, event: &Event) -> Result<(), IllegalEvent> {
+    let cant = |why| IllegalEvent::new(event, why);
     match event {
         Event::Started {
             input,
@@ -26,158 +173,56 @@ pub fn apply(saga: &mut Saga, event: &Event) {
             saga.facts.started_at = *at;
             saga.deadline = *deadline;
             saga.starter.clone_from(starter);
-            saga.pass = Pass::Forward;
         }
         Event::Listening(starter) => saga.listeners.push(starter.clone()),
         Event::InLine(line) => saga.line.clone_from(line),
         Event::Superseding(successor) => saga.line.follow(successor),
         Event::KeptForSuccessor(signal) => saga.line.kept.push(signal.clone()),
-        Event::Asked {
-            step,
-            phase,
-            attempt,
-            with,
-            due,
-        } => {
-            apply_asked(saga, step, *phase, *attempt, with.as_ref(), *due);
-        }
-        Event::Skipped { step } => {
-            let state = StepState {
-                status: StepStatus::Skipped,
-                ..StepState::asked(Phase::Confirm, 0, Waiting::Nothing)
-            };
-            saga.steps.insert(step.clone(), state);
-        }
-        Event::BlockSkipped { at } => {
-            let skipped = BlockState {
-                children: 0,
-                remaining: 0,
-                begun: 0,
-                skipped: true,
-            };
-            saga.blocks.insert(at.clone(), skipped);
-        }
-        Event::Opened {
-            at,
-            children,
-            sequential,
-        } => {
-            let open = BlockState {
-                children: *children,
-                remaining: *children,
-                begun: if *sequential {
-                    (*children).min(1)
-                } else {
-                    *children
-                },
-                skipped: false,
-            };
-            saga.blocks.insert(at.clone(), open);
-        }
-        Event::NextItem { at } => {
-            if let Some(block) = saga.blocks.get_mut(at) {
-                block.begun += 1;
-            }
-        }
-        Event::Advanced { at } => {
-            if let Some(block) = saga.blocks.get_mut(at) {
-                block.remaining = block.remaining.saturating_sub(1);
-            }
-        }
-        Event::Succeeded { step, phase, reply } => apply_succeeded(saga, step, *phase, reply),
-        Event::Rejected { step, reason } => saga.update(step, |state| {
-            state.settle(StepStatus::Rejected, Some(reason.clone()));
-        }),
-        Event::RetryPlanned {
-            step, at, reason, ..
-        } => saga.update(step, |state| {
-            state.waiting = Waiting::Retry(*at);
-            state.returned_until = None;
-            state.reason = Some(reason.clone());
-        }),
-        Event::Returned {
-            step,
-            again,
-            due,
-            certain,
-            reason,
-            ..
-        } => saga.update(step, |state| {
-            state.deliverable = state.deliverable.saturating_sub(u32::from(*certain));
-            state.returns += 1;
-            state.returned_until = Some(*due);
-            state.waiting = Waiting::Retry(*again);
-            state.reason = Some(reason.clone());
-        }),
-        Event::NeverDelivered { step, reason } => saga.update(step, |state| {
-            state.settle(StepStatus::Undelivered, Some(reason.clone()));
-        }),
-        Event::OutcomeUnknown { step, reason } => saga.update(step, |state| {
-            state.settle(StepStatus::Unknown, Some(reason.clone()));
-        }),
-        Event::Suspended {
-            step,
-            phase,
-            reason,
-        } => apply_suspended(saga, step, *phase, reason),
-        Event::Resumed { step, .. } => saga.update(step, |state| {
-            state.waiting = Waiting::Nothing;
-            state.attempt = 0;
-        }),
-        Event::Waiting {
-            step,
-            until,
-            signal,
-            but_not,
-        } => apply_waiting(saga, step, *until, *signal, but_not),
         Event::Signalled(signal) => {
             saga.held.add(&signal.body);
             saga.remember_signal(signal);
             saga.signals.push(signal.clone());
         }
-        Event::Received { step, id } => {
-            let kept = saga.signals.iter().position(|signal| signal.id == *id);
-            let signal = kept.map(|at| saga.signals.remove(at));
-            saga.update(step, |state| {
-                state.signal_at = signal.as_ref().and_then(|signal| signal.at);
-                state.reply = signal.map(|signal| signal.body);
-                state.but_not.clear();
-                state.settle(StepStatus::Done, None);
-            });
-        }
-        Event::Unjudged { step, reason, .. } => saga.update(step, |state| {
-            state.reason = Some(reason.clone());
-        }),
-        // What went wrong while it waited still tells why it goes on without.
-        Event::Elapsed { step } => saga.update(step, |state| {
-            let reason = state.reason.take();
-            state.settle(StepStatus::Done, reason);
-        }),
-        Event::Operated(action) => apply_operated(saga, action),
-        Event::Held { reply } => {
-            if let Some(held) = &mut saga.paused {
-                saga.held.add(&reply.body);
-                held.push(reply.clone());
+        Event::Operated(action) => {
+            if action.kind == OperatorKind::Pause && saga.paused.is_some() {
+                return Err(cant("it is paused"));
             }
+            apply_operated(saga, action);
+        }
+        Event::Held { reply } => {
+            let held = saga.paused.as_mut();
+            held.ok_or_else(|| cant("it is not paused"))?
+                .push(reply.clone());
+            saga.held.add(&reply.body);
         }
         Event::AnswerTaken => {
-            if let Some(taken) = saga.answers.pop_front() {
-                saga.held.remove(&taken.body);
-            }
+            let taken = saga.answers.pop_front();
+            let taken = taken.ok_or_else(|| cant("no answer came while it was paused"))?;
+            saga.held.remove(&taken.body);
         }
         Event::LeftOff(left_off) => {
             saga.left_off = Some(left_off.clone()).filter(|it| !it.moves.is_empty());
         }
-        Event::ChildOf(_) | Event::ParentAsked { .. } | Event::Prepared { .. } => {
-            apply_child(saga, event);
+        Event::ChildOf(parent) => {
+            saga.family = Some(Family {
+                parent: parent.clone(),
+                asked: None,
+                prepared: None,
+            });
         }
-        Event::PivotPassed => {
-            saga.pass = Pass::Confirm;
-            saga.leases.clear();
+        Event::ParentAsked { phase } => {
+            let family = saga.family.as_mut();
+            family.ok_or_else(|| cant("no saga runs it"))?.asked = Some(*phase);
         }
-        Event::ReservationsConfirmed => saga.pass = Pass::Finish,
+        Event::Prepared { output } => {
+            let family = saga.family.as_mut();
+            family.ok_or_else(|| cant("no saga runs it"))?.prepared = Some(Arc::clone(output));
+        }
+        Event::PivotPassed => saga.leases.clear(),
+        Event::ReservationsConfirmed if saga.unconfirmed > 0 => {
+            return Err(cant("not all that was reserved is confirmed"));
+        }
         Event::RollbackStarted { reason } => {
-            saga.pass = Pass::Rollback;
             saga.leases.clear();
             turn_round(saga);
             saga.reason = Some(reason.clone());
@@ -187,18 +232,19 @@ pub fn apply(saga: &mut Saga, event: &Event) {
             output_error,
             at,
         } => {
-            saga.pass = Pass::Completed;
             saga.output = Some(Arc::clone(output));
             saga.output_error.clone_from(output_error);
             saga.ended_at = Some(*at);
             saga.left_off = None;
         }
         Event::Compensated { at } => {
-            saga.pass = Pass::Compensated;
             saga.ended_at = Some(*at);
             saga.left_off = None;
         }
+        // About a step or a block.
+        _ => {}
     }
+    Ok(())
 }
 
 /// What was still to be entered or left is not any more.
@@ -209,157 +255,22 @@ fn turn_round(saga: &mut Saga) {
     saga.left_off.take_if(|left_off| left_off.moves.is_empty());
 }
 
-impl StepState {
-    fn asked(phase: Phase, attempt: u32, waiting: Waiting) -> Self {
-        Self {
-            status: StepStatus::Reserving,
-            phase,
-            attempt,
-            waiting,
-            with: None,
-            reply: None,
-            reason: None,
-            deliverable: 0,
-            returns: 0,
-            returned_until: None,
-            but_not: Vec::new(),
-            signal_at: None,
-        }
-    }
-
-    fn settle(&mut self, status: StepStatus, reason: Option<String>) {
-        self.status = status;
-        self.reason = reason;
-        self.waiting = Waiting::Nothing;
-    }
-}
-
-fn apply_asked(
-    saga: &mut Saga,
-    step: &StepPath,
-    phase: Phase,
-    attempt: u32,
-    with: Option<&Arc<Value>>,
-    due: Timestamp,
-) {
-    if saga.pass == Pass::Confirm
-        && saga
-            .steps
-            .get(step)
-            .is_some_and(|state| state.status == StepStatus::Reserved)
-    {
-        saga.unconfirmed += 1;
-    }
-    let new = StepState::asked(phase, attempt, Waiting::Nothing);
-    let state = saga.steps.entry(step.clone()).or_insert(new);
-    if let Some(with) = with {
-        saga.held.add(with);
-        if let Some(replaced) = &state.with {
-            saga.held.remove(replaced);
-        }
-    }
-    saga.update(step, |state| {
-        state.status = match phase {
-            Phase::Reserve | Phase::Action => StepStatus::Reserving,
-            Phase::Confirm => StepStatus::Confirming,
-            Phase::Compensate => StepStatus::Compensating,
-        };
-        if state.phase != phase {
-            state.deliverable = 0;
-        }
-        if state.returned_until.is_none() {
-            state.returns = 0;
-        }
-        state.deliverable += 1;
-        state.returned_until = None;
-        state.phase = phase;
-        state.attempt = attempt;
-        state.waiting = Waiting::Reply(due);
-        if let Some(with) = with {
-            state.with = Some(Arc::clone(with));
-        }
-    });
-}
-
-fn apply_waiting(
-    saga: &mut Saga,
-    step: &StepPath,
-    until: Option<Timestamp>,
-    signal: bool,
-    but_not: &[String],
-) {
-    let new = StepState::asked(Phase::Action, 0, Waiting::Nothing);
-    saga.steps.entry(step.clone()).or_insert(new);
-    saga.update(step, |state| {
-        state.status = StepStatus::Waiting;
-        state.but_not = but_not.to_vec();
-        state.waiting = match until {
-            Some(until) if !signal => Waiting::Sleep(until),
-            until => Waiting::Signal(until),
-        };
-    });
-}
-
 fn apply_operated(saga: &mut Saga, action: &OperatorAction) {
     saga.remember(&action.id);
-    let forced = || Forced {
-        by: action.by.clone(),
-        why: action.why.clone(),
-    };
     match &action.kind {
         OperatorKind::Pause => saga.paused = Some(Vec::new()),
         OperatorKind::Resume => saga
             .answers
             .extend(saga.paused.take().into_iter().flatten()),
         OperatorKind::ForceComplete | OperatorKind::ForceCompensated => {
-            saga.forced = Some(forced());
+            saga.forced = Some(Forced {
+                by: action.by.clone(),
+                why: action.why.clone(),
+            });
             saga.timers.clear();
             saga.suspended.clear();
             saga.paused = None;
         }
         OperatorKind::Cancel | OperatorKind::Retry { .. } | OperatorKind::Skip { .. } => {}
     }
-}
-
-fn apply_succeeded(saga: &mut Saga, step: &StepPath, phase: Phase, reply: &Arc<Value>) {
-    if saga.pass == Pass::Confirm && phase == Phase::Confirm {
-        saga.unconfirmed = saga.unconfirmed.saturating_sub(1);
-    }
-    if matches!(phase, Phase::Reserve)
-        && let Ok(Some(at)) = expiry_of(reply)
-    {
-        saga.leases.insert((at, step.clone()));
-    }
-    let mut is_kept = false;
-    saga.update(step, |state| {
-        let status = match phase {
-            Phase::Reserve | Phase::Action => StepStatus::Reserved,
-            Phase::Confirm => StepStatus::Confirmed,
-            Phase::Compensate => StepStatus::Compensated,
-        };
-        // Later steps and the output speak of the reservation; a confirm-only step has just this.
-        if status == StepStatus::Reserved || state.reply.is_none() && phase == Phase::Confirm {
-            state.reply = Some(Arc::clone(reply));
-            is_kept = true;
-        }
-        state.settle(status, None);
-    });
-    if is_kept {
-        saga.held.add(reply);
-    }
-}
-
-fn apply_suspended(saga: &mut Saga, step: &StepPath, phase: Phase, reason: &str) {
-    // A confirm-only step whose payload can't be computed is suspended before it was ever asked.
-    let new = StepState::asked(phase, 0, Waiting::Nothing);
-    saga.steps.entry(step.clone()).or_insert(new);
-    saga.update(step, |state| {
-        if phase == Phase::Confirm {
-            state.status = StepStatus::Confirming;
-        }
-        state.phase = phase;
-        state.waiting = Waiting::Person;
-        state.reason = Some(reason.to_owned());
-    });
-    saga.suspended.insert(step.clone());
 }

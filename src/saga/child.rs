@@ -22,7 +22,8 @@ use serde_json::{Map, Value};
 
 use super::decide::{Flaw, Turn};
 use super::event::{Event, Refusal, Send};
-use super::state::{Pass, Saga, StepStatus, present};
+use super::state::{Pass, Saga};
+use super::step::{StepStatus, present};
 use super::too_late::{EXPIRES_AT, expiry_of};
 use crate::definition::Definition;
 use crate::id::{Phase, SagaId, StepPath};
@@ -143,31 +144,6 @@ pub fn answer_to_parent(saga: &Saga, phase: Phase) -> Option<ChildAnswer> {
         reason,
         body,
     })
-}
-
-/// The events that only a child has.
-pub(super) fn apply_child(saga: &mut Saga, event: &Event) {
-    match event {
-        Event::ChildOf(parent) => {
-            saga.family = Some(Family {
-                parent: parent.clone(),
-                asked: None,
-                prepared: None,
-            });
-        }
-        Event::ParentAsked { phase } => {
-            if let Some(family) = &mut saga.family {
-                family.asked = Some(*phase);
-            }
-        }
-        Event::Prepared { output } => {
-            saga.pass = Pass::Prepared;
-            if let Some(family) = &mut saga.family {
-                family.prepared = Some(Arc::clone(output));
-            }
-        }
-        _ => {}
-    }
 }
 
 /// The child's side.

@@ -9,8 +9,10 @@ use super::event::{Decision, Event, Input, Refusal, Reply, Send, Starter};
 use super::portion::{Move, Spent};
 use super::retry::backoff;
 pub use super::sabotage::{Flaw, Sabotage};
-use super::state::{LISTENERS_MAX, Pass, Saga, StepStatus, Waiting};
-use crate::definition::{Definition, NodeId, OnReject};
+use super::state::{LISTENERS_MAX, Pass, Saga};
+use super::step::{StepStatus, Waiting};
+use super::transition::{IllegalEvent, answered, asked};
+use crate::definition::{Definition, Forward, NodeId, OnReject};
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::limits::{BODY, COMPUTED, Limit};
 use crate::message::Outcome;
@@ -18,7 +20,8 @@ use crate::message::Outcome;
 /// Decides what follows from `input`, and applies it to the saga.
 ///
 /// # Errors
-/// A [`Refusal`] if the input changes nothing; the saga is as before.
+/// A [`Refusal`] if the input changes nothing; the saga is as before, unless it is
+/// [`Refusal::Illegal`].
 pub fn decide(
     definition: &Definition,
     saga: &mut Saga,
@@ -50,26 +53,30 @@ pub fn decide_sabotaged(
         spent: Spent::default(),
         goes_on: false,
         too_large: None,
+        illegal: None,
     };
-    match input {
-        Input::Start { input, starter } => turn.start(input, starter)?,
+    let taken = match input {
+        Input::Start { input, starter } => turn.start(input, starter),
         Input::StartInLine {
             input,
             starter,
             line,
-        } => turn.start_in_line(input, starter, line)?,
-        Input::Listen(starter) => turn.listen(starter)?,
-        Input::Supersede(successor) => turn.supersede(successor)?,
-        Input::Reply(reply) => turn.reply(reply)?,
-        Input::Returned(returned) => turn.returned(returned)?,
-        Input::Wake => turn.wake()?,
-        Input::Signal(signal) => turn.signal(signal)?,
-        Input::SignalForSuccessor(signal) => turn.keep_for_successor(signal)?,
-        Input::Operator(action) => turn.operate(action)?,
-        Input::Parent(order) => turn.obey(order)?,
+        } => turn.start_in_line(input, starter, line),
+        Input::Listen(starter) => turn.listen(starter),
+        Input::Supersede(successor) => turn.supersede(successor),
+        Input::Reply(reply) => turn.reply(reply),
+        Input::Returned(returned) => turn.returned(returned),
+        Input::Wake => turn.wake(),
+        Input::Signal(signal) => turn.signal(signal),
+        Input::SignalForSuccessor(signal) => turn.keep_for_successor(signal),
+        Input::Operator(action) => turn.operate(action),
+        Input::Parent(order) => turn.obey(order),
+    };
+    if taken.is_ok() {
+        turn.walk();
+        turn.leave_off();
     }
-    turn.walk();
-    turn.leave_off();
+    turn.illegal.map_or(taken, |illegal| Err(illegal.into()))?;
     if let (Some(unstarted), Some(why)) = (unstarted, turn.too_large) {
         *turn.saga = unstarted;
         return Err(Refusal::TooLarge(why));
@@ -100,12 +107,19 @@ pub(super) struct Turn<'a> {
     pub(super) goes_on: bool,
     /// Why the saga would hold more than one saga may, if that is so.
     pub(super) too_large: Option<String>,
+    /// What can't be, if it came to that: nothing more is decided then.
+    pub(super) illegal: Option<IllegalEvent>,
 }
 
 impl Turn<'_> {
     pub(super) fn emit(&mut self, event: Event) {
-        apply(self.saga, &event);
-        self.events.push(event);
+        if self.illegal.is_some() {
+            return;
+        }
+        match apply(self.saga, &event) {
+            Ok(()) => self.events.push(event),
+            Err(illegal) => self.illegal = Some(illegal),
+        }
     }
 
     pub(super) fn start(
@@ -182,7 +196,7 @@ impl Turn<'_> {
         let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
         match outcome {
             Outcome::Succeeded => match self.saga.has_room(&body) {
-                Err(why) if self.keeps_reply(&step, phase) => self.no_room(&step, phase, why),
+                Err(why) if self.saga.keeps_reply(&step, phase) => self.no_room(&step, phase, why),
                 _ => self.succeeded(step, phase, body),
             },
             Outcome::Rejected => self.rejected(&step, phase, &reason),
@@ -202,26 +216,17 @@ impl Turn<'_> {
             return Err(Refusal::Settled);
         }
         let step = self.definition.step(&path.name).ok_or_else(never)?;
-        let (asking, asked) = match phase {
-            Phase::Reserve | Phase::Action => (
-                StepStatus::Reserving,
-                step.forward
-                    .as_ref()
-                    .is_some_and(|forward| forward.phase() == phase)
-                    && state.status != StepStatus::Skipped,
-            ),
-            Phase::Confirm => (
-                StepStatus::Confirming,
-                state.status == StepStatus::Confirmed,
-            ),
-            Phase::Compensate => (
-                StepStatus::Compensating,
-                state.status == StepStatus::Compensated,
-            ),
+        let was_asked = match phase {
+            Phase::Reserve | Phase::Action => {
+                let forward = step.forward.as_ref().map(Forward::phase);
+                forward == Some(phase) && state.status != StepStatus::Skipped
+            }
+            Phase::Confirm | Phase::Compensate => state.status == answered(phase),
         };
-        if state.status == asking && state.waiting != Waiting::Nothing {
+        let is_asked = state.status == asked(phase);
+        if is_asked && state.waiting != Waiting::Nothing {
             Ok(state.waiting)
-        } else if asked || state.status == asking {
+        } else if was_asked || is_asked {
             Err(Refusal::Settled)
         } else {
             Err(never())
@@ -362,6 +367,9 @@ impl Turn<'_> {
 
     /// Sends the compensation of a step that was, or may have been, done.
     pub(super) fn undo(&mut self, path: &StepPath) {
+        if self.is_yet_to_be_undone(path) {
+            return;
+        }
         let compensable = self
             .definition
             .step(&path.name)

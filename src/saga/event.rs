@@ -113,7 +113,7 @@ pub enum OperatorKind {
         #[serde(
             default,
             skip_serializing_if = "Option::is_none",
-            deserialize_with = "super::state::present"
+            deserialize_with = "super::step::present"
         )]
         with: Option<Arc<Value>>,
     },
@@ -125,7 +125,7 @@ pub enum OperatorKind {
         #[serde(
             default,
             skip_serializing_if = "Option::is_none",
-            deserialize_with = "super::state::present"
+            deserialize_with = "super::step::present"
         )]
         reply: Option<Arc<Value>>,
     },
@@ -237,7 +237,7 @@ pub enum Event {
         #[serde(
             default,
             skip_serializing_if = "Option::is_none",
-            deserialize_with = "super::state::present"
+            deserialize_with = "super::step::present"
         )]
         with: Option<Arc<Value>>,
         /// When the answer is overdue.

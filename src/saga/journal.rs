@@ -14,6 +14,7 @@ use super::apply::apply;
 use super::event::Event;
 use super::format::{self, Formats, Newer, WRITES};
 use super::state::Saga;
+use super::transition::IllegalEvent;
 use crate::id::{SagaId, Timestamp};
 
 /// SHA-256.
@@ -96,6 +97,16 @@ pub enum JournalError {
         seq: u64,
         /// What is newer about it.
         why: Newer,
+    },
+    /// An entry says what can't have happened.
+    #[error("entry {seq}, event {event}: {why}")]
+    Illegal {
+        /// Which entry.
+        seq: u64,
+        /// Which of its events, from 1.
+        event: usize,
+        /// Why.
+        why: IllegalEvent,
     },
 }
 
@@ -180,9 +191,16 @@ pub fn fold(saga: &mut Saga, revision: u64, entries: &[JournalEntry]) -> Result<
                 found: entry.seq,
             });
         }
-        for event in &entry.record()?.events {
-            apply(saga, event);
-        }
+        replay(saga, entry)?;
+    }
+    Ok(())
+}
+
+/// Folds one entry into the saga, which stands before it.
+pub fn replay(saga: &mut Saga, entry: &JournalEntry) -> Result<(), JournalError> {
+    for (event, happened) in (1..).zip(entry.record()?.events) {
+        let seq = entry.seq;
+        apply(saga, &happened).map_err(|why| JournalError::Illegal { seq, event, why })?;
     }
     Ok(())
 }

@@ -19,6 +19,34 @@
 //! `decide` takes the saga by `&mut` and applies each event as it emits it, because the next event
 //! depends on it; a saga of ten thousand steps is not copied at each reply. A refused input leaves
 //! the saga untouched. A caller whose commit fails throws the saga away and loads it again.
+//!
+//! # What can be
+//!
+//! Where a step stands decides what can happen to it ([`transition::next`]). A dot is an
+//! [`IllegalEvent`]: the decision is given up, or the journal refused with the place. So is whatever
+//! is about another command than the one that was sent (*yes*, *again*, *suspended*).
+//!
+//! | status \ event | ask forward | ask confirm | ask compensate | yes | no | undelivered | unknown | again | suspended | resumed | skipped | waits | unjudged | over |
+//! | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+//! | none | reserving | confirming | · | · | · | · | · | · | its command's | · | skipped | waiting | · | · |
+//! | reserving | reserving | · | · | reserved | rejected | undelivered | unknown | reserving | reserving | reserving | skipped | waiting | · | · |
+//! | reserved | · | confirming | compensating | · | · | · | · | · | · | · | · | · | · | · |
+//! | unknown | · | · | compensating | · | · | · | · | · | · | · | · | · | · | · |
+//! | confirming | · | confirming | · | confirmed | · | · | · | confirming | confirming | confirming | skipped | · | · | · |
+//! | compensating | · | · | compensating | compensated | · | · | · | compensating | compensating | compensating | · | · | · | · |
+//! | waiting | · | · | · | · | · | · | · | · | · | · | · | · | waiting | done |
+//! | skipped | · | · | · | · | · | · | · | · | · | · | · | · | · | · |
+//! | rejected | · | · | · | · | · | · | · | · | · | · | · | · | · | · |
+//! | undelivered | · | · | · | · | · | · | · | · | · | · | · | · | · | · |
+//! | confirmed | · | · | · | · | · | · | · | · | · | · | · | · | · | · |
+//! | compensated | · | · | · | · | · | · | · | · | · | · | · | · | · | · |
+//! | done | · | · | · | · | · | · | · | · | · | · | · | · | · | · |
+//!
+//! *forward* is `reserve` or `action`; *again* is a retry that is planned, or a command that found no
+//! queue; *over* is a signal that is taken, or a time that has come. A step that was not reached can't be
+//! suspended over a compensation. What was suspended behind the pivot before it began can turn out to be
+//! skipped, or to be a `wait`. Which event can be in which pass: [`transition`], with diagrams in
+//! `docs/state-machine.md`.
 
 mod apply;
 mod child;
@@ -38,10 +66,12 @@ mod sabotage;
 mod sends;
 mod state;
 mod status;
+mod step;
 mod succession;
 #[cfg(test)]
 mod tests;
 mod too_late;
+pub mod transition;
 mod waits;
 mod walk;
 
@@ -55,9 +85,8 @@ pub use event::{
 pub use portion::{Held, LeftOff, Move};
 pub use returned::Returned;
 pub use sends::end_of;
-pub use state::{
-    BlockState, Forced, LEASE_MARGIN, LISTENERS_MAX, Pass, SEEN_IDS_MAX, SIGNALS_KEPT_MAX, Saga,
-    StepState, StepStatus, Waiting,
-};
+pub use state::{Forced, LEASE_MARGIN, LISTENERS_MAX, Pass, SEEN_IDS_MAX, SIGNALS_KEPT_MAX, Saga};
 pub use status::Status;
+pub use step::{BlockState, StepState, StepStatus, Waiting};
 pub use succession::{Line, Successor, holdup};
+pub use transition::IllegalEvent;

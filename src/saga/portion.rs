@@ -8,6 +8,7 @@
 //!
 //! The whole is bounded as well ([`super::reckon`]).
 
+use std::iter;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -16,7 +17,9 @@ use serde_json::Value;
 
 use super::decide::{Flaw, Turn};
 use super::event::{Event, OperatorAction, Refusal, Reply};
-use super::state::{Pass, Saga, StepState, StepStatus, Waiting};
+use super::state::{Pass, Saga};
+use super::step::{StepState, StepStatus, Waiting};
+use super::walk::block_named;
 use crate::definition::NodeId;
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::limits::{Excess, Extent, PORTION_BYTES, PORTION_COMMANDS, PORTION_EVENTS, SAGA};
@@ -137,6 +140,14 @@ impl Held {
         *self = self.with(Extent::of(value));
     }
 
+    pub(super) fn replace(&mut self, before: Option<&Value>, value: &Value) {
+        self.add(value);
+        if let Some(before) = before {
+            self.remove(before);
+        }
+    }
+
+    /// Snapshots of an older version did not say what was held, so there may be less than is removed.
     pub(super) fn remove(&mut self, value: &Value) {
         let extent = Extent::of(value);
         self.bytes = self.bytes.saturating_sub(extent.bytes);
@@ -205,6 +216,17 @@ impl Saga {
     pub(super) fn has_room(&self, value: &Value) -> Result<(), String> {
         self.held.with(Extent::of(value)).check()
     }
+
+    /// Whether it keeps the body of a yes to this command: later steps and the output speak of the
+    /// reservation, and a confirm-only step has just this.
+    pub(super) fn keeps_reply(&self, path: &StepPath, phase: Phase) -> bool {
+        let state = self.steps.get(path);
+        match phase {
+            Phase::Reserve | Phase::Action => true,
+            Phase::Confirm => state.is_some_and(|state| state.reply.is_none()),
+            Phase::Compensate => false,
+        }
+    }
 }
 
 fn too_much(excess: Excess) -> String {
@@ -219,9 +241,10 @@ fn too_much(excess: Excess) -> String {
 }
 
 impl Turn<'_> {
-    /// Whether the rest is for the next decision.
+    /// Whether the rest is for the next decision; what has gone wrong does not go on at all.
     pub(super) fn is_full(&self) -> bool {
-        self.spent.bytes >= PORTION_BYTES
+        self.illegal.is_some()
+            || self.spent.bytes >= PORTION_BYTES
             || self.spent.commands >= PORTION_COMMANDS
             || self.events.len() >= PORTION_EVENTS
     }
@@ -326,12 +349,42 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether there are still reservations that were not even asked to confirm.
-    pub(super) fn confirms_are_left(&self) -> bool {
+    /// What is still to be done, in this decision or a later one.
+    fn moves_left(&self) -> impl Iterator<Item = &Move> {
         let left_off = self.saga.left_off.as_ref().filter(|_| !self.goes_on);
         let before = left_off.map_or(&[][..], |left_off| left_off.moves.as_slice());
-        let mut moves = self.moves.iter().chain(before);
-        moves.any(|it| matches!(it, Move::Confirm { .. }))
+        self.moves.iter().chain(before)
+    }
+
+    /// Whether there are still reservations that were not even asked to confirm.
+    pub(super) fn confirms_are_left(&self) -> bool {
+        self.moves_left()
+            .any(|it| matches!(it, Move::Confirm { .. }))
+    }
+
+    /// Whether a roll-back that comes in portions has not come to this step yet. It will, and then
+    /// see what was answered meanwhile: to undo or leave the step before would count it twice.
+    pub(super) fn is_yet_to_be_undone(&self, path: &StepPath) -> bool {
+        let is_around = |outer: NodeId, indices: &[u32]| {
+            let inner = block_named(self.definition, &path.name);
+            let mut blocks = iter::successors(inner, |block| self.definition.node(*block).parent);
+            path.indices.starts_with(indices) && blocks.any(|block| block == outer)
+        };
+        self.saga.pass == Pass::Rollback
+            && self.moves_left().any(|it| match it {
+                Move::Enter { block, indices, .. } => is_around(*block, indices),
+                Move::Items {
+                    body,
+                    around,
+                    next,
+                    end,
+                    ..
+                } => {
+                    let index = path.indices.get(around.len());
+                    is_around(*body, around) && index.is_some_and(|it| (next..end).contains(&it))
+                }
+                _ => false,
+            })
     }
 
     pub(super) fn try_again_after(
@@ -356,16 +409,6 @@ impl Turn<'_> {
             why: why.clone(),
         });
         self.try_step_again(&step, by, why, None);
-    }
-
-    /// Whether the saga keeps the body of a yes to this command.
-    pub(super) fn keeps_reply(&self, path: &StepPath, phase: Phase) -> bool {
-        let state = self.saga.steps.get(path);
-        match phase {
-            Phase::Reserve | Phase::Action => true,
-            Phase::Confirm => state.is_some_and(|state| state.reply.is_none()),
-            Phase::Compensate => false,
-        }
     }
 
     /// A yes whose body the saga can't hold. Before the pivot it counts like no answer at all: the

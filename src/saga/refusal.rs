@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use super::transition::IllegalEvent;
 use crate::id::{Phase, StepPath};
 
 /// Why an input changes nothing.
@@ -43,6 +44,10 @@ pub enum Refusal {
     /// A start of a saga that would hold more than one saga may.
     #[error("{0}")]
     TooLarge(String),
+    /// What follows from the input can't be: a bug, or a journal that is not ours. Unlike after any
+    /// other refusal, the saga may be changed, and is to be thrown away.
+    #[error(transparent)]
+    Illegal(#[from] IllegalEvent),
     /// A start for a saga that has started.
     #[error("this saga has started already")]
     AlreadyStarted,

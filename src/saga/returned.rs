@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::decide::Turn;
 use super::event::{Event, Refusal};
-use super::state::{Pass, StepState, Waiting};
+use super::state::Pass;
+use super::step::{StepState, Waiting};
 use crate::id::{Phase, StepPath};
 use crate::message::Destination;
 

@@ -9,7 +9,8 @@
 use serde_json::Value;
 
 use super::decide::{Flaw, Turn};
-use super::state::{Pass, StepStatus, Waiting};
+use super::state::Pass;
+use super::step::{StepStatus, Waiting};
 use super::walk::block_named;
 use crate::definition::{NodeKind, OnTimeout};
 use crate::error::code;

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::decide::Turn;
 use super::event::{BlockPath, Event, Refusal, Signal};
-use super::state::{Pass, SIGNALS_KEPT_MAX, StepStatus, Waiting};
+use super::state::{Pass, SIGNALS_KEPT_MAX};
+use super::step::{StepStatus, Waiting};
 use super::too_late::no_signal_in_time;
 use super::walk::block_named;
 use crate::definition::{
@@ -162,14 +163,16 @@ impl<'d> Turn<'d> {
     }
 
     /// Whether the saga had the signal before the wait's time was over, even if it is over now, and
-    /// not before the wait began, if that matters.
+    /// not before the wait began, if that matters. What comes after another wait's end has turned the
+    /// saga round, or has ended this one too, does not.
     fn is_in_time(&self, path: &StepPath, signal: &Signal) -> bool {
         let Some(state) = self.saga.steps.get(path) else {
-            return true;
+            return false;
         };
         let in_time = match (state.waiting, signal.at) {
             (Waiting::Signal(Some(until)), Some(at)) => at <= until,
-            _ => true,
+            (Waiting::Signal(_), _) => true,
+            _ => false,
         };
         in_time && !state.but_not.contains(&signal.id)
     }

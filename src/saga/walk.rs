@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::decide::{Flaw, Turn};
 use super::event::{BlockPath, Event};
 use super::portion::Move;
-use super::state::{Pass, StepStatus, Waiting};
+use super::state::Pass;
+use super::step::{StepStatus, Waiting};
 use crate::definition::{
     Definition, EvaluationError, Forward, Node, NodeId, NodeKind, Scope, Sleep, Step, SubSaga, Wait,
 };
@@ -65,6 +66,9 @@ impl Turn<'_> {
 
     /// A step is settled in this pass.
     pub(super) fn step_done(&mut self, path: &StepPath) {
+        if self.is_yet_to_be_undone(path) {
+            return;
+        }
         if let Some(block) = block_named(self.definition, &path.name) {
             self.moves.push(Move::Leave {
                 block,

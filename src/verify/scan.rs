@@ -7,8 +7,8 @@ use futures_util::{StreamExt, stream};
 use super::checkpoint::{Reader, Seal, Writer};
 use super::{ChainEnd, Finding, Flaw, VerifyError, row_agrees};
 use crate::id::Timestamp;
-use crate::saga::journal::{Chain, GENESIS};
-use crate::saga::{Saga, apply};
+use crate::saga::Saga;
+use crate::saga::journal::{Chain, GENESIS, replay};
 use crate::store::{Hash, LIST_ROWS_MAX, ListFilter, Revision, SagaHead, Store, StoreError};
 
 /// Journal entries read at once.
@@ -115,13 +115,10 @@ async fn check(
             break;
         }
         for entry in page.iter().take_while(|entry| entry.seq <= head.revision) {
-            let record = chain.add(entry).and_then(|()| entry.record());
-            match record {
-                Ok(record) => record.events.iter().for_each(|it| apply(&mut saga, it)),
-                Err(error) => {
-                    broken = Some(Flaw::Journal(error));
-                    break 'pages;
-                }
+            let read = chain.add(entry).and_then(|()| replay(&mut saga, entry));
+            if let Err(error) = read {
+                broken = Some(Flaw::Journal(error));
+                break 'pages;
             }
             if expected.is_some_and(|expected| expected.revision == entry.seq) {
                 then = Some(entry.hash);

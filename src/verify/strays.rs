@@ -5,8 +5,9 @@
 
 use super::{Finding, Flaw};
 use crate::id::SagaId;
+use crate::saga::Saga;
 use crate::saga::format::{Formats, unknown};
-use crate::saga::{Saga, apply};
+use crate::saga::journal::replay;
 use crate::store::{
     LIST_ROWS_MAX, LoadRequest, LoadedSaga, Revision, SagaTable, Snapshot, Store, StoreError,
 };
@@ -111,13 +112,9 @@ async fn fold(
             return Ok(None);
         }
         for entry in page.iter().take_while(|entry| entry.seq <= revision) {
-            let Ok(record) = entry.record() else {
+            if replay(&mut saga, entry).is_err() {
                 return Ok(None);
-            };
-            record
-                .events
-                .iter()
-                .for_each(|event| apply(&mut saga, event));
+            }
             seq = entry.seq;
         }
         if page.last().is_some_and(|last| last.seq > revision) {

@@ -7,8 +7,8 @@ use super::checkpoint::{CheckpointError, Reader, Seal};
 use super::*;
 use crate::id::Timestamp;
 use crate::saga::format::{READS, mark};
-use crate::saga::journal::{Cause, GENESIS, JournalEntry, Record};
-use crate::saga::{Event, apply};
+use crate::saga::journal::{Cause, GENESIS, JournalEntry, Record, fold};
+use crate::saga::{Event, Starter, apply};
 use crate::store::memory::MemoryStore;
 use crate::store::{Commit, LIST_ROWS_MAX, SagaWrite, Snapshot, Status, Store};
 
@@ -25,13 +25,19 @@ fn saga(number: u128, entries: u64, word: &str) -> SagaWrite {
     let mut head_hash = GENESIS;
     let mut written = Vec::new();
     for seq in 1..=entries {
-        let event = Event::Started {
-            input: std::sync::Arc::new(word.into()),
-            at: started_at,
-            deadline: None,
-            starter: None,
+        let event = match seq {
+            1 => Event::Started {
+                input: std::sync::Arc::new(word.into()),
+                at: started_at,
+                deadline: None,
+                starter: None,
+            },
+            _ => Event::Listening(Starter {
+                reply_to: word.to_owned(),
+                correlation_id: None,
+            }),
         };
-        apply(&mut state, &event);
+        apply(&mut state, &event).unwrap();
         let record = Record {
             cause: Cause::Start,
             events: vec![event],
@@ -169,6 +175,26 @@ async fn each_way_to_tamper_within_a_saga_is_named() {
 }
 
 #[tokio::test]
+async fn a_chain_that_holds_and_says_what_can_not_be_is_a_flaw_with_its_place() {
+    let mut illegal = saga(1, 3, "x");
+    let record = Record {
+        cause: Cause::Timer,
+        events: vec![Event::ReservationsConfirmed],
+    };
+    let (seq, head) = (4, &mut illegal.head);
+    let entry = JournalEntry::link(head.id, &head.head_hash, seq, head.updated_at, &record);
+    let entry = entry.unwrap();
+    (head.revision, head.head_hash) = (seq, entry.hash);
+    illegal.entries.push(entry);
+    let (summary, found) = look(&store(vec![illegal]).await, None).await;
+    assert_eq!(summary.entries, 4, "their hashes hold");
+    let [(1, Flaw::Journal(JournalError::Illegal { seq, event, .. }))] = found[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!((seq, event), (4, 1));
+}
+
+#[tokio::test]
 async fn a_checkpoint_shows_what_a_chain_alone_cannot() {
     let before = (1..=6).map(|number| saga(number, 3, "x")).collect();
     let (_, bytes) = checkpoint(&store(before).await).await;
@@ -260,13 +286,7 @@ async fn a_snapshot_that_is_not_what_the_journal_says_is_found() {
     let whole = |number, revision, state: Option<Saga>| {
         let mut write = saga(number, 3, "x");
         let mut right = Saga::new(id(number), "order", &write.head.key, write.head.started_at);
-        for entry in &write.entries[..2] {
-            let record = entry.record().unwrap();
-            record
-                .events
-                .iter()
-                .for_each(|event| apply(&mut right, event));
-        }
+        fold(&mut right, 0, &write.entries[..2]).unwrap();
         let body = serde_json::to_vec(&state.unwrap_or(right)).unwrap();
         write.snapshot = Some(Snapshot {
             revision,

@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use crate::definition::Definition;
 use crate::id::{SagaId, Timestamp};
-use crate::saga::journal::{self, JournalEntry};
-use crate::saga::{Pass, Saga, Signal, Status, apply, holdup};
+use crate::saga::journal::{self, JournalEntry, JournalError};
+use crate::saga::{Pass, Saga, Signal, Status, holdup};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
 use crate::verify::row_agrees;
 
@@ -241,7 +241,7 @@ impl SagaView {
     /// were reached are shown in the order of their names.
     pub fn new(history: &History, definition: Option<&Definition>) -> Self {
         let History { head, entries } = history;
-        let saga = folded(history);
+        let (saga, trouble) = fold(history);
         let steps = match definition {
             Some(definition) => steps::all(definition, &saga),
             None => steps::reached(&saga),
@@ -268,24 +268,31 @@ impl SagaView {
             steps,
             signals: saga.signals.iter().map(SignalView::new).collect(),
             timeline: timeline::moments(definition, head.started_at, entries),
-            journal: check(head, entries, &saga),
+            journal: check(head, entries, &saga, trouble),
         }
     }
 }
 
 /// What the journal says, as far as it can be read; [`JournalView`] tells if that is not all of it.
 pub fn folded(history: &History) -> Saga {
-    let History { head, entries } = history;
-    let mut saga = Saga::new(head.id, &head.name, &head.key, head.started_at);
-    let records = entries.iter().map_while(|entry| entry.record().ok());
-    for event in records.flat_map(|record| record.events) {
-        apply(&mut saga, &event);
-    }
-    saga
+    fold(history).0
 }
 
-fn check(head: &SagaHead, entries: &[JournalEntry], saga: &Saga) -> JournalView {
-    let problem = match journal::verify(head.id, entries) {
+/// The same, and why it is not all of it.
+fn fold(History { head, entries }: &History) -> (Saga, Result<(), JournalError>) {
+    let mut saga = Saga::new(head.id, &head.name, &head.key, head.started_at);
+    let all = journal::fold(&mut saga, 0, entries);
+    (saga, all)
+}
+
+fn check(
+    head: &SagaHead,
+    entries: &[JournalEntry],
+    saga: &Saga,
+    folded: Result<(), JournalError>,
+) -> JournalView {
+    let chain = journal::verify(head.id, entries).and_then(|chain| folded.map(|()| chain));
+    let problem = match chain {
         Err(error) => Some(error.to_string()),
         Ok(chain) => row_agrees(head, &chain, saga)
             .err()

@@ -9,7 +9,7 @@ use crate::definition::parse;
 use crate::id::{Phase, StepPath};
 use crate::message::{Message, Outcome, Properties};
 use crate::saga::journal::{Cause, GENESIS, Record};
-use crate::saga::{Input, Parent, ParentOrder, Reply, Signal, decide};
+use crate::saga::{Event, Input, Parent, ParentOrder, Reply, Signal, decide};
 
 const ORDER: &str = "
 saga: order
@@ -302,11 +302,24 @@ fn a_journal_that_was_tampered_with_is_told_apart() {
     row.head.status = Status::Completed;
     let mut hash = bundle.history.clone();
     hash.head.head_hash = [9; 32];
+    let mut illegal = bundle.history.clone();
+    let record = Record {
+        cause: Cause::Timer,
+        events: vec![Event::PivotPassed, Event::PivotPassed],
+    };
+    let SagaHead { id, head_hash, .. } = &illegal.head;
+    let entry = JournalEntry::link(*id, head_hash, 3, bundle.now, &record).unwrap();
+    (illegal.head.revision, illegal.head.head_hash) = (3, entry.hash);
+    illegal.entries.push(entry);
     for (history, expected) in [
         (changed, "entry 1 is not what was written"),
         (cut, "the row is at entry 2, the journal ends at 1"),
         (row, "the row says completed, the journal says running"),
         (hash, "the row's hash is not that of entry 2"),
+        (
+            illegal,
+            "entry 3, event 2: the event `pivot_passed` can't be: the saga is confirming",
+        ),
     ] {
         let journal = SagaView::new(&history, Some(&bundle.definition)).journal;
         assert!(!journal.verified);

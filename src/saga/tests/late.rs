@@ -256,3 +256,30 @@ fn a_sub_saga_that_is_late_at_its_pivot_tells_its_parent_so() {
     assert_eq!(sent.unwrap(), ["seat compensate#1"]);
     assert!(child.0.reason().contains("lapses at"));
 }
+
+#[test]
+fn a_wait_that_the_roll_back_has_ended_takes_no_signal_any_more() {
+    let yaml = "
+saga: s
+version: 1
+key: ${ input.id }
+steps:
+  - parallel:
+      - { wait: first, signal: paid, timeout: 10s, on_timeout: fail }
+      - { wait: second, signal: paid, timeout: none }
+";
+    let (mut story, _) = Story::begin(yaml, json!({ "id": "i" }));
+    story.tell(operator("p", OperatorKind::Pause)).unwrap();
+    pass(&mut story, 20);
+    let signal = Signal {
+        name: "paid".into(),
+        id: "s".into(),
+        body: Arc::default(),
+        at: None,
+    };
+    story.tell(Input::Signal(signal)).unwrap();
+    story.tell(operator("r", OperatorKind::Resume)).unwrap();
+    assert_eq!(story.saga.status(), Status::Compensated);
+    assert_eq!(story.step("second"), StepStatus::Done);
+    assert_eq!(story.reason(), "first: no signal `paid` came in time");
+}

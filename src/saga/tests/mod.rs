@@ -16,6 +16,7 @@ mod returned;
 mod signals;
 mod succession;
 mod suspension;
+mod transitions;
 mod trouble;
 
 use std::sync::Arc;
@@ -141,7 +142,7 @@ impl Story {
         let mut folded = Saga::new(id, &self.saga.name, key, self.saga.facts.started_at);
         for event in &self.journal {
             let json = serde_json::to_string(event).unwrap();
-            apply(&mut folded, &serde_json::from_str(&json).unwrap());
+            apply(&mut folded, &serde_json::from_str(&json).unwrap()).unwrap();
         }
         assert_eq!(folded, self.saga, "fold(journal) must be the state");
         let snapshot = serde_json::to_string(&self.saga).unwrap();

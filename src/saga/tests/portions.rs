@@ -172,6 +172,36 @@ fn a_large_roll_back_comes_in_portions() {
 }
 
 #[test]
+fn what_is_answered_before_the_roll_back_comes_to_it_is_undone_and_counted_once() {
+    let (mut large, mut asked) = Large::begin(FAN_OUT, 40, 400_000).unwrap();
+    asked.extend(large.go_on().concat());
+    for command in &asked[1..35] {
+        large.yes(command);
+    }
+    let mut undone = large.answer(&asked[0], Outcome::Rejected, json!({}));
+    assert!(large.0.saga.is_left_off());
+    for command in &asked[35..37] {
+        assert_eq!(large.yes(command), [""; 0], "its turn is still to come");
+    }
+    for command in &asked[37..39] {
+        large.answer(command, Outcome::Rejected, json!({}));
+    }
+    undone.extend(large.go_on().concat());
+    undone.extend(large.yes(&asked[39]));
+    let items = (1..37).chain([39]);
+    let expected: Vec<String> = items
+        .map(|item| format!("part[{item}] compensate"))
+        .collect();
+    assert_eq!(undone, expected, "each once, in order");
+    for command in &undone {
+        assert_eq!(large.0.saga.status(), Status::Compensating);
+        large.yes(command);
+    }
+    assert_eq!(large.0.saga.status(), Status::Compensated);
+    large.0.check_fold();
+}
+
+#[test]
 fn a_pause_between_two_portions_holds_the_rest_back() {
     let (mut large, mut asked) = Large::begin(FAN_OUT, 40, 400_000).unwrap();
     large.tell(operator("p", OperatorKind::Pause)).unwrap();
