@@ -76,22 +76,28 @@ pub const PORTION_EVENTS: usize = 10_000;
 /// for the next one.
 pub const BATCH_BYTES: usize = 32 * 1024 * 1024;
 
-/// What one JSON value costs in memory beside its bytes: little in a list, seven hundred bytes as an
-/// object of its own.
-pub const VALUE_MEMORY_BYTES: usize = 160;
+/// What one JSON value costs in memory beside its bytes: its place, its own allocation, and its
+/// name's if it has one.
+pub const VALUE_MEMORY_BYTES: usize = 100;
+
+/// What an object costs beside that: the node of a tree, which has places for eleven fields.
+pub const OBJECT_MEMORY_BYTES: usize = 560;
 
 /// What one step costs in memory beside what it holds.
 pub const STEP_MEMORY_BYTES: usize = 500;
 
 /// Memory for open sagas that a node keeps, unless it is told otherwise.
-pub const CACHE_BYTES: usize = 256 * 1024 * 1024;
+pub const CACHE_BYTES: usize = 128 * 1024 * 1024;
 
-/// Memory for what is read from the bodies of HTTP requests and not decided yet. Who comes when it is
-/// used up waits.
+/// Memory for the bodies of HTTP requests that are under way. Who comes when it is used up waits.
 pub const DOOR_BYTES: usize = 64 * 1024 * 1024;
 
+/// Memory for what is read from bodies, of messages and requests alike, and not decided yet; and for
+/// what one batch reads of sagas that are not in the cache, before the rest of it waits.
+pub const DECODED_BYTES: usize = 48 * 1024 * 1024;
+
 /// Bodies up to this size are let in without asking: other limits are met first.
-pub const SMALL_BODY_BYTES: usize = 4 * 1024;
+pub const SMALL_BODY_BYTES: usize = 1024;
 
 /// Largest body that the broker is given, in bytes: RabbitMQ's own limit from 4.0 on. Dead letters
 /// may have it, too.

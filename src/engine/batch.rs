@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::cache::Open;
 use super::encode::Encoder;
+use super::newer::needed;
 use super::rejection::Rejection;
 use super::signals::{SignalAnswer, SignalError, code_of};
 use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
@@ -40,6 +41,8 @@ pub(super) enum Found {
     Unreadable(String),
     /// It is there, and only a newer release can read it.
     Newer(String),
+    /// It is there, and is read for another batch: this one has read enough.
+    Later,
 }
 
 /// A saga that this batch changes.
@@ -118,6 +121,13 @@ impl<'a> Batch<'a> {
         self.bytes >= BATCH_BYTES || self.spoiled.is_some()
     }
 
+    /// Whether a work is for the next batch, because its saga is.
+    pub(super) fn is_later(&self, work: &Work) -> bool {
+        let saga = needed(&work.job, &self.keys);
+        let found = saga.and_then(|saga| self.found.get(&saga));
+        matches!(found, Some(Found::Later))
+    }
+
     /// Decides one work.
     pub(super) fn decide(&mut self, work: Work) {
         if let Some((saga, why)) = self.beyond_us(&work.job) {
@@ -187,7 +197,7 @@ impl<'a> Batch<'a> {
             Input::Supersede(_) | Input::Listen(_) => Cause::Restart,
             Input::Reply(_) => Cause::Reply,
             Input::Returned(_) => Cause::Returned,
-            Input::Wake => Cause::Timer,
+            Input::Wake | Input::GoOn => Cause::Timer,
             Input::Signal(_) | Input::SignalForSuccessor(_) => Cause::Signal,
             Input::Operator(_) => Cause::Operator,
             Input::Parent(_) => Cause::Parent,
@@ -270,6 +280,10 @@ impl<'a> Batch<'a> {
                 Some(Found::Newer(why)) => {
                     self.found.insert(id, Found::Newer(why));
                     return Err(Rejection::Nothing);
+                }
+                Some(Found::Later) => {
+                    self.found.insert(id, Found::Later);
+                    return Err(Rejection::Stale);
                 }
                 Some(Found::Missing) | None => {
                     let reason = format!("there is no saga {id}; it may have been deleted");

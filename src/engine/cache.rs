@@ -58,7 +58,7 @@ impl Open {
     }
 
     /// Bytes of memory, roughly.
-    fn weight(&self) -> usize {
+    pub(super) fn weight(&self) -> usize {
         (self.saga.steps.len() + 1) * STEP_MEMORY_BYTES + self.saga.held.memory()
     }
 }

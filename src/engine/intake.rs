@@ -13,6 +13,7 @@ use super::decode::{
 };
 use super::news::LOOK_HOLDS;
 use super::relay::Undelivered;
+use super::room::Space;
 use super::signals::decode_signal;
 use super::succession::decode_successor;
 use super::work::{Job, Origin, Work};
@@ -55,6 +56,7 @@ impl Node {
         delivery: Delivery,
         session: &mut Session,
         acks: &Arc<dyn Acks>,
+        space: Space,
     ) -> Option<Work> {
         let sighting = self.sighting(&delivery, session);
         let Delivery {
@@ -107,6 +109,7 @@ impl Node {
                 acks: Arc::clone(acks),
                 tag,
                 letter,
+                space,
             },
         })
     }

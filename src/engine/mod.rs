@@ -13,8 +13,8 @@
 //! those that other nodes have stored meanwhile, and [`plan`] says beforehand what the catalogue
 //! would make of new ones. [`settle`] knows what to do about a database that can't, or won't,
 //! [`newer`] about a saga that a newer release has written, [`shift`] about a panic; [`presence`]
-//! whether there is a database, and [`hearing`] whether answers wait that a time-out must not come
-//! before.
+//! whether there is a database, [`hearing`] whether answers wait that a time-out must not come
+//! before, and [`room`] how much may be read at once.
 //!
 //! Invariants:
 //! * a message is acknowledged only after what follows from it is committed;
@@ -47,6 +47,7 @@ mod receipt;
 mod receive;
 mod rejection;
 pub mod relay;
+mod room;
 pub mod schedule;
 mod settle;
 mod shared_ack;
@@ -91,6 +92,7 @@ use news::LOOK_HOLDS;
 use presence::Presence;
 use receive::{CAREFUL_PREFETCH, careful_at_first};
 use relay::{Relay, RelayOptions};
+pub use room::{Room, Space};
 pub use signals::{Addressee, SIGNAL_ID_BYTES_MAX, SignalAnswer, SignalError};
 use signals::{SignalRequest, What, by_key, check_signal};
 pub use topology::TopologyTrouble;
@@ -241,6 +243,7 @@ impl Engine {
             wary: AtomicU32::new(0),
             presence,
             hearing,
+            room: Room::default(),
             trials: tokio::sync::Mutex::default(),
             stop: Shutdown::default(),
         });
@@ -409,6 +412,11 @@ impl Engine {
         let node = &self.node;
         let swept = node.relay.swept_at();
         node.presence.hindrances(node.environment.now(), swept)
+    }
+
+    /// Room for what is read from bodies.
+    pub fn room(&self) -> &Room {
+        &self.node.room
     }
 
     /// The database, for queries.

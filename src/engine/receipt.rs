@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use super::room::Space;
 use super::work::{Job, Origin, Work};
 use crate::broker::{Acks, DeliveryTag};
 use crate::error::code;
@@ -13,16 +14,23 @@ pub(super) struct Receipt {
     acks: Arc<dyn Acks>,
     tag: DeliveryTag,
     letter: Arc<dyn Fn() -> DeadLetter + Send + Sync>,
+    space: Space,
 }
 
 impl Receipt {
     /// For a work that came as a message.
     pub(super) fn of(work: &Work) -> Option<Self> {
         match &work.origin {
-            Origin::Delivery { acks, tag, letter } => Some(Self {
+            Origin::Delivery {
+                acks,
+                tag,
+                letter,
+                space,
+            } => Some(Self {
                 acks: Arc::clone(acks),
                 tag: *tag,
                 letter: Arc::clone(letter),
+                space: space.clone(),
             }),
             _ => None,
         }
@@ -47,6 +55,7 @@ impl Receipt {
             acks: Arc::clone(&self.acks),
             tag: self.tag,
             letter: Arc::clone(&self.letter),
+            space: self.space.clone(),
         };
         Work { job, origin }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::decode::starter_of;
 use super::intake::Workers;
+use super::room::Space;
 use super::trial::{TRIALS_MAX, Verdict, Watched, is_suspect};
 use super::work::{Job, Origin, Work};
 use super::worker::{BATCH_MAX, Node};
@@ -124,8 +125,9 @@ impl Node {
             return self.receive_events(batch, session, acks, workers).await;
         }
         for delivery in batch {
+            let space = self.room.take_for(&delivery.message.body).await;
             // Unacknowledged, so the broker gives the rest to another node.
-            let Some(work) = self.decode(queue, delivery, session, acks).await else {
+            let Some(work) = self.decode(queue, delivery, session, acks, space).await else {
                 return;
             };
             workers.give(work).await;
@@ -177,7 +179,12 @@ impl Node {
                     letter: Box::new(guilty),
                     starter,
                 };
-                let origin = Origin::Delivery { acks, tag, letter };
+                let origin = Origin::Delivery {
+                    acks,
+                    tag,
+                    letter,
+                    space: Space::default(),
+                };
                 workers.give(Work { job, origin }).await;
                 settled.await;
             }

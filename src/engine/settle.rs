@@ -138,7 +138,7 @@ impl Lanes {
     /// their turn between.
     pub(super) fn take_unfinished(&mut self) -> Option<Work> {
         let saga = self.unfinished.pop_first()?;
-        let input = Input::Wake;
+        let input = Input::GoOn;
         Some(Work {
             job: Job::Tell { saga, input },
             origin: Origin::Timer,
@@ -278,7 +278,13 @@ impl Node {
 
     /// Keeps a message that can't be handled as a dead letter, or tells who waits.
     pub(super) async fn set_aside(&self, work: Work, code: Code, error: &StoreError) {
-        let Origin::Delivery { acks, tag, letter } = work.origin else {
+        let Origin::Delivery {
+            acks,
+            tag,
+            letter,
+            space,
+        } = work.origin
+        else {
             tracing::error!(%error, "something can't be stored, and nobody can be told but its caller");
             return refuse(work.origin, error);
         };
@@ -293,7 +299,12 @@ impl Node {
                 letter: Box::new(buried),
                 starter,
             },
-            origin: Origin::Delivery { acks, tag, letter },
+            origin: Origin::Delivery {
+                acks,
+                tag,
+                letter,
+                space,
+            },
         };
         let mut works = vec![work];
         loop {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::children::ChildWork;
 use super::decode::StartRequest;
+use super::room::Space;
 use super::signals::{Addressee, SignalAnswer, SignalError, SignalRequest};
 use crate::broker::{Acks, DeliveryTag};
 use crate::id::SagaId;
@@ -118,6 +119,7 @@ pub(super) enum Origin {
         acks: Arc<dyn Acks>,
         tag: DeliveryTag,
         letter: Arc<dyn Fn() -> DeadLetter + Send + Sync>,
+        space: Space,
     },
     /// Somebody in this process (HTTP), for the answer.
     Caller(Option<oneshot::Sender<Result<StartAnswer, StartError>>>),

@@ -24,12 +24,14 @@ use super::newer::{Newer, needed};
 use super::presence::Presence;
 use super::receipt::{Receipt, panicked};
 use super::relay::Relay;
+use super::room::Room;
 use super::signals::SignalAnswer;
 use super::work::{Job, Origin, StartAnswer, Work};
 use crate::broker::{Acks, DeliveryTag};
 use crate::environment::{Environment, Shutdown};
 use crate::error::Code;
 use crate::id::SagaId;
+use crate::limits::DECODED_BYTES;
 use crate::message::correlation::Secret;
 use crate::metric;
 use crate::saga::format::{Newer as WrittenNewer, unknown};
@@ -64,6 +66,7 @@ pub(super) struct Node {
     pub(super) wary: AtomicU32,
     pub(super) presence: Presence,
     pub(super) hearing: Hearing,
+    pub(super) room: Room,
     /// Held while a suspect is handled.
     pub(super) trials: tokio::sync::Mutex<()>,
     pub(super) stop: Shutdown,
@@ -96,7 +99,7 @@ impl Node {
         let mut batch = Batch::new(self, found, keys);
         let mut works = works.into_iter();
         while let Some(work) = works.next() {
-            if batch.is_full() {
+            if batch.is_full() || batch.is_later(&work) {
                 batch.again.push(work);
                 continue;
             }
@@ -225,11 +228,16 @@ impl Node {
         }
         if !requests.is_empty() {
             let loaded = self.within(self.store.load(&requests)).await?;
+            let mut weight = 0;
             for (request, loaded) in requests.iter().zip(loaded) {
                 let saga = match loaded {
                     None => Found::Missing,
+                    Some(_) if weight >= DECODED_BYTES => Found::Later,
                     Some(loaded) => self.open(stale.remove(&request.id), loaded).await?,
                 };
+                if let Found::Open(open) = &saga {
+                    weight += open.weight();
+                }
                 found.insert(request.id, saga);
             }
         }

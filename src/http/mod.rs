@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::HttpBody;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::body::{Bytes, HttpBody};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -35,7 +35,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Space};
 use crate::environment::{Environment, Shutdown};
 use crate::error::code;
 use crate::limits;
@@ -87,7 +87,7 @@ pub struct Api {
 struct Context {
     api: Api,
     permits: Semaphore,
-    /// Memory for what is read from bodies, in KiB.
+    /// Memory for bodies, in KiB.
     room: Semaphore,
 }
 
@@ -156,11 +156,14 @@ async fn bound(State(context): Shared, request: Request, next: Next) -> Response
         return Problem::unavailable(code::NODE_BUSY, reason).into_response();
     };
     let time = context.api.limits.request_time_max;
-    let room = memory_for(&request, context.api.limits.body_bytes_max);
+    let bytes = bytes_of(&request, context.api.limits.body_bytes_max);
     let answered = async {
         // Nothing closes the semaphore.
-        let _room = context.room.acquire_many(room).await;
-        next.run(request).await
+        let _room = context.room.acquire_many(bytes).await;
+        match take_in(&context, request).await {
+            Ok((request, _space)) => next.run(request).await,
+            Err(problem) => problem.into_response(),
+        }
     };
     match tokio::time::timeout(time, answered).await {
         Ok(response) => response,
@@ -174,9 +177,8 @@ async fn bound(State(context): Shared, request: Request, next: Next) -> Response
     }
 }
 
-/// Memory that a request's body may take once it is read, in KiB; its values can't be counted before
-/// it is there.
-fn memory_for(request: &Request, body_bytes_max: usize) -> u32 {
+/// Bytes that a request's body may have, in KiB.
+fn bytes_of(request: &Request, body_bytes_max: usize) -> u32 {
     if request.body().is_end_stream() {
         return 0;
     }
@@ -186,14 +188,20 @@ fn memory_for(request: &Request, body_bytes_max: usize) -> u32 {
     if bytes <= limits::SMALL_BODY_BYTES {
         return 0;
     }
-    // Each value has a byte and a comma at least.
-    let values = (bytes / 2).min(limits::BODY.values);
-    let extent = limits::Extent {
-        bytes,
-        depth: 0,
-        values,
-    };
-    limits::kibibytes(extent.memory().min(limits::DOOR_BYTES))
+    limits::kibibytes(bytes.min(limits::DOOR_BYTES))
+}
+
+/// Takes in the whole body, and waits until there is room for what it will be once it is read.
+async fn take_in(context: &Context, request: Request) -> Result<(Request, Space), Problem> {
+    if request.body().is_end_stream() {
+        return Ok((request, Space::default()));
+    }
+    let (head, body) = request.into_parts();
+    let request = Request::from_parts(head.clone(), body);
+    let body = Bytes::from_request(request, &()).await;
+    let body = body.map_err(|wrong| sagas::unreadable(context, &wrong))?;
+    let space = context.api.engine.room().take_for(&body).await;
+    Ok((Request::from_parts(head, body.into()), space))
 }
 
 async fn unknown_path() -> Problem {

@@ -199,15 +199,20 @@ pub(super) fn json_body(
             "the body must be JSON: send the header `content-type: application/json`",
         ));
     }
-    body.map_err(|wrong| {
-        if wrong.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let most = context.api.limits.body_bytes_max;
-            let reason = format!("the body is larger than {most} bytes; keep large things elsewhere and send a reference");
-            Problem::new(wrong.status(), code::BODY_TOO_LARGE, reason)
-        } else {
-            Problem::malformed(wrong.body_text())
-        }
-    })
+    body.map_err(|wrong| unreadable(context, &wrong))
+}
+
+/// Why a body could not be taken in.
+pub(super) fn unreadable(context: &Context, wrong: &BytesRejection) -> Problem {
+    if wrong.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let most = context.api.limits.body_bytes_max;
+        let reason = format!(
+            "the body is larger than {most} bytes; keep large things elsewhere and send a reference"
+        );
+        Problem::new(wrong.status(), code::BODY_TOO_LARGE, reason)
+    } else {
+        Problem::malformed(wrong.body_text())
+    }
 }
 
 /// A body that is a saga's input or a signal's payload.

@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value};
 
-use super::VALUE_MEMORY_BYTES;
+use super::{OBJECT_MEMORY_BYTES, VALUE_MEMORY_BYTES};
 
 /// How large a JSON value is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Extent {
     pub depth: usize,
     /// Values in it, itself included.
     pub values: usize,
+    /// Objects among them that have a field.
+    pub objects: usize,
 }
 
 impl Extent {
@@ -32,6 +34,7 @@ impl Extent {
             }
             Value::Object(fields) => {
                 let mut whole = Self::of_brackets(fields.len());
+                whole.objects += usize::from(!fields.is_empty());
                 for (name, value) in fields {
                     whole.bytes += Self::bytes_of_name(name);
                     whole.hold(Self::of(value));
@@ -48,6 +51,7 @@ impl Extent {
             bytes: json.len(),
             depth: 0,
             values: 1,
+            objects: 0,
         };
         // The last byte outside texts that is no space: tells `[]` from `[1]`.
         let mut last = 0_u8;
@@ -63,10 +67,12 @@ impl Extent {
                     open += 1;
                     extent.depth = extent.depth.max(open);
                     extent.values += 1;
+                    extent.objects += usize::from(*byte == b'{');
                 }
                 b']' | b'}' => {
                     open = open.saturating_sub(1);
                     extent.values -= usize::from(matches!(last, b'[' | b'{'));
+                    extent.objects -= usize::from(last == b'{');
                 }
                 b',' => extent.values += 1,
                 _ => {}
@@ -83,6 +89,7 @@ impl Extent {
             bytes: 2 + items.saturating_sub(1),
             depth: 1,
             values: 1,
+            objects: 0,
         }
     }
 
@@ -93,7 +100,8 @@ impl Extent {
 
     /// Bytes of memory that it takes once it is read, roughly.
     pub fn memory(&self) -> usize {
-        self.bytes + self.values.saturating_mul(VALUE_MEMORY_BYTES)
+        let values = self.values.saturating_mul(VALUE_MEMORY_BYTES);
+        self.bytes + values + self.objects.saturating_mul(OBJECT_MEMORY_BYTES)
     }
 
     /// Takes something else into account: both, in one list.
@@ -101,6 +109,7 @@ impl Extent {
         self.bytes += other.bytes;
         self.depth = self.depth.max(other.depth);
         self.values += other.values;
+        self.objects += other.objects;
     }
 
     fn scalar(bytes: usize) -> Self {
@@ -108,6 +117,7 @@ impl Extent {
             bytes,
             depth: 0,
             values: 1,
+            objects: 0,
         }
     }
 
@@ -115,6 +125,7 @@ impl Extent {
         self.bytes += inner.bytes;
         self.depth = self.depth.max(inner.depth + 1);
         self.values += inner.values;
+        self.objects += inner.objects;
     }
 }
 

@@ -67,6 +67,8 @@ pub fn decide_sabotaged(
         Input::Reply(reply) => turn.reply(reply),
         Input::Returned(returned) => turn.returned(returned),
         Input::Wake => turn.wake(),
+        Input::GoOn if turn.saga.paused.is_none() && turn.go_on() => Ok(()),
+        Input::GoOn => Err(Refusal::Settled),
         Input::Signal(signal) => turn.signal(signal),
         Input::SignalForSuccessor(signal) => turn.keep_for_successor(signal),
         Input::Operator(action) => turn.operate(action),

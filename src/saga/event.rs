@@ -47,6 +47,8 @@ pub enum Input {
     Returned(Returned),
     /// Its `wake_at` has come (or a node looks early: then nothing is due and nothing happens).
     Wake,
+    /// Go on where the last decision left off, and do nothing else: that is no matter of time.
+    GoOn,
     /// Something from outside that a `wait` may be waiting for.
     Signal(Signal),
     /// The same, sent to whoever has its key, while its successor waits for that key.

@@ -133,6 +133,9 @@ pub struct Held {
     pub bytes: usize,
     /// JSON values.
     pub values: usize,
+    /// Objects among them.
+    #[serde(default)]
+    pub objects: usize,
 }
 
 impl Held {
@@ -152,6 +155,7 @@ impl Held {
         let extent = Extent::of(value);
         self.bytes = self.bytes.saturating_sub(extent.bytes);
         self.values = self.values.saturating_sub(extent.values);
+        self.objects = self.objects.saturating_sub(extent.objects);
     }
 
     /// Bytes of memory that it takes, roughly.
@@ -164,6 +168,7 @@ impl Held {
             bytes: self.bytes,
             depth: 0,
             values: self.values,
+            objects: self.objects,
         }
     }
 
@@ -171,6 +176,7 @@ impl Held {
         Self {
             bytes: self.bytes + more.bytes,
             values: self.values + more.values,
+            objects: self.objects + more.objects,
         }
     }
 

@@ -33,6 +33,7 @@ impl Node {
     ) {
         let mut has_learned = false;
         for delivery in batch {
+            let space = self.room.take_for(&delivery.message.body).await;
             let sighting = self.sighting(&delivery, session);
             let Delivery {
                 tag,
@@ -82,6 +83,7 @@ impl Node {
                     acks: Arc::clone(&acks),
                     tag,
                     letter: Arc::clone(&letter),
+                    space: space.clone(),
                 };
                 workers.give(Work { job, origin }).await;
             }

@@ -100,6 +100,7 @@ fn signalled(engine: &Engine, saga: SagaId, message: &Message, words: &Arc<Words
             input: Input::Signal(signal),
         },
         origin: Origin::Delivery {
+            space: super::super::room::Space::default(),
             acks: Arc::clone(words) as Arc<dyn Acks>,
             tag: DeliveryTag { epoch: 1, tag: 1 },
             letter,

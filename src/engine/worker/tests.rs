@@ -430,4 +430,5 @@ async fn an_event_reaches_the_saga_of_an_older_version_though_it_also_starts_one
 
 mod culprits;
 mod illegal;
+mod loading;
 mod rollout;

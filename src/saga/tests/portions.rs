@@ -68,7 +68,7 @@ impl Large {
                 self.0.saga.wake_at() <= Some(self.0.now),
                 "it is due at once"
             );
-            portions.push(self.tell(Input::Wake).unwrap());
+            portions.push(self.tell(Input::GoOn).unwrap());
         }
         portions
     }
