@@ -85,7 +85,7 @@ pub(super) enum Begin {
 impl Begin {
     fn sql(self) -> &'static str {
         match self {
-            Self::Batch => "BEGIN; SET LOCAL lock_timeout = '300ms'",
+            Self::Batch => "BEGIN; SET LOCAL lock_timeout = '150ms'",
             Self::Participant => {
                 "BEGIN; SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '15s'"
             }
