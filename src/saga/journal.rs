@@ -32,7 +32,7 @@ pub struct JournalEntry {
     pub at: Timestamp,
     /// SHA-256 over the previous hash and this entry.
     pub hash: Hash,
-    /// A [`Record`] as JSON, with the mark of its [`format`].
+    /// A [`Record`] as JSON, with the mark of its [`format`](mod@super::format).
     pub body: Bytes,
 }
 
