@@ -87,7 +87,7 @@ pub const OBJECT_MEMORY_BYTES: usize = 560;
 pub const STEP_MEMORY_BYTES: usize = 500;
 
 /// Memory for open sagas that a node keeps, unless it is told otherwise.
-pub const CACHE_BYTES: usize = 128 * 1024 * 1024;
+pub const CACHE_BYTES: usize = 256 * 1024 * 1024;
 
 /// Memory for the bodies of HTTP requests that are under way. Who comes when it is used up waits.
 pub const DOOR_BYTES: usize = 64 * 1024 * 1024;

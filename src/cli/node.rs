@@ -57,7 +57,7 @@ pub(super) struct NodeArguments {
     prefetch: u16,
     /// Memory for open sagas that are kept between two messages, in MiB; what does not fit is loaded
     /// from the database when it is needed.
-    #[arg(long, env = "BACKSTITCH_CACHE_MIB", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "BACKSTITCH_CACHE_MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     cache_mib: u32,
     /// A queue whose messages become dead letters, besides `backstitch.dead-letters`; may be given
     /// several times.
