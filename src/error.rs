@@ -133,6 +133,18 @@ pub const CODES: &[(Code, &str)] = &[
         code::HOST_REFUSED,
         "the HTTP request is for another host than this machine",
     ),
+    (
+        code::UNAUTHENTICATED,
+        "the HTTP request does not say who sends it",
+    ),
+    (
+        code::SCOPE_MISSING,
+        "the caller may not do what the HTTP request asks for",
+    ),
+    (
+        code::ORIGIN_REFUSED,
+        "the HTTP request comes from another site's page",
+    ),
     (code::DEAD_LETTERED, "the broker dead-lettered the message"),
     (
         code::LETTER_NOT_FOUND,
@@ -301,6 +313,12 @@ pub mod code {
     pub const NOT_POSSIBLE: Code = Code(45);
     /// The HTTP request is for another host than this machine.
     pub const HOST_REFUSED: Code = Code(46);
+    /// Nothing that came with an HTTP request says whose it is.
+    pub const UNAUTHENTICATED: Code = Code(47);
+    /// The caller lacks a scope.
+    pub const SCOPE_MISSING: Code = Code(48);
+    /// A page of another origin sent an HTTP request.
+    pub const ORIGIN_REFUSED: Code = Code(49);
     /// The broker dead-lettered the message.
     pub const DEAD_LETTERED: Code = Code(50);
     /// There is no dead letter with this id.

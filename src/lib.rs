@@ -3,6 +3,7 @@
 //! The modules stand in the order a message takes, and each may use only those that come before
 //! it in `docs/ARCHITECTURE.md`.
 
+pub mod access;
 pub mod address;
 pub mod aggregates;
 pub mod broker;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::exit::Failure;
+use super::secret;
 use crate::address;
 use crate::broker::Broker;
 use crate::broker::memory::MemoryBroker;
@@ -15,7 +16,7 @@ use crate::store::participant::ParticipantStore;
 use crate::store::postgres::{self, PostgresOptions, PostgresStore};
 use crate::store::schema::SchemaError;
 use crate::store::sqlite::{self, SqliteStore};
-use crate::store::{Access, Store, StoreError};
+use crate::store::{Access, Store, StoreError, TokenStore};
 
 /// The database file when nothing else is said.
 pub(super) const FILE_DEFAULT: &str = "backstitch.db";
@@ -33,6 +34,9 @@ pub(super) struct DatabaseArguments {
         value_name = "URL"
     )]
     database_url: Option<String>,
+    /// A file with what --database-url would say.
+    #[arg(long, env = "DATABASE_URL_FILE", global = true, value_name = "FILE")]
+    database_url_file: Option<PathBuf>,
 }
 
 /// Which broker.
@@ -47,6 +51,9 @@ pub(super) struct BrokerArguments {
         value_name = "URL"
     )]
     amqp_url: Option<String>,
+    /// A file with what --amqp-url would say.
+    #[arg(long, env = "AMQP_URL_FILE", global = true, value_name = "FILE")]
+    amqp_url_file: Option<PathBuf>,
 }
 
 /// Where sagas are kept.
@@ -61,22 +68,28 @@ pub(super) enum Database {
 impl DatabaseArguments {
     #[cfg(test)]
     pub(super) fn of(url: Option<&str>) -> Self {
-        let database_url = url.map(str::to_owned);
-        Self { database_url }
+        Self {
+            database_url: url.map(str::to_owned),
+            database_url_file: None,
+        }
     }
 
     /// Whether one was named.
-    pub(super) fn is_named(&self) -> bool {
-        let text = self.database_url.as_deref().map(str::trim);
-        text.is_some_and(|text| !text.is_empty())
+    pub(super) fn is_named(&self) -> Result<bool, Failure> {
+        Ok(self.text()?.is_some())
+    }
+
+    fn text(&self) -> Result<Option<String>, Failure> {
+        let (said, file) = (&self.database_url, &self.database_url_file);
+        secret::either(said.as_deref(), file.as_deref(), "DATABASE_URL")
     }
 
     /// What they say.
     pub(super) fn database(&self) -> Result<Database, Failure> {
-        let text = self.database_url.as_deref().map(str::trim);
-        let Some(text) = text.filter(|text| !text.is_empty()) else {
+        let Some(text) = self.text()? else {
             return Ok(Database::Sqlite(FILE_DEFAULT.into()));
         };
+        let text = text.as_str();
         let scheme = text.split_once(':').map(|(scheme, _)| scheme);
         match scheme {
             Some("postgres" | "postgresql") => match address::trouble(text) {
@@ -110,9 +123,9 @@ impl DatabaseArguments {
 
 impl BrokerArguments {
     /// The server's URL; none for the broker inside the process.
-    pub(super) fn url(&self) -> Option<&str> {
-        let text = self.amqp_url.as_deref().map(str::trim);
-        text.filter(|text| !text.is_empty())
+    pub(super) fn url(&self) -> Result<Option<String>, Failure> {
+        let (said, file) = (&self.amqp_url, &self.amqp_url_file);
+        secret::either(said.as_deref(), file.as_deref(), "AMQP_URL")
     }
 }
 
@@ -246,6 +259,14 @@ impl OpenStore {
 
     /// For dead letters.
     pub(super) fn letters(&self) -> Arc<dyn DeadLetterStore> {
+        match self {
+            Self::Postgres(store) => Arc::new(store.clone()),
+            Self::Sqlite(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// For tokens.
+    pub(super) fn tokens(&self) -> Arc<dyn TokenStore> {
         match self {
             Self::Postgres(store) => Arc::new(store.clone()),
             Self::Sqlite(store) => Arc::new(store.clone()),

@@ -1,31 +1,64 @@
 //! Talking to a node over HTTP.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
-use ureq::Agent;
 use ureq::http::Response;
+use ureq::{Agent, RequestBuilder};
 
 use super::exit::Failure;
+use super::secret;
+use crate::access::trust;
 use crate::address;
 
+/// Where the token is taken from if no file is named.
+const TOKEN_VARIABLE: &str = "BACKSTITCH_TOKEN";
 /// How long to wait for one answer; longer than a node takes for any.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
 
-/// Which node.
+/// Largest file with a token, in bytes.
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
+/// Which node, and how to sign in.
 #[derive(Debug, Args)]
 pub(super) struct NodeUrl {
-    /// The node to talk to.
+    /// The node to talk to: `http://…` or `https://…`.
     #[arg(long, env = "BACKSTITCH_URL", default_value = "http://127.0.0.1:7474")]
     url: String,
+    /// The file with the token to sign in with; without it, what `BACKSTITCH_TOKEN` says.
+    // There is no flag for the token itself: every user of a machine sees the arguments of all programs.
+    #[arg(long, env = "BACKSTITCH_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The authorities to trust for https, in PEM, instead of the system's.
+    #[arg(long, env = "BACKSTITCH_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// A certificate to sign in with, in PEM.
+    #[arg(
+        long,
+        env = "BACKSTITCH_CLIENT_CERTIFICATE",
+        value_name = "FILE",
+        requires = "client_key"
+    )]
+    client_certificate: Option<PathBuf>,
+    /// Its private key, in PEM.
+    #[arg(
+        long,
+        env = "BACKSTITCH_CLIENT_KEY",
+        value_name = "FILE",
+        requires = "client_certificate"
+    )]
+    client_key: Option<PathBuf>,
 }
 
 /// A node.
 pub(super) struct Client {
     agent: Agent,
     base: String,
+    /// The header `Authorization`.
+    authorization: Option<String>,
 }
 
 /// What a node answered.
@@ -40,33 +73,61 @@ pub(super) struct Answer {
 impl NodeUrl {
     /// A client for it.
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        if !self.url.starts_with("http://") {
+        let is_https = self.url.starts_with("https://");
+        if !is_https && !self.url.starts_with("http://") {
             return Err(Failure::problems(format!(
-                "`{}` is not the URL of a node; it begins with http:// (for https, go through a proxy on this machine)",
+                "`{}` is not the URL of a node; it begins with http:// or https://",
                 address::shown(&self.url)
             )));
         }
-        let config = Agent::config_builder()
+        let authorization = self.token()?.map(|token| format!("Bearer {token}"));
+        let mut config = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(ANSWER_TIME_MAX))
-            .build();
+            .timeout_global(Some(ANSWER_TIME_MAX));
+        if is_https {
+            let identity = self
+                .client_certificate
+                .as_deref()
+                .zip(self.client_key.as_deref());
+            let tls = trust::client(self.ca.as_deref(), identity).map_err(Failure::problems)?;
+            config = config.tls_config(tls);
+        }
         Ok(Client {
-            agent: config.into(),
+            agent: config.build().into(),
             base: self.url.trim_end_matches('/').to_owned(),
+            authorization,
         })
+    }
+
+    fn token(&self) -> Result<Option<String>, Failure> {
+        let (text, from) = match &self.token_file {
+            Some(path) => (secret::read(path)?, path.display().to_string()),
+            None => match std::env::var(TOKEN_VARIABLE) {
+                Ok(text) => (text, TOKEN_VARIABLE.to_owned()),
+                Err(_) => return Ok(None),
+            },
+        };
+        let token = text.trim();
+        let fits = !token.is_empty() && token.len() <= TOKEN_BYTES_MAX;
+        if !fits || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Failure::problems(format!(
+                "{from} has no token: one line as `backstitch token create` prints it, or a JWT"
+            )));
+        }
+        Ok(Some(token.to_owned()))
     }
 }
 
 impl Client {
     /// Reads.
     pub(super) fn get(&self, path: &str) -> Result<Answer, Failure> {
-        self.read(self.agent.get(format!("{}{path}", self.base)).call())
+        let request = self.agent.get(format!("{}{path}", self.base));
+        self.read(self.signed(request).call())
     }
 
     /// Changes.
     pub(super) fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Failure> {
-        let request = self.agent.post(format!("{}{path}", self.base));
-        self.read(request.send_json(body))
+        self.post_with(path, &[], body)
     }
 
     /// Changes, with headers beside what is sent.
@@ -76,11 +137,19 @@ impl Client {
         headers: &[(&str, &str)],
         body: &impl Serialize,
     ) -> Result<Answer, Failure> {
-        let mut request = self.agent.post(format!("{}{path}", self.base));
+        let request = self.agent.post(format!("{}{path}", self.base));
+        let mut request = self.signed(request);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         self.read(request.send_json(body))
+    }
+
+    fn signed<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization),
+            None => request,
+        }
     }
 
     fn read(&self, response: Result<Response<ureq::Body>, ureq::Error>) -> Result<Answer, Failure> {

@@ -12,6 +12,7 @@ mod dead_letters;
 mod definitions;
 mod demo;
 mod dev;
+mod door;
 mod drains;
 pub mod exit;
 mod list;
@@ -24,6 +25,7 @@ mod participants;
 mod plan;
 mod schedules;
 mod schema;
+mod secret;
 mod seeds;
 mod serve;
 mod show;
@@ -32,6 +34,7 @@ mod simulate;
 mod start;
 #[cfg(test)]
 mod tests;
+mod token;
 mod verify;
 mod visible;
 
@@ -54,6 +57,7 @@ Exit codes:
 Environment:
   DATABASE_URL        postgres://…, sqlite:FILE or FILE (default: backstitch.db)
   AMQP_URL            amqp://… or amqps://… (default: a broker inside the process)
+  BACKSTITCH_TOKEN    the token that they sign in with (or BACKSTITCH_TOKEN_FILE: a file with it)
   BACKSTITCH_URL      the node that `start`, `signal`, `cancel`, `retry`, … talk to
   BACKSTITCH_LISTEN   where `serve` and `dev` answer HTTP requests
   RUST_LOG            what is logged, such as `info` or `backstitch=debug`";
@@ -110,6 +114,8 @@ enum Command {
     ForceCompensated(operator::Arguments),
     /// See how far schedules have come, and set one back.
     Schedules(schedules::Arguments),
+    /// Make, list and revoke the tokens that the HTTP API of nodes asks for.
+    Token(token::Arguments),
     /// Check that every saga's history is what was written, and make a checkpoint of it.
     Verify(verify::Arguments),
     /// Look at messages nobody could handle.
@@ -154,6 +160,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::List(arguments) => block_on(list::run(arguments)),
         Command::Show(arguments) => block_on(show::run(arguments)),
         Command::Schedules(arguments) => block_on(schedules::run(arguments)),
+        Command::Token(arguments) => block_on(token::run(arguments)),
         Command::Verify(arguments) => block_on(verify::run(arguments)),
         Command::DeadLetters(arguments) => block_on(dead_letters::run(*arguments)),
         Command::Migrate(arguments) => block_on(migrate::run(arguments)),

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::backends::{OpenBroker, OpenStore};
+use super::door::{Door, DoorArguments};
 use super::drains::Drains;
 use super::exit::Failure;
 use crate::definition::Definition;
@@ -40,15 +40,8 @@ const ENDED_AT_ONCE: i32 = 130;
 /// How a node runs.
 #[derive(Debug, Clone, Args)]
 pub(super) struct NodeArguments {
-    /// Where to answer HTTP requests. There is no authentication: keep it on the loopback
-    /// interface, or put a proxy in front.
-    #[arg(
-        long,
-        env = "BACKSTITCH_LISTEN",
-        default_value = "127.0.0.1:7474",
-        value_name = "ADDRESS"
-    )]
-    listen: String,
+    #[command(flatten)]
+    door: DoorArguments,
     /// Workers side by side, each with a batch of its own.
     #[arg(long, env = "BACKSTITCH_WORKERS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: u16,
@@ -185,7 +178,11 @@ impl Node {
         let metrics = http::metrics::install()
             .map_err(|error| Failure::new(format!("can't collect metrics: {error}")))?;
         // First of all, so that a taken port is found out before anything is begun.
-        let listener = bind(&arguments.listen).await?;
+        let Door {
+            listener,
+            tls,
+            access,
+        } = arguments.door.open(environment, store.tokens()).await?;
         for definition in &definitions {
             let (saga, version) = (&definition.name, definition.version);
             tracing::info!(saga, version, "definition loaded");
@@ -211,6 +208,7 @@ impl Node {
         let drains = Drains::start(named, store, broker, environment).await?;
         let router = http::router(Api {
             engine: Arc::clone(&engine),
+            access,
             letters: store.letters(),
             environment: Arc::clone(environment),
             metrics: Some(metrics),
@@ -224,7 +222,7 @@ impl Node {
         let (ended, serving) = tokio::sync::watch::channel(None);
         let stop = last_request.clone();
         tokio::spawn(async move {
-            let result = http::serve(listener, router, stop).await;
+            let result = http::serve(listener, tls, router, stop).await;
             ended.send_replace(Some(match result {
                 Ok(()) => "it has ended".to_owned(),
                 Err(error) => error.to_string(),
@@ -304,23 +302,6 @@ async fn watch_snapshots(engine: &Engine) {
         }
         tokio::time::sleep(SNAPSHOT_EVERY).await;
     }
-}
-
-async fn bind(listen: &str) -> Result<TcpListener, Failure> {
-    let wrong = |error| {
-        Failure::new(format!(
-            "can't listen on {listen}: {error}; choose another address with --listen"
-        ))
-    };
-    let listener = TcpListener::bind(listen).await.map_err(wrong)?;
-    let address = listener.local_addr().map_err(wrong)?;
-    tracing::info!("answering HTTP requests on http://{address}");
-    if !http::is_loopback(&address) {
-        tracing::warn!(
-            "{address} can be reached from other machines and there is no authentication: whoever reaches it can start sagas and read their data"
-        );
-    }
-    Ok(listener)
 }
 
 /// Participants of this process.

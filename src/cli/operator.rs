@@ -15,9 +15,9 @@ use crate::id::SagaId;
 pub(super) struct Arguments {
     /// The saga's id.
     id: String,
-    /// Who decides; goes into the journal.
+    /// Who decides; goes into the journal. Whoever is signed in, if absent.
     #[arg(long)]
-    by: String,
+    by: Option<String>,
     /// Why; goes into the journal.
     #[arg(long)]
     why: String,
@@ -89,7 +89,9 @@ fn send(action: &str, arguments: &Arguments, mut body: Value) -> Result<Exit, Fa
     }
     let client = arguments.node.client()?;
     let path = format!("/sagas/{}/{action}", segment(id));
-    body["by"] = json!(arguments.by);
+    if let Some(by) = &arguments.by {
+        body["by"] = json!(by);
+    }
     body["why"] = json!(arguments.why);
     let answer = client.post(&path, &body)?;
     if answer.status != 200 {

@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let participants = chosen(&arguments.names)?;
     let database = arguments.database.database()?;
-    let Some(url) = arguments.broker.url() else {
+    let Some(url) = arguments.broker.url()? else {
         return Err(Failure::problems(
             "AMQP_URL is not set: participants in a process of their own need a RabbitMQ server to hear from the nodes. To run everything in one process, use `backstitch dev` or `backstitch serve --with-participants`",
         ));
@@ -38,7 +38,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     arguments.seeds.apply(&*store.participants(), now).await?;
     node::run(Plan {
         store,
-        broker: OpenBroker::open(Some(url), "backstitch participants").await?,
+        broker: OpenBroker::open(Some(&url), "backstitch participants").await?,
         node: None,
         participants,
     })

@@ -46,9 +46,9 @@ struct MoveArguments {
     /// Which schedule, as `schedules list` shows it, if the definition has had several.
     #[arg(long)]
     rhythm: Option<String>,
-    /// Who decides; kept beside the position.
+    /// Who decides; kept beside the position. Whoever is signed in, if absent.
     #[arg(long)]
-    by: String,
+    by: Option<String>,
     /// Why; kept beside the position.
     #[arg(long)]
     why: String,
@@ -122,9 +122,10 @@ fn remark(view: &ScheduleView) -> String {
 fn set(arguments: &MoveArguments) -> Result<Exit, Failure> {
     let client = arguments.node.client()?;
     let path = format!("/schedules/{}", segment(&arguments.name));
-    let mut body = json!({
-        "to": arguments.to.to_string(), "by": arguments.by, "why": arguments.why,
-    });
+    let mut body = json!({ "to": arguments.to.to_string(), "why": arguments.why });
+    if let Some(by) = &arguments.by {
+        body["by"] = json!(by);
+    }
     if let Some(rhythm) = &arguments.rhythm {
         body["rhythm"] = json!(rhythm);
     }

@@ -36,14 +36,15 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let definitions = definitions::load(&arguments.sagas)?;
     let database = arguments.database.database()?;
-    if arguments.broker.url().is_none() && !arguments.with_participants {
+    let url = arguments.broker.url()?;
+    if url.is_none() && !arguments.with_participants {
         tracing::warn!(
             "AMQP_URL is not set, so messages stay inside this process, and no participant runs in it: nobody can answer a command, and every saga will be rolled back. Set AMQP_URL, or add --with-participants"
         );
     }
     tracing::info!("database: {}", database.shown());
     let store = database.open().await?;
-    let broker = OpenBroker::open(arguments.broker.url(), "backstitch serve").await?;
+    let broker = OpenBroker::open(url.as_deref(), "backstitch serve").await?;
     node::run(Plan {
         store,
         broker,

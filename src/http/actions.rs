@@ -10,9 +10,11 @@ use axum::http::HeaderMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::Shared;
+use super::guard::Signed;
 use super::problem::Problem;
-use super::sagas::{json_body, parse, saga_id};
+use super::sagas::{json_body, parse, path, saga_id};
+use super::{Context, Shared};
+use crate::access::Caller;
 use crate::error::code;
 use crate::id::StepPath;
 use crate::saga::{OperatorAction, OperatorKind};
@@ -25,7 +27,8 @@ const OPERATOR_BYTES_MAX: usize = 1_000;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ActionRequest {
-    by: String,
+    #[serde(alias = "on_behalf_of")]
+    by: Option<String>,
     why: String,
     /// What the action is deduplicated by.
     id: Option<String>,
@@ -47,20 +50,70 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 /// `POST /sagas/{id}/{action}`: what a person decides about one saga.
 pub(super) async fn operate(
     State(context): Shared,
+    Signed(caller): Signed,
     place: Result<Path<(String, String)>, PathRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<HeadView>, Problem> {
     let Path((id, action)) = place.map_err(|wrong| Problem::malformed(wrong.body_text()))?;
-    let id = saga_id(&id)?;
-    let request: ActionRequest = parse(&json_body(&context, &headers, body)?)?;
-    check_words(&request.by, &request.why, "the journal")?;
-    let kind = operator_kind(&action, &request)?;
+    act(&context, &caller, &id, &action, &headers, body).await
+}
+
+/// `POST /sagas/{id}/force-complete`, which needs a scope of its own.
+pub(super) async fn force_complete(
+    State(context): Shared,
+    Signed(caller): Signed,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<HeadView>, Problem> {
+    act(
+        &context,
+        &caller,
+        &path(id)?,
+        "force-complete",
+        &headers,
+        body,
+    )
+    .await
+}
+
+/// `POST /sagas/{id}/force-compensated`, likewise.
+pub(super) async fn force_compensated(
+    State(context): Shared,
+    Signed(caller): Signed,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<HeadView>, Problem> {
+    act(
+        &context,
+        &caller,
+        &path(id)?,
+        "force-compensated",
+        &headers,
+        body,
+    )
+    .await
+}
+
+async fn act(
+    context: &Context,
+    caller: &Caller,
+    id: &str,
+    action: &str,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<HeadView>, Problem> {
+    let id = saga_id(id)?;
+    let request: ActionRequest = parse(&json_body(context, headers, body)?)?;
+    let by = author(caller, request.by.as_deref(), &request.why, "the journal")?;
+    let kind = operator_kind(action, &request)?;
     let action = OperatorAction {
         id: request
             .id
             .unwrap_or_else(|| context.api.engine.new_id().to_string()),
-        by: request.by,
+        by,
         why: request.why,
         kind,
     };
@@ -70,16 +123,23 @@ pub(super) async fn operate(
     Ok(Json(HeadView::new(&head)))
 }
 
-/// Who and why, which go somewhere to stay.
-pub(super) fn check_words(by: &str, why: &str, into: &str) -> Result<(), Problem> {
-    for (field, words) in [("by", by), ("why", why)] {
+/// Who does it, as it is put down: whoever is signed in, and for whom they say they do it; where
+/// nobody must sign in, whoever they say they are. Fails if nobody is named, or nothing for `why`.
+pub(super) fn author(
+    caller: &Caller,
+    said: Option<&str>,
+    why: &str,
+    into: &str,
+) -> Result<String, Problem> {
+    let author = caller.author(said).unwrap_or_default();
+    for (field, words) in [("by", said.unwrap_or(&author)), ("why", why)] {
         if words.trim().is_empty() || words.len() > OPERATOR_BYTES_MAX {
             return Err(Problem::malformed(format!(
                 "`{field}` must have between 1 and {OPERATOR_BYTES_MAX} bytes: it goes into {into}"
             )));
         }
     }
-    Ok(())
+    Ok(author)
 }
 
 fn operator_kind(action: &str, request: &ActionRequest) -> Result<OperatorKind, Problem> {

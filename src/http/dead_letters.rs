@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::actions::author;
+use super::guard::Signed;
 use super::problem::Problem;
 use super::sagas::{json_body, parse, path};
 use super::{Context, Shared};
@@ -39,8 +41,8 @@ const LETTERS_MAX: usize = 1_000;
 const REPLAY_LETTERS_MAX: u64 = 1_000;
 /// Most letters of a page of an export: each comes with its body.
 const EXPORT_LETTERS_MAX: usize = 20;
-/// Longest words of an operator, in bytes; they go into the audit log.
-const OPERATOR_BYTES_MAX: usize = 1_000;
+/// Where `by` and `why` go.
+const INTO: &str = "the audit log";
 
 type Queried = Result<Query<BTreeMap<String, String>>, QueryRejection>;
 
@@ -174,7 +176,8 @@ pub(super) async fn show(
     reason = "the switches of a request, each on its own"
 )]
 struct Order {
-    by: String,
+    #[serde(alias = "on_behalf_of")]
+    by: Option<String>,
     why: String,
     #[serde(default)]
     ids: Vec<Uuid>,
@@ -194,20 +197,8 @@ struct Order {
     limit: Option<u64>,
 }
 
-fn check_words(by: &str, why: &str) -> Result<(), Problem> {
-    for (field, words) in [("by", by), ("why", why)] {
-        if words.trim().is_empty() || words.len() > OPERATOR_BYTES_MAX {
-            return Err(Problem::malformed(format!(
-                "`{field}` must have between 1 and {OPERATOR_BYTES_MAX} bytes: it goes into the audit log"
-            )));
-        }
-    }
-    Ok(())
-}
-
 impl Order {
     fn selection(&mut self, status: Option<LetterStatus>) -> Result<Selection, Problem> {
-        check_words(&self.by, &self.why)?;
         let ids = std::mem::take(&mut self.ids);
         match (ids.is_empty(), self.filter.take()) {
             (false, None) if ids.len() as u64 <= REPLAY_LETTERS_MAX => Ok(Selection::Ids(ids)),
@@ -240,11 +231,13 @@ fn not_allowed(to: &str) -> Problem {
 /// `POST /dead-letters/replay`: `dry_run` says what would go where.
 pub(super) async fn replay(
     State(context): Shared,
+    Signed(caller): Signed,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
     let mut order: Order = parse(&json_body(&context, &headers, body)?)?;
     let status = (!order.again).then_some(LetterStatus::Open);
+    let by = author(&caller, order.by.as_deref(), &order.why, INTO)?;
     let selection = order.selection(status)?;
     let most = order
         .limit
@@ -272,7 +265,7 @@ pub(super) async fn replay(
         again: order.again,
         force: order.force,
         replays_max: order.replays_max.unwrap_or(REPLAYS_MAX),
-        by: order.by,
+        by,
         why: order.why,
         rate: None,
         canary: None,
@@ -308,15 +301,14 @@ pub(super) async fn replay(
 /// `POST /dead-letters/discard`.
 pub(super) async fn discard(
     State(context): Shared,
+    Signed(caller): Signed,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
     let mut order: Order = parse(&json_body(&context, &headers, body)?)?;
+    let by = author(&caller, order.by.as_deref(), &order.why, INTO)?;
     let selection = order.selection(Some(LetterStatus::Open))?;
-    let done = context
-        .desk()
-        .discard(selection, &order.by, &order.why)
-        .await?;
+    let done = context.desk().discard(selection, &by, &order.why).await?;
     Ok(Json(json!(done)))
 }
 
@@ -324,7 +316,8 @@ pub(super) async fn discard(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EditOrder {
-    by: String,
+    #[serde(alias = "on_behalf_of")]
+    by: Option<String>,
     why: String,
     patch: Option<Value>,
     document: Option<Value>,
@@ -335,13 +328,14 @@ struct EditOrder {
 /// `POST /dead-letters/{id}/edit`.
 pub(super) async fn edit(
     State(context): Shared,
+    Signed(caller): Signed,
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
     let id = letter_id(id)?;
     let order: EditOrder = parse(&json_body(&context, &headers, body)?)?;
-    check_words(&order.by, &order.why)?;
+    let by = author(&caller, order.by.as_deref(), &order.why, INTO)?;
     let desk = context.desk();
     let letter = desk.letter(id).await?;
     let before = letter.message();
@@ -354,7 +348,7 @@ pub(super) async fn edit(
     let after = from_document(&wanted, before).map_err(Problem::malformed)?;
     let difference = diff(&shown, &document(&after));
     if !order.dry_run {
-        desk.edit(&letter, after, &order.by, &order.why).await?;
+        desk.edit(&letter, after, &by, &order.why).await?;
     }
     Ok(Json(
         json!({ "id": id, "dry_run": order.dry_run, "diff": difference }),
@@ -398,18 +392,20 @@ pub(super) async fn export(State(context): Shared, query: Queried) -> Result<Res
 /// `POST /dead-letters/import`: letters as the export writes them, each a line.
 pub(super) async fn import(
     State(context): Shared,
+    Signed(caller): Signed,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Import {
-        by: String,
+        #[serde(alias = "on_behalf_of")]
+        by: Option<String>,
         why: String,
         letters: Vec<Value>,
     }
     let Import { by, why, letters } = parse(&json_body(&context, &headers, body)?)?;
-    check_words(&by, &why)?;
+    let by = author(&caller, by.as_deref(), &why, INTO)?;
     let (mut new, mut known) = (0_u64, 0_u64);
     for letter in letters {
         if context
@@ -428,20 +424,22 @@ pub(super) async fn import(
 /// `POST /dead-letters/purge`: deletes what was handled longer ago than `older_than`.
 pub(super) async fn purge(
     State(context): Shared,
+    Signed(caller): Signed,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Purge {
-        by: String,
+        #[serde(alias = "on_behalf_of")]
+        by: Option<String>,
         why: String,
         older_than: String,
     }
     let order: Purge = parse(&json_body(&context, &headers, body)?)?;
-    check_words(&order.by, &order.why)?;
+    let by = author(&caller, order.by.as_deref(), &order.why, INTO)?;
     let age: Duration = parse_duration(&order.older_than).map_err(Problem::malformed)?;
-    let purged = context.desk().purge(age, &order.by, &order.why).await?;
+    let purged = context.desk().purge(age, &by, &order.why).await?;
     Ok(Json(json!({ "purged": purged })))
 }
 

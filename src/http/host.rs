@@ -33,11 +33,27 @@ pub(super) async fn local_only(request: Request, next: Next) -> Response {
             authority.as_ref().is_some_and(is_local)
         }
     };
+    if named && let Some(origin) = strange_origin(&request) {
+        tracing::warn!(origin, "refused: a page of another site sent it");
+        let reason =
+            "a page of another site (`Origin`) sent this request; programs send no `Origin`";
+        return Problem::new(StatusCode::FORBIDDEN, code::ORIGIN_REFUSED, reason).into_response();
+    }
     if named {
         return next.run(request).await;
     }
     let reason = "this node answers requests for localhost only, and `Host` names another host; a proxy in front of it must send `Host: localhost`";
     Problem::new(StatusCode::MISDIRECTED_REQUEST, code::HOST_REFUSED, reason).into_response()
+}
+
+/// The origin of a browser's request that no page of this machine's sent (RFC 6454, section 7).
+fn strange_origin(request: &Request) -> Option<String> {
+    let origin = request.headers().get(header::ORIGIN)?;
+    let local = origin.to_str().ok().and_then(|origin| {
+        let (_, authority) = origin.split_once("://")?;
+        Some(is_local(&authority.parse().ok()?))
+    });
+    (local != Some(true)).then(|| String::from_utf8_lossy(origin.as_bytes()).into_owned())
 }
 
 fn is_local(authority: &Authority) -> bool {
@@ -84,17 +100,26 @@ mod tests {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let router = Router::new().route("/", get(|| async { "done" }));
         let stop = Shutdown::default();
-        let serving = tokio::spawn(serve(listener, router, stop.clone()));
-        for (host, expected) in [
-            ("localhost:1", (200, "done")),
-            ("evil.example", (421, "BST-0046")),
+        let serving = tokio::spawn(serve(listener, None, router, stop.clone()));
+        for (host, origin, expected) in [
+            ("localhost:1", None, (200, "done")),
+            ("localhost", Some("http://localhost:3000"), (200, "done")),
+            ("localhost", Some("https://evil.example"), (403, "BST-0049")),
+            ("localhost", Some("null"), (403, "BST-0049")),
+            ("evil.example", None, (421, "BST-0046")),
         ] {
             let url = url.clone();
             let agent: ureq::Agent = ureq::Agent::config_builder()
                 .http_status_as_error(false)
                 .build()
                 .into();
-            let request = move || agent.get(url).header("host", host).call();
+            let request = move || {
+                let mut request = agent.get(url).header("host", host);
+                if let Some(origin) = origin {
+                    request = request.header("origin", origin);
+                }
+                request.call()
+            };
             let mut answer = tokio::task::spawn_blocking(request).await.unwrap().unwrap();
             assert_eq!(answer.status().as_u16(), expected.0, "{host}");
             let body = answer.body_mut().read_to_string().unwrap();

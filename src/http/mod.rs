@@ -1,47 +1,60 @@
 //! The HTTP API of a node: start sagas, look at them, ask how the node does.
 //!
 //! Separate from the engine because it is one way among others (queues, the command line) to the
-//! same things. Every answer is JSON, every error `{code, reason}`. Everything is bounded: bodies,
-//! the time a request may take, the number of requests at once.
+//! same things. Every answer is JSON, every error `{code, reason}`. Everything is bounded: connections
+//! and how slow they may be (`accept`), bodies, the time a request may take, the number of requests at
+//! once. Which endpoints there are, and what a caller needs for each, is one table (`routes`).
 //!
-//! Deliberately absent: authentication (bind to the loopback interface, or put a proxy in front),
-//! TLS, and any decision: what a start means is the engine's word.
+//! Deliberately absent: any decision. What a start means is the engine's word, who may do what that of
+//! `access`.
 
+mod accept;
+#[cfg(test)]
+mod accept_tests;
 mod actions;
 mod dead_letters;
+mod guard;
 mod health;
 mod host;
 #[cfg(test)]
 mod letters_tests;
 pub mod metrics;
 mod problem;
+#[cfg(test)]
+mod rights_tests;
+mod routes;
 mod sagas;
 mod schedules;
+mod seats;
 mod signals;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Bytes, HttpBody};
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, RawPathParams, Request, State};
 use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::access::Access;
 use crate::engine::{Engine, Space};
 use crate::environment::{Environment, Shutdown};
 use crate::error::code;
 use crate::limits;
 use crate::store::dead_letters::DeadLetterStore;
+use guard::Need;
 pub use host::is_loopback;
 use problem::Problem;
+pub use tls::{Tls, TlsFiles};
 
 /// What a request may cost.
 #[derive(Debug, Clone)]
@@ -71,6 +84,8 @@ impl Default for Limits {
 pub struct Api {
     /// The node.
     pub engine: Arc<Engine>,
+    /// Who may do what.
+    pub access: Arc<Access>,
     /// The dead letters of the node's database.
     pub letters: Arc<dyn DeadLetterStore>,
     /// Clock and ids.
@@ -92,6 +107,7 @@ struct Context {
 }
 
 type Shared = State<Arc<Context>>;
+type Params = Result<RawPathParams, RawPathParamsRejection>;
 
 /// The routes.
 pub fn router(api: Api) -> Router {
@@ -101,55 +117,63 @@ pub fn router(api: Api) -> Router {
         room: Semaphore::new(limits::kibibytes(limits::DOOR_BYTES) as usize),
         api,
     });
-    let bounded = middleware::from_fn_with_state(Arc::clone(&context), bound);
-    Router::new()
-        .route("/sagas", get(sagas::list))
-        .route("/sagas/{saga}", post(sagas::start).get(sagas::show))
-        .route("/sagas/{saga}/{action}", post(actions::operate))
-        .route("/sagas/{saga}/signals/{signal}", post(signals::to_saga))
-        .route(
-            "/sagas/{saga}/keys/{key}/signals/{signal}",
-            post(signals::to_key),
-        )
-        .route("/schedules", get(schedules::list))
-        .route("/schedules/{saga}", post(schedules::set))
-        .route("/dead-letters", get(dead_letters::list))
-        .route("/dead-letters/groups", get(dead_letters::groups))
-        .route("/dead-letters/stats", get(dead_letters::stats))
-        .route("/dead-letters/audit", get(dead_letters::audit))
-        .route("/dead-letters/export", get(dead_letters::export))
-        .route("/dead-letters/import", post(dead_letters::import))
-        .route("/dead-letters/replay", post(dead_letters::replay))
-        .route("/dead-letters/discard", post(dead_letters::discard))
-        .route("/dead-letters/purge", post(dead_letters::purge))
-        .route("/dead-letters/{letter}", get(dead_letters::show))
-        .route("/dead-letters/{letter}/document", get(dead_letters::shown))
-        .route("/dead-letters/{letter}/edit", post(dead_letters::edit))
-        .route_layer(bounded)
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
+    let endpoints = routes::endpoints().into_iter();
+    let routes = endpoints.fold(Router::new(), |router, endpoint| {
+        let state = (Arc::clone(&context), endpoint.need);
+        let handler = if endpoint.is_bounded {
+            let bounded = middleware::from_fn_with_state(state, bound);
+            endpoint.handler.layer(bounded)
+        } else {
+            let guarded = middleware::from_fn_with_state(state, admit);
+            endpoint.handler.layer(guarded)
+        };
+        router.route(endpoint.path, handler)
+    });
+    routes
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(body_limit)
+        .layer(middleware::from_fn(guard::mark))
         .with_state(context)
 }
 
 /// Answers requests until `stop`, then lets those under way come to their end. On the loopback
-/// interface, requests for other hosts are turned away.
-pub async fn serve(listener: TcpListener, router: Router, stop: Shutdown) -> std::io::Result<()> {
+/// interface, requests for other hosts, and from pages of others, are turned away.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    router: Router,
+    stop: Shutdown,
+) -> std::io::Result<()> {
     let router = if is_loopback(&listener.local_addr()?) {
         router.layer(middleware::from_fn(host::local_only))
     } else {
         router
     };
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move { stop.requested().await })
-        .await
+    accept::run(listener, tls, router, stop).await
+}
+
+/// Lets those pass who may.
+async fn admit(
+    State((context, need)): State<(Arc<Context>, Need)>,
+    params: Params,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (mut head, body) = request.into_parts();
+    match guard::pass(&context, need, params, &mut head).await {
+        Ok(()) => next.run(Request::from_parts(head, body)).await,
+        Err(problem) => problem.into_response(),
+    }
 }
 
 /// Turns requests away that are too many, and ends those that take too long.
-async fn bound(State(context): Shared, request: Request, next: Next) -> Response {
+async fn bound(
+    State((context, need)): State<(Arc<Context>, Need)>,
+    params: Params,
+    request: Request,
+    next: Next,
+) -> Response {
     let Ok(_permit) = context.permits.try_acquire() else {
         let most = context.api.limits.requests_max;
         let reason = format!("the node handles {most} requests already; try again in a moment");
@@ -158,6 +182,12 @@ async fn bound(State(context): Shared, request: Request, next: Next) -> Response
     let time = context.api.limits.request_time_max;
     let bytes = bytes_of(&request, context.api.limits.body_bytes_max);
     let answered = async {
+        // Before anything of the body is read.
+        let (mut head, body) = request.into_parts();
+        if let Err(problem) = guard::pass(&context, need, params, &mut head).await {
+            return problem.into_response();
+        }
+        let request = Request::from_parts(head, body);
         // Nothing closes the semaphore.
         let _room = context.room.acquire_many(bytes).await;
         match take_in(&context, request).await {

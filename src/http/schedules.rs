@@ -7,7 +7,8 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::actions::check_words;
+use super::actions::author;
+use super::guard::Signed;
 use super::problem::Problem;
 use super::sagas::{json_body, parse, path};
 use super::{Context, Shared};
@@ -27,7 +28,8 @@ pub(super) struct Listed {
 #[serde(deny_unknown_fields)]
 struct MoveRequest {
     to: String,
-    by: String,
+    #[serde(alias = "on_behalf_of")]
+    by: Option<String>,
     why: String,
     /// Which, if the definition has had several.
     rhythm: Option<String>,
@@ -45,13 +47,15 @@ pub(super) async fn list(State(context): Shared) -> Result<Json<Listed>, Problem
 /// `catch_up` says.
 pub(super) async fn set(
     State(context): Shared,
+    Signed(caller): Signed,
     name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<ScheduleView>, Problem> {
     let name = path(name)?;
     let request: MoveRequest = parse(&json_body(&context, &headers, body)?)?;
-    check_words(&request.by, &request.why, "the schedule's row")?;
+    let said = request.by.as_deref();
+    let by = author(&caller, said, &request.why, "the schedule's row")?;
     let to: Timestamp = request.to.parse().map_err(|_| {
         let to: String = request.to.chars().take(40).collect();
         Problem::malformed(format!(
@@ -61,7 +65,7 @@ pub(super) async fn set(
     let row = one(&context, &name, request.rhythm.as_deref()).await?;
     let now = context.api.engine.now();
     let moved = Moved {
-        by: request.by,
+        by,
         why: request.why,
         at: now,
     };

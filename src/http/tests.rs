@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::*;
+use crate::access::Access;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, BrokerError, Consumer, Health, Outgoing, Published, Queue, Topology};
 use crate::definition::parse;
@@ -107,6 +108,11 @@ impl Bundle {
         let (stopping, end) = (Shutdown::default(), Shutdown::default());
         let router = router(Api {
             engine: Arc::clone(&engine),
+            access: Arc::new(Access::new(
+                Arc::new(TokioEnvironment),
+                Arc::new(store.clone()),
+                None,
+            )),
             letters: Arc::new(store),
             environment: Arc::new(TokioEnvironment),
             metrics: None,
@@ -115,7 +121,7 @@ impl Bundle {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let serving = tokio::spawn(serve(listener, router, end.clone()));
+        let serving = tokio::spawn(serve(listener, None, router, end.clone()));
         Self {
             base,
             engine,

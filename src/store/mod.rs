@@ -25,6 +25,7 @@ pub mod schedules;
 pub mod schema;
 mod shape;
 pub mod sqlite;
+pub mod tokens;
 pub mod trials;
 
 use std::time::Duration;
@@ -41,6 +42,7 @@ pub use crate::saga::Status;
 pub use crate::saga::journal::{Hash, JournalEntry};
 pub use schedules::{Moved, ScheduleKey, ScheduleRow, Schedules};
 pub use schema::Access;
+pub use tokens::{TokenRow, TokenStore};
 pub use trials::Trials;
 
 /// A saga's position in its journal: the `seq` of its newest entry; 0 before the first.

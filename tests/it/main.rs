@@ -21,6 +21,7 @@ mod python_participant;
 mod random_sagas;
 mod releases;
 mod sagas;
+mod security;
 mod signals;
 mod simulate;
 mod simulation;

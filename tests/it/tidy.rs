@@ -35,6 +35,7 @@ const LAYERS: &[&str] = &[
     "proof",
     "view",
     "sim",
+    "access",
     "http",
     "cli",
 ];

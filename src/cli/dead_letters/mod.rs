@@ -132,12 +132,12 @@ impl Office {
 }
 
 async fn open_broker(arguments: &BrokerArguments) -> Result<OpenBroker, Failure> {
-    if arguments.url().is_none() {
+    let Some(url) = arguments.url()? else {
         return Err(Failure::problems(
             "set AMQP_URL (amqp://user:password@host/vhost) to the broker that has the queues",
         ));
-    }
-    OpenBroker::open(arguments.url(), "backstitch dead-letters").await
+    };
+    OpenBroker::open(Some(&url), "backstitch dead-letters").await
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {

@@ -98,7 +98,7 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     let dry = arguments.dry_run;
     // A dry run looks at the broker if there is one.
-    let broker = if dry && broker.url().is_none() {
+    let broker = if dry && broker.url()?.is_none() {
         None
     } else {
         Some(open_broker(broker).await?)

@@ -63,7 +63,7 @@ impl World {
         broker: &BrokerArguments,
         attach: bool,
     ) -> Result<Self, Failure> {
-        match (database.is_named(), broker.url()) {
+        match (database.is_named()?, broker.url()?.as_deref()) {
             (true, Some(url)) => Self::connect(&database.database()?, url).await,
             (true, None) => Err(Failure::problems(
                 "DATABASE_URL is set and AMQP_URL is not; set both, or neither for a run that needs nothing",

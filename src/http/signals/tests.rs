@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use crate::access::Access;
 use crate::broker::memory::MemoryBroker;
 use crate::definition::parse;
 use crate::engine::{Engine, EngineOptions, EngineParts};
@@ -43,6 +44,11 @@ impl Bundle {
         let end = Shutdown::default();
         let router = router(Api {
             engine: Arc::clone(&engine),
+            access: Arc::new(Access::new(
+                Arc::new(TokioEnvironment),
+                Arc::new(store.clone()),
+                None,
+            )),
             letters: Arc::new(store),
             environment: Arc::new(TokioEnvironment),
             metrics: None,
@@ -51,7 +57,7 @@ impl Bundle {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(serve(listener, router, end.clone()));
+        tokio::spawn(serve(listener, None, router, end.clone()));
         Self { base, engine, end }
     }
 

@@ -16,6 +16,7 @@ mod queries;
 mod sagas;
 pub mod sample;
 mod starts;
+mod tokens;
 
 pub use letters::*;
 pub use messages::*;
@@ -24,14 +25,15 @@ pub use participants::*;
 pub use queries::*;
 pub use sagas::*;
 pub use starts::*;
+pub use tokens::*;
 
 use super::dead_letters::DeadLetterStore;
-use super::{Store, StoreError, participant::ParticipantStore};
+use super::{Store, StoreError, TokenStore, participant::ParticipantStore};
 
 /// A store that keeps all kinds of tables, as a test gets it.
-pub trait Complete: Store + ParticipantStore + DeadLetterStore {}
+pub trait Complete: Store + ParticipantStore + DeadLetterStore + TokenStore {}
 
-impl<S: Store + ParticipantStore + DeadLetterStore> Complete for S {}
+impl<S: Store + ParticipantStore + DeadLetterStore + TokenStore> Complete for S {}
 
 /// An empty store for one case, and what must outlive it.
 #[async_trait::async_trait]
@@ -110,6 +112,8 @@ macro_rules! store_conformance {
             of_concurrent_first_answers_one_is_kept,
             events_come_in_order_and_are_numbered_once,
             aggregates_are_paged_by_id,
+            a_token_is_found_by_its_hash_until_it_is_revoked,
+            what_is_done_to_tokens_is_in_the_audit_log,
         }
     };
     (@cases $open:path: $($case:ident,)*) => {

@@ -147,7 +147,7 @@ pub(super) struct Audit {
 }
 
 impl Audit {
-    fn append(&mut self, actor: &Actor, entries: Vec<Unlinked>) {
+    pub(super) fn append(&mut self, actor: &Actor, entries: Vec<Unlinked>) {
         self.entries
             .extend(audit::link(&mut self.head, actor, entries));
     }

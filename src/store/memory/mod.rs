@@ -10,6 +10,7 @@
 mod letters;
 mod participant;
 mod schedules;
+mod tokens;
 mod trials;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ use super::{
     Commit, CommitOutcome, Conflict, DeadLetter, DefinitionRow, JournalEntry, KeyMatch,
     LIST_ROWS_MAX, ListFilter, LiveCount, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision,
     SagaCount, SagaHead, SagaKey, SagaTable, SagaWrite, ScheduleKey, ScheduleRow, Snapshot, Store,
-    StoreError, shape,
+    StoreError, TokenRow, shape,
 };
 use crate::id::{SagaId, Timestamp};
 
@@ -84,6 +85,7 @@ struct State {
     definitions: BTreeMap<(String, u32), DefinitionRow>,
     schedules: BTreeMap<ScheduleKey, ScheduleRow>,
     trials: BTreeMap<Uuid, u32>,
+    tokens: BTreeMap<Uuid, TokenRow>,
     secret: Option<[u8; 32]>,
     barriers: BTreeMap<BarrierKey, BarrierRow>,
     aggregates: BTreeMap<AggregateKey, AggregateRow>,

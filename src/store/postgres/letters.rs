@@ -28,7 +28,7 @@ use crate::store::dead_letters::{
 use crate::store::{DeadLetter, LIST_ROWS_MAX, StoreError, rows};
 
 /// Puts entries at the end of the audit log, which stays locked until the transaction ends.
-async fn append(
+pub(super) async fn append(
     connection: &mut Session,
     actor: &Actor,
     entries: Vec<Unlinked>,
@@ -67,7 +67,7 @@ fn audit_head(seq: i64, bytes: &[u8]) -> Result<AuditHead, StoreError> {
 }
 
 /// Either of two layers.
-enum AppendError {
+pub(super) enum AppendError {
     Sql(sqlx::Error),
     Store(StoreError),
 }
@@ -85,7 +85,7 @@ impl From<StoreError> for AppendError {
 }
 
 impl PostgresStore {
-    fn append_failed(&self, error: AppendError) -> StoreError {
+    pub(super) fn append_failed(&self, error: AppendError) -> StoreError {
         match error {
             AppendError::Sql(error) => self.failed(error),
             AppendError::Store(error) => error,

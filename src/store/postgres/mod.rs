@@ -22,6 +22,7 @@ mod messages;
 mod participant;
 mod sagas;
 mod schedules;
+mod tokens;
 mod trials;
 
 use std::sync::Arc;
@@ -134,7 +135,7 @@ impl PostgresStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
         "foundation",
@@ -164,6 +165,11 @@ const MIGRATIONS: [(i64, &str, &str); 6] = [
         10,
         "sagas by name",
         include_str!("../../../migrations/postgres/0010_sagas_by_name.sql"),
+    ),
+    (
+        11,
+        "tokens",
+        include_str!("../../../migrations/postgres/0011_tokens.sql"),
     ),
 ];
 

@@ -28,7 +28,7 @@ use crate::store::dead_letters::{
 use crate::store::{DeadLetter, LIST_ROWS_MAX, StoreError, rows};
 
 /// Puts entries at the end of the audit log. The writer is alone, so nothing is locked.
-async fn append(
+pub(super) async fn append(
     connection: &mut SqliteConnection,
     actor: &Actor,
     entries: Vec<Unlinked>,

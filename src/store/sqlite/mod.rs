@@ -18,6 +18,7 @@ mod messages;
 mod participant;
 mod sagas;
 mod schedules;
+mod tokens;
 mod trials;
 
 use std::fs::OpenOptions;
@@ -132,7 +133,7 @@ impl SqliteStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
         "foundation",
@@ -162,6 +163,11 @@ const MIGRATIONS: [(i64, &str, &str); 6] = [
         10,
         "sagas by name",
         include_str!("../../../migrations/sqlite/0010_sagas_by_name.sql"),
+    ),
+    (
+        11,
+        "tokens",
+        include_str!("../../../migrations/sqlite/0011_tokens.sql"),
     ),
 ];
 

@@ -1,0 +1,255 @@
+//! Every endpoint with every kind of caller who may not use it, made from the table of endpoints.
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::guard::About;
+use super::*;
+use crate::access::rights::{SCOPES, Scope};
+use crate::access::token;
+use crate::broker::memory::MemoryBroker;
+use crate::definition::parse;
+use crate::engine::{EngineOptions, EngineParts};
+use crate::environment::TokioEnvironment;
+use crate::store::dead_letters::Actor;
+use crate::store::memory::MemoryStore;
+use crate::store::{TokenRow, TokenStore};
+
+const APPROVAL: &str = "
+saga: approval
+version: 1
+key: ${ input.id }
+steps:
+  - wait: approved
+    timeout: none
+";
+
+/// A node whose API is called without a network.
+struct Bundle {
+    store: MemoryStore,
+    router: Router,
+    engine: Arc<Engine>,
+}
+
+impl Bundle {
+    async fn start() -> Self {
+        let store = MemoryStore::new();
+        let environment: Arc<dyn Environment> = Arc::new(TokioEnvironment);
+        let engine = Engine::start(EngineParts {
+            environment: Arc::clone(&environment),
+            store: Arc::new(store.clone()),
+            broker: Arc::new(MemoryBroker::new()),
+            definitions: vec![parse(APPROVAL, "approval.yaml").unwrap().into()],
+            options: EngineOptions::default(),
+        });
+        let engine = engine.await.unwrap();
+        let tokens = Arc::new(store.clone());
+        let router = router(Api {
+            engine: Arc::clone(&engine),
+            access: Arc::new(Access::new(Arc::clone(&environment), tokens, None)),
+            letters: Arc::new(store.clone()),
+            environment,
+            metrics: None,
+            stopping: Shutdown::default(),
+            limits: Limits::default(),
+        });
+        Self {
+            store,
+            router,
+            engine,
+        }
+    }
+
+    async fn token(&self, rights: &str, is_expired: bool) -> String {
+        let secret = token::fresh().unwrap();
+        let now = TokioEnvironment.now();
+        let row = TokenRow {
+            id: TokioEnvironment.new_id(),
+            name: "night-shift".to_owned(),
+            hash: token::hashed(&secret),
+            rights: rights.to_owned(),
+            made_at: now,
+            expires_at: is_expired.then_some(now),
+            revoked_at: None,
+            used_at: None,
+        };
+        let actor = Actor {
+            by: "ann".to_owned(),
+            why: "test".to_owned(),
+            at: now,
+        };
+        self.store.put_token(&row, &actor).await.unwrap();
+        secret
+    }
+
+    async fn call(
+        &self,
+        method: &Method,
+        path: &str,
+        token: Option<&str>,
+        body: &Value,
+    ) -> (StatusCode, Value) {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let body = if *method == Method::GET {
+            Body::empty()
+        } else {
+            Body::from(body.to_string())
+        };
+        let request = request.body(body).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        let status = response.status();
+        let asks = response.headers().contains_key("www-authenticate");
+        assert_eq!(asks, status == StatusCode::UNAUTHORIZED);
+        let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    async fn start_one(&self, token: &str, id: &str) -> String {
+        let body = json!({ "id": id });
+        let (status, answer) = self
+            .call(&Method::POST, "/sagas/approval", Some(token), &body)
+            .await;
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+        answer["saga_id"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A path of an endpoint, about a saga of this id.
+fn filled(path: &str, about: Option<About>, id: &str) -> String {
+    let saga = if about == Some(About::Id) {
+        id
+    } else {
+        "approval"
+    };
+    path.replace("{saga}", saga)
+        .replace("{action}", "pause")
+        .replace("{signal}", "approved")
+        .replace("{key}", "k")
+        .replace("{letter}", "00000000-0000-0000-0000-000000000001")
+}
+
+fn is_about_sagas(scope: Scope) -> bool {
+    let text = format!("{scope}@approval");
+    text.parse::<crate::access::rights::Rights>().is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_endpoint_lets_in_who_may_and_nobody_else() {
+    let bundle = Bundle::start().await;
+    let admin = bundle.token("admin", false).await;
+    let expired = bundle.token("admin", true).await;
+    let id = bundle.start_one(&admin, "one").await;
+    let nothing = json!({});
+    for endpoint in routes::endpoints() {
+        let (scope, about) = match endpoint.need {
+            Need::Nothing => (None, None),
+            Need::Scope(scope, about) => (Some(scope), Some(about)),
+        };
+        let (method, path) = (&endpoint.method, filled(endpoint.path, about, &id));
+        let what = format!("{method} {path}");
+        let call = async |token: Option<&str>| bundle.call(method, &path, token, &nothing).await.0;
+        let Some(scope) = scope else {
+            assert_eq!(call(None).await, StatusCode::OK, "{what}");
+            continue;
+        };
+        for token in [None, Some("bst_wrong"), Some("a.b.c"), Some(&*expired)] {
+            assert_eq!(
+                call(token).await,
+                StatusCode::UNAUTHORIZED,
+                "{what} {token:?}"
+            );
+        }
+        let others = SCOPES
+            .iter()
+            .filter(|(other, ..)| *other != scope && *other != Scope::Admin);
+        let others: Vec<&str> = others.map(|(_, text, _)| *text).collect();
+        let mut too_small = vec![others.join(" ")];
+        if is_about_sagas(scope) {
+            too_small.push(format!("{scope}@another"));
+        }
+        for rights in too_small {
+            let token = bundle.token(&rights, false).await;
+            let (status, answer) = bundle.call(method, &path, Some(&token), &nothing).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{what} {rights}");
+            assert_eq!(answer["code"], "BST-0048", "{what} {rights}");
+        }
+        let mut enough = vec![scope.to_string()];
+        if is_about_sagas(scope) && about != Some(About::Everything) {
+            enough.push(format!("{scope}@approval,another"));
+        }
+        for rights in enough {
+            let token = bundle.token(&rights, false).await;
+            let path = match about {
+                Some(About::QueriedName) => format!("{path}?name=approval"),
+                _ => path.clone(),
+            };
+            let status = bundle.call(method, &path, Some(&token), &nothing).await.0;
+            let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+            assert!(!refused.contains(&status), "{what} {rights}: {status}");
+        }
+    }
+    bundle.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_shows_no_sagas_of_names_that_the_caller_may_not_see() {
+    let bundle = Bundle::start().await;
+    let token = bundle.token("sagas:read@another", false).await;
+    for query in [
+        "",
+        "?name=approval",
+        "?name=another&name=approval",
+        "?status=running",
+    ] {
+        let path = format!("/sagas{query}");
+        let (status, _) = bundle
+            .call(&Method::GET, &path, Some(&token), &Value::Null)
+            .await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
+    }
+    let (status, list) = bundle
+        .call(
+            &Method::GET,
+            "/sagas?name=another",
+            Some(&token),
+            &Value::Null,
+        )
+        .await;
+    assert_eq!((status, &list["sagas"]), (StatusCode::OK, &json!([])));
+    bundle.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_signed_in_stands_in_the_journal_whatever_the_request_says() {
+    let bundle = Bundle::start().await;
+    let admin = bundle.token("admin", false).await;
+    for (id, said, expected) in [
+        ("one", Value::Null, "night-shift"),
+        ("two", json!("root"), "night-shift (on behalf of root)"),
+    ] {
+        let saga = bundle.start_one(&admin, id).await;
+        let mut body = json!({ "why": "the shop closes" });
+        if !said.is_null() {
+            body["by"] = said;
+        }
+        let path = format!("/sagas/{saga}/pause");
+        let (status, answer) = bundle.call(&Method::POST, &path, Some(&admin), &body).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let path = format!("/sagas/{saga}");
+        let (_, shown) = bundle
+            .call(&Method::GET, &path, Some(&admin), &Value::Null)
+            .await;
+        let text = format!("\"{expected}\"");
+        assert!(shown.to_string().contains(&text), "{shown}");
+    }
+    bundle.engine.stop().await;
+}

@@ -1,0 +1,147 @@
+//! Every endpoint, and what a caller needs for it: one table, from which the router and the test of
+//! rights are made.
+
+use std::sync::Arc;
+
+use axum::http::Method;
+use axum::routing::{MethodRouter, get, post};
+
+use super::guard::About::{Everything, Id, Name, QueriedName};
+use super::guard::Need;
+use super::{Context, actions, dead_letters, health, sagas, schedules, signals};
+use crate::access::rights::Scope::{
+    LettersRead, LettersWrite, MetricsRead, SagasForce, SagasOperate, SagasRead, SagasStart,
+    SignalsSend,
+};
+
+/// One way to call the API.
+pub(super) struct Endpoint {
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "the router asks the handler; the test of rights, this"
+        )
+    )]
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) need: Need,
+    /// Whether it counts towards the limits on requests.
+    pub(super) is_bounded: bool,
+    pub(super) handler: MethodRouter<Arc<Context>>,
+}
+
+fn read(path: &'static str, need: Need, handler: MethodRouter<Arc<Context>>) -> Endpoint {
+    Endpoint {
+        method: Method::GET,
+        path,
+        need,
+        is_bounded: true,
+        handler,
+    }
+}
+
+fn write(path: &'static str, need: Need, handler: MethodRouter<Arc<Context>>) -> Endpoint {
+    Endpoint {
+        method: Method::POST,
+        ..read(path, need, handler)
+    }
+}
+
+fn probe(path: &'static str, need: Need, handler: MethodRouter<Arc<Context>>) -> Endpoint {
+    Endpoint {
+        is_bounded: false,
+        ..read(path, need, handler)
+    }
+}
+
+/// All of them.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    let mut all = of_sagas();
+    all.extend(of_letters());
+    all.extend([
+        probe("/livez", Need::Nothing, get(health::live)),
+        probe("/readyz", Need::Nothing, get(health::ready)),
+        probe(
+            "/metrics",
+            Need::Scope(MetricsRead, Everything),
+            get(health::metrics),
+        ),
+    ]);
+    all
+}
+
+fn of_sagas() -> Vec<Endpoint> {
+    use Need::Scope;
+    vec![
+        read("/sagas", Scope(SagasRead, QueriedName), get(sagas::list)),
+        write("/sagas/{saga}", Scope(SagasStart, Name), post(sagas::start)),
+        read("/sagas/{saga}", Scope(SagasRead, Id), get(sagas::show)),
+        write(
+            "/sagas/{saga}/force-complete",
+            Scope(SagasForce, Id),
+            post(actions::force_complete),
+        ),
+        write(
+            "/sagas/{saga}/force-compensated",
+            Scope(SagasForce, Id),
+            post(actions::force_compensated),
+        ),
+        write(
+            "/sagas/{saga}/{action}",
+            Scope(SagasOperate, Id),
+            post(actions::operate),
+        ),
+        write(
+            "/sagas/{saga}/signals/{signal}",
+            Scope(SignalsSend, Id),
+            post(signals::to_saga),
+        ),
+        write(
+            "/sagas/{saga}/keys/{key}/signals/{signal}",
+            Scope(SignalsSend, Name),
+            post(signals::to_key),
+        ),
+        read(
+            "/schedules",
+            Scope(SagasRead, Everything),
+            get(schedules::list),
+        ),
+        write(
+            "/schedules/{saga}",
+            Scope(SagasOperate, Name),
+            post(schedules::set),
+        ),
+    ]
+}
+
+fn of_letters() -> Vec<Endpoint> {
+    let seen = Need::Scope(LettersRead, Everything);
+    let changed = Need::Scope(LettersWrite, Everything);
+    vec![
+        read("/dead-letters", seen, get(dead_letters::list)),
+        read("/dead-letters/groups", seen, get(dead_letters::groups)),
+        read("/dead-letters/stats", seen, get(dead_letters::stats)),
+        read("/dead-letters/audit", seen, get(dead_letters::audit)),
+        read("/dead-letters/export", seen, get(dead_letters::export)),
+        write("/dead-letters/import", changed, post(dead_letters::import)),
+        write("/dead-letters/replay", changed, post(dead_letters::replay)),
+        write(
+            "/dead-letters/discard",
+            changed,
+            post(dead_letters::discard),
+        ),
+        write("/dead-letters/purge", changed, post(dead_letters::purge)),
+        read("/dead-letters/{letter}", seen, get(dead_letters::show)),
+        read(
+            "/dead-letters/{letter}/document",
+            seen,
+            get(dead_letters::shown),
+        ),
+        write(
+            "/dead-letters/{letter}/edit",
+            changed,
+            post(dead_letters::edit),
+        ),
+    ]
+}
