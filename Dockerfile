@@ -25,8 +25,6 @@ RUN apt-get update \
     && useradd --system --uid 10001 --home-dir / --shell /usr/sbin/nologin backstitch
 COPY --from=build /build/target/release/backstitch /usr/local/bin/backstitch
 COPY sagas /sagas
-# What is freed is used again by all threads, instead of being kept for each.
-ENV MALLOC_ARENA_MAX=2
 USER 10001
 EXPOSE 8080
 # SIGTERM: finish the batch, acknowledge, stop.

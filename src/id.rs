@@ -52,6 +52,32 @@ impl FromStr for SagaId {
     }
 }
 
+/// The outbox row of a command whose answer is waited for, so that it can be asked whether it was sent:
+/// a UUIDv7 made of the time at which the answer is due, with a hash in place of random bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxId(pub Uuid);
+
+impl OutboxId {
+    /// Another one for each time that the command is sent: `sending` is its phase, its attempt, and how
+    /// often this attempt came back.
+    pub fn of_command(
+        saga: SagaId,
+        step: &StepPath,
+        (phase, attempt, returns): (Phase, u32, u32),
+        due: Timestamp,
+    ) -> Self {
+        let name = format!(
+            "outbox/{step}/{phase}/{attempt}/{returns}/{}",
+            due.as_micros()
+        );
+        let hash = Uuid::new_v5(&saga.0, name.as_bytes());
+        let mut random = [0; 10];
+        random.copy_from_slice(&hash.as_bytes()[6..]);
+        let millis = u64::try_from(due.as_micros() / 1_000).unwrap_or(0);
+        Self(Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+    }
+}
+
 /// What a receiver dedupes by. Commands carry a derived one: see [`MessageId::of_command`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -86,15 +86,30 @@ pub const OBJECT_MEMORY_BYTES: usize = 560;
 /// What one step costs in memory beside what it holds.
 pub const STEP_MEMORY_BYTES: usize = 500;
 
-/// Memory for open sagas that a node keeps, unless it is told otherwise.
+/// Memory for open sagas, unless a node is told otherwise: those that it keeps, and those that are read
+/// and decided.
 pub const CACHE_BYTES: usize = 256 * 1024 * 1024;
 
+/// What of that is for sagas that are kept from one message to the next: the rest is taken by those at
+/// work, which have no bound of their own.
+pub const fn kept_share(cache_bytes: usize) -> usize {
+    cache_bytes / 2
+}
+
 /// Memory for the bodies of HTTP requests that are under way. Who comes when it is used up waits.
-pub const DOOR_BYTES: usize = 64 * 1024 * 1024;
+pub const DOOR_BYTES: usize = 16 * 1024 * 1024;
 
 /// Memory for what is read from bodies, of messages and requests alike, and not decided yet; and for
 /// what one batch reads of sagas that are not in the cache, before the rest of it waits.
 pub const DECODED_BYTES: usize = 48 * 1024 * 1024;
+
+/// Bytes of stored sagas that are read at once, before the rest waits; one saga always is, whatever
+/// its size.
+pub const LOADED_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of messages that have come over one connection and wait to be taken, before no more are read
+/// from it.
+pub const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bodies up to this size are let in without asking: other limits are met first.
 pub const SMALL_BODY_BYTES: usize = 1024;

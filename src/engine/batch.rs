@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::cache::Open;
 use super::encode::Encoder;
+use super::found::{Found, Known, Unsent};
 use super::newer::needed;
 use super::rejection::Rejection;
 use super::signals::{SignalAnswer, SignalError, code_of};
@@ -22,7 +23,7 @@ use crate::id::{SagaId, Timestamp};
 use crate::limits::BATCH_BYTES;
 use crate::message::{Destination, Message};
 use crate::saga::journal::{Cause, JournalEntry, Record};
-use crate::saga::{Decision, Flaw, Input, Refusal, Starter, Status, decide_sabotaged};
+use crate::saga::{Decision, Flaw, Input, Refusal, Send, Starter, Status, decide_sabotaged};
 use crate::store::{
     Commit, DeadLetter, KeyMatch, OutboxMessage, Revision, SagaKey, SagaWrite, Snapshot,
 };
@@ -30,20 +31,6 @@ use crate::store::{
 /// How long a saga that has left off in the middle is left to the worker that decided, which goes on
 /// at once, before any node's clock goes on with it.
 const GO_ON_WITHIN: Duration = Duration::from_secs(1);
-
-/// What is known of a saga that a batch is about.
-pub(super) enum Found {
-    /// It is here.
-    Open(Box<Open>),
-    /// There is none.
-    Missing,
-    /// It is there, but can't be read.
-    Unreadable(String),
-    /// It is there, and only a newer release can read it.
-    Newer(String),
-    /// It is there, and is read for another batch: this one has read enough.
-    Later,
-}
 
 /// A saga that this batch changes.
 pub(super) struct Changed {
@@ -73,6 +60,8 @@ pub(super) struct Batch<'a> {
     pub(super) now: Timestamp,
     pub(super) found: BTreeMap<SagaId, Found>,
     pub(super) keys: BTreeMap<SagaKey, Option<KeyMatch>>,
+    /// What is said to a saga before it is woken.
+    unsent: Unsent,
     pub(super) changed: BTreeMap<SagaId, Changed>,
     /// Sagas that begin in this batch.
     pub(super) starting: BTreeMap<SagaKey, SagaId>,
@@ -92,16 +81,18 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(
-        node: &'a Node,
-        found: BTreeMap<SagaId, Found>,
-        keys: BTreeMap<SagaKey, Option<KeyMatch>>,
-    ) -> Self {
-        Self {
-            node,
-            now: node.environment.now(),
+    pub(super) fn new(node: &'a Node, now: Timestamp, known: Known) -> Self {
+        let Known {
             found,
             keys,
+            unsent,
+        } = known;
+        Self {
+            node,
+            now,
+            found,
+            keys,
+            unsent,
             changed: BTreeMap::new(),
             starting: BTreeMap::new(),
             outbox: Vec::new(),
@@ -155,6 +146,12 @@ impl<'a> Batch<'a> {
             }
             Job::Tell { saga, input } => {
                 let (saga, input) = (*saga, input.clone());
+                if matches!(input, Input::Wake)
+                    && let Some(steps) = self.unsent.remove(&saga)
+                {
+                    // Whatever comes of it, what is due besides comes next.
+                    drop(self.turn(saga, Input::Unsent(steps)));
+                }
                 self.tell(work, saga, input);
             }
             Job::TellAndBury {
@@ -196,8 +193,8 @@ impl<'a> Batch<'a> {
             Input::Start { .. } | Input::StartInLine { .. } => Cause::Start,
             Input::Supersede(_) | Input::Listen(_) => Cause::Restart,
             Input::Reply(_) => Cause::Reply,
-            Input::Returned(_) => Cause::Returned,
-            Input::Wake | Input::GoOn => Cause::Timer,
+            Input::Returned(_) | Input::Sent { .. } => Cause::Returned,
+            Input::Wake | Input::GoOn | Input::Unsent(_) => Cause::Timer,
             Input::Signal(_) | Input::SignalForSuccessor(_) => Cause::Signal,
             Input::Operator(_) => Cause::Operator,
             Input::Parent(_) => Cause::Parent,
@@ -343,9 +340,15 @@ impl<'a> Batch<'a> {
             now,
         };
         for send in decision.sends {
+            let row = match &send {
+                Send::Command { row, .. } => *row,
+                _ => None,
+            };
             let (destination, message) = encoder.encode(send);
             bytes += message.size();
-            outbox.push(node.outbox_row(destination, message, now));
+            let mut written = node.outbox_row(destination, message, now);
+            written.id = row.unwrap_or(written.id);
+            outbox.push(written);
         }
         if let Some(newest) = open.snapshot(node.options.snapshot_entries) {
             bytes += newest.body.len();

@@ -15,11 +15,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::batch::{Batch, Found};
+use super::batch::Batch;
 use super::cache::Open;
 use super::catalogue::Catalogue;
 use super::decode::{StartRequest, Undecodable, check_start, json_body};
 use super::encode::child_reply;
+use super::found::Found;
 use super::rejection::Rejection;
 use super::work::{StartAnswer, Work};
 use crate::definition::{Definition, SUB_SAGAS_DEEP_MAX};

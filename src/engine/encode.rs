@@ -38,6 +38,7 @@ impl Encoder<'_> {
                 to,
                 body,
                 deadline,
+                ..
             } => {
                 let id = MessageId::of_command(self.saga.id, &step, phase);
                 let correlation = Correlation {

@@ -12,7 +12,7 @@ use super::decode::{
     StartRequest, Undecodable, UnusableReply, decode_reply, decode_start, starter_of, unreadable,
 };
 use super::news::LOOK_HOLDS;
-use super::relay::Undelivered;
+use super::relay::{Fate, Report};
 use super::room::Space;
 use super::signals::decode_signal;
 use super::succession::decode_successor;
@@ -255,23 +255,23 @@ impl Node {
         }
     }
 
-    /// Tells sagas of commands that no queue took, or that the broker refused.
-    pub(super) async fn take_back_unroutable(
+    /// Tells sagas of commands that no queue took, that the broker refused, or that were sent late.
+    pub(super) async fn hear_of_commands(
         self: Arc<Self>,
-        mut unroutable: mpsc::Receiver<Undelivered>,
+        mut reports: mpsc::Receiver<Report>,
         workers: Workers,
     ) {
         loop {
-            let undelivered = tokio::select! {
+            let report = tokio::select! {
                 biased;
                 () = self.stop.requested() => return,
-                undelivered = unroutable.recv() => undelivered,
+                report = reports.recv() => report,
             };
-            let Some(Undelivered { row, once, refused }) = undelivered else {
+            let Some(Report { row, fate }) = report else {
                 return;
             };
             let is_ours = |queue: &&str| row.destination == Destination::queue(*queue);
-            if refused.is_none() && QUEUES.iter().any(is_ours) {
+            if matches!(fate, Fate::NoQueue { .. }) && QUEUES.iter().any(is_ours) {
                 // Somebody has deleted our queue. The row stays and is swept again.
                 tracing::error!(to = %row.destination, "a queue of ours is missing; the message is kept");
                 continue;
@@ -283,28 +283,26 @@ impl Node {
                 .as_deref()
                 .and_then(|text| Correlation::verify(text, &self.secret).ok());
             let Some(Correlation { saga, step, phase }) = correlation else {
-                if let Some(why) = refused {
-                    workers
-                        .give(refused_for_good(row, why, self.environment.now()))
-                        .await;
-                    continue;
-                }
-                // An answer to a starter that is gone: nobody waits for it.
-                tracing::info!(to = %row.destination, "no queue takes this answer; dropped");
-                self.relay.give_back(vec![row.id]);
+                self.have_no_saga_hear(row, fate, &workers).await;
                 continue;
             };
             let headers = &row.message.properties.headers;
             let attempt = headers.get(HEADER_ATTEMPT).and_then(Value::as_u64);
-            let input = match refused {
-                None => Input::Returned(Returned {
+            let attempt = attempt.and_then(|it| u32::try_from(it).ok()).unwrap_or(1);
+            let input = match fate {
+                Fate::Late => Input::Sent {
                     step,
                     phase,
-                    attempt: attempt.and_then(|it| u32::try_from(it).ok()).unwrap_or(1),
+                    attempt,
+                },
+                Fate::NoQueue { once } => Input::Returned(Returned {
+                    step,
+                    phase,
+                    attempt,
                     to: row.destination.clone(),
                     certain: once,
                 }),
-                Some(why) => Input::Reply(Reply {
+                Fate::Refused(why) => Input::Reply(Reply {
                     step,
                     phase,
                     outcome: Outcome::Failed,
@@ -321,6 +319,22 @@ impl Node {
                 })
                 .await;
         }
+    }
+
+    /// What became of a message that is no command of a saga.
+    async fn have_no_saga_hear(&self, row: OutboxMessage, fate: Fate, workers: &Workers) {
+        match fate {
+            Fate::Refused(why) => {
+                let letter = refused_for_good(row, why, self.environment.now());
+                return workers.give(letter).await;
+            }
+            // An answer to a starter that is gone: nobody waits for it.
+            Fate::NoQueue { .. } => {
+                tracing::info!(to = %row.destination, "no queue takes this answer; dropped");
+            }
+            Fate::Late => {}
+        }
+        self.relay.give_back(vec![row.id]);
     }
 }
 

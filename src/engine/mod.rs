@@ -14,7 +14,8 @@
 //! would make of new ones. [`settle`] knows what to do about a database that can't, or won't,
 //! [`newer`] about a saga that a newer release has written, [`shift`] about a panic; [`presence`]
 //! whether there is a database, [`hearing`] whether answers wait that a time-out must not come
-//! before, and [`room`] how much may be read at once.
+//! before, [`unsent`] whether what is overdue was asked at all, and [`room`] how much may be read at
+//! once.
 //!
 //! Invariants:
 //! * a message is acknowledged only after what follows from it is committed;
@@ -27,6 +28,7 @@
 //! of a particular database or broker.
 
 mod batch;
+mod buried;
 mod cache;
 pub mod catalogue;
 mod children;
@@ -34,6 +36,7 @@ pub mod clock;
 pub mod decode;
 mod encode;
 mod events;
+mod found;
 mod hearing;
 mod intake;
 #[cfg(test)]
@@ -58,6 +61,7 @@ pub mod succession;
 mod tells;
 mod topology;
 mod trial;
+mod unsent;
 mod work;
 mod worker;
 
@@ -74,7 +78,7 @@ use crate::broker::{Broker, BrokerError, Health};
 use crate::definition::Definition;
 use crate::environment::{Environment, Shutdown, Task};
 use crate::id::{SagaId, Timestamp};
-use crate::limits::CACHE_BYTES;
+use crate::limits::{CACHE_BYTES, kept_share};
 use crate::message::correlation::Secret;
 use crate::saga::format::Formats;
 use crate::saga::{Flaw, Input, OperatorAction, Sabotage};
@@ -103,7 +107,7 @@ use worker::{BATCH_MAX, Node};
 
 /// Commands that no queue took, until their sagas are told; more of them wait in the outbox,
 /// for the next sweep.
-const UNROUTABLE_MAX: usize = 2_000;
+const REPORTS_MAX: usize = 2_000;
 /// Entries after which a snapshot is written.
 const SNAPSHOT_ENTRIES: u64 = 128;
 
@@ -122,7 +126,8 @@ pub struct EngineOptions {
     pub claim: Duration,
     /// How the relay paces itself.
     pub relay: RelayOptions,
-    /// Memory for open sagas that are kept between two messages, in bytes.
+    /// Memory for open sagas, in bytes: those at work take half, those that are kept from one message to
+    /// the next the other half at most.
     pub cache_bytes: usize,
     /// Entries after which a snapshot of a saga is written, or as many as the saga has steps, if
     /// that is more: so a snapshot's cost is spread over as many decisions as it has parts.
@@ -216,17 +221,17 @@ impl Engine {
         }
         let events = Mutex::new(Arc::new(events));
         let secret = Secret::new(store.secret(fresh_secret(&*environment)).await?);
-        let (returned, unroutable) = mpsc::channel(UNROUTABLE_MAX);
+        let (to_sagas, reports) = mpsc::channel(REPORTS_MAX);
         let relay = Relay::start(
             Arc::clone(&environment),
             Arc::clone(&broker),
             Arc::clone(&store) as _,
             options.relay.clone(),
-            Some(returned),
+            Some(to_sagas),
         );
         let presence = Presence::new(options.workers.max(1), environment.now());
         let hearing = Hearing::new(Arc::clone(&broker), &*environment);
-        let cache = Mutex::new(Cache::new(options.cache_bytes));
+        let cache = Mutex::new(Cache::new(kept_share(options.cache_bytes)));
         let node = Arc::new(Node {
             environment,
             clock,
@@ -255,8 +260,8 @@ impl Engine {
         receiving.push(Task::start(environment, "clock", task));
         let task = Arc::clone(&node).keep_schedules(workers.clone());
         receiving.push(Task::start(environment, "schedules", task));
-        let task = Arc::clone(&node).take_back_unroutable(unroutable, workers.clone());
-        receiving.push(Task::start(environment, "unroutable", task));
+        let task = Arc::clone(&node).hear_of_commands(reports, workers.clone());
+        receiving.push(Task::start(environment, "reports", task));
         for queue in QUEUES {
             let prefetch = if careful_at_first(queue) {
                 CAREFUL_PREFETCH

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::batch::{Batch, Decided, Found};
+use super::batch::{Batch, Decided};
+use super::found::Found;
 use super::signals::SignalError;
 use super::work::{Job, OperateError, Origin, StartError, Work};
 use super::worker::Node;

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::Found;
 use super::events::EventRules;
+use super::found::Found;
 use super::lock;
 use super::work::{Job, Work};
 use super::worker::Node;

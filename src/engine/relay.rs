@@ -74,8 +74,9 @@ struct Shared {
     sent_some: Notify,
     /// When the outbox was last swept to the end of what was due, or could be handed over.
     swept: AtomicI64,
-    /// Takes mandatory messages that no queue wanted. Without it they are dropped with a warning.
-    unroutable: Option<mpsc::Sender<Undelivered>>,
+    /// Hears what became of messages, where that matters to whoever sent them. Without it, what no queue
+    /// wanted is dropped with a warning.
+    sender: Option<mpsc::Sender<Report>>,
 }
 
 /// Rows to publish.
@@ -85,26 +86,38 @@ struct Handed {
     swept: bool,
 }
 
-/// A message that will not arrive; its row is still there.
+/// What became of a message, where that matters to whoever sent it; its row is still there.
 #[derive(Debug)]
-pub struct Undelivered {
+pub struct Report {
     /// The row.
     pub row: OutboxMessage,
-    /// Whether it was published just this once, so that no copy of it has arrived either.
-    pub once: bool,
-    /// What the broker said, if it will never take the message; `None` if no queue took it.
-    pub refused: Option<String>,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// See [`Report`].
+#[derive(Debug)]
+pub enum Fate {
+    /// It must arrive, and no queue took it.
+    NoQueue {
+        /// Whether it was published just this once, so that no copy of it has arrived either.
+        once: bool,
+    },
+    /// The broker will never take it, and says why.
+    Refused(String),
+    /// An answer to it is expected, and it may have been sent only now, long after it was written.
+    Late,
 }
 
 impl Relay {
-    /// Starts the publishers and the sweeper. Messages that no queue takes go to `unroutable`,
-    /// whose owner then has their outbox rows removed; while it is full they wait for a sweep.
+    /// Starts the publishers and the sweeper. What became of some messages is told to `sender`, whose
+    /// owner then has their outbox rows removed; while it is full they wait for a sweep.
     pub fn start(
         environment: Arc<dyn Environment>,
         broker: Arc<dyn Broker>,
         outbox: Arc<dyn Outbox>,
         options: RelayOptions,
-        unroutable: Option<mpsc::Sender<Undelivered>>,
+        sender: Option<mpsc::Sender<Report>>,
     ) -> Arc<Self> {
         let (intake, waiting) = mpsc::channel(WAITING_BATCHES_MAX);
         let waiting = Arc::new(AsyncMutex::new(waiting));
@@ -117,7 +130,7 @@ impl Relay {
             sent: Mutex::default(),
             sent_some: Notify::new(),
             swept,
-            unroutable,
+            sender,
         });
         let stop = Shutdown::default();
         let mut tasks = Vec::new();
@@ -237,6 +250,9 @@ impl Shared {
         let mut refused = Vec::new();
         for ((row, swept), published) in batch.into_iter().zip(published) {
             match published {
+                Published::Confirmed if self.is_late(&row, swept) => {
+                    sent.extend(self.report(row, Fate::Late));
+                }
                 Published::Confirmed => sent.push(row.id),
                 // A replay has no saga that waits for it: its letter must come back.
                 Published::Unroutable | Published::Refused(_) | Published::NotYet(_)
@@ -244,10 +260,12 @@ impl Shared {
                 {
                     returned.extend(returned_replay(&row, published));
                 }
-                Published::Unroutable => sent.extend(self.undelivered(row, !swept, None)),
+                Published::Unroutable => {
+                    sent.extend(self.report(row, Fate::NoQueue { once: !swept }));
+                }
                 // Nobody else keeps it.
-                Published::Refused(why) if self.unroutable.is_none() => refused.push((row, why)),
-                Published::Refused(why) => sent.extend(self.undelivered(row, !swept, Some(why))),
+                Published::Refused(why) if self.sender.is_none() => refused.push((row, why)),
+                Published::Refused(why) => sent.extend(self.report(row, Fate::Refused(why))),
                 Published::NotYet(why) => {
                     // The row stays, and with it whoever has yet to come back for it may come late.
                     metric::publish_waits();
@@ -298,12 +316,21 @@ impl Shared {
         }
     }
 
-    /// Hands over a message that will not arrive; gives its id back if nobody is there for it.
-    fn undelivered(&self, row: OutboxMessage, once: bool, refused: Option<String>) -> Option<Uuid> {
-        if let Some(owner) = &self.unroutable {
+    /// Whether somebody waits for an answer to a message that may have been sent only now: by the clock
+    /// that has run for long.
+    fn is_late(&self, row: &OutboxMessage, swept: bool) -> bool {
+        self.sender.is_some()
+            && row.message.properties.reply_to.is_some()
+            && letter_of(row).is_none()
+            && (swept || row.due_at <= self.environment.now())
+    }
+
+    /// Tells the sender what became of a message; gives its id back if nobody is there to hear it.
+    fn report(&self, row: OutboxMessage, fate: Fate) -> Option<Uuid> {
+        if let Some(sender) = &self.sender {
             // Never waits: the owner waits for workers, and they for us. A row that it has no room
             // for, or that comes while it stops, stays and is swept.
-            drop(owner.try_send(Undelivered { row, once, refused }));
+            drop(sender.try_send(Report { row, fate }));
             return None;
         }
         tracing::warn!(to = %row.destination, "no queue takes this message; dropped");

@@ -6,8 +6,9 @@
 //! Whoever waits for a space holds nothing that those who have one wait for; the largest body there
 //! may be fits, when it is alone.
 //!
-//! Deliberately absent: what a node has been given and not yet read (the prefetch bounds that), and
-//! bodies that are not read because they are too large.
+//! A body that is too large to be read takes what it takes to keep it as a dead letter.
+//!
+//! Deliberately absent: what a node has been given and not taken yet, which the broker's side bounds.
 
 use std::sync::Arc;
 
@@ -52,13 +53,20 @@ impl Room {
     }
 }
 
-/// Memory that a body takes once it is read: none if it is small, or won't be read.
+/// Copies of a body there are while it is stored: its own, and those on the way to the database.
+const LETTER_COPIES: usize = 4;
+
+/// Memory that a body takes once it is read, or kept unread; none if it is small.
 fn memory_of(body: &[u8]) -> usize {
-    if body.len() <= SMALL_BODY_BYTES || body.len() > BODY.bytes {
+    if body.len() <= SMALL_BODY_BYTES {
         return 0;
     }
+    let unread = LETTER_COPIES * body.len();
+    if body.len() > BODY.bytes {
+        return unread;
+    }
     let extent = Extent::of_text(body);
-    BODY.check(extent).map_or(0, |()| extent.memory())
+    BODY.check(extent).map_or(unread, |()| extent.memory())
 }
 
 #[cfg(test)]
@@ -72,9 +80,10 @@ mod tests {
     }
 
     #[test]
-    fn small_bodies_and_those_that_are_too_large_are_let_in() {
-        for body in [objects(100), objects(60_000), vec![b' '; BODY.bytes + 1]] {
-            assert_eq!(memory_of(&body), 0, "{}", body.len());
+    fn small_bodies_are_let_in_and_what_is_too_large_is_not_read() {
+        assert_eq!(memory_of(&objects(100)), 0);
+        for body in [objects(60_000), vec![b' '; BODY.bytes + 1]] {
+            assert_eq!(memory_of(&body), LETTER_COPIES * body.len());
         }
         let listed = memory_of(&objects(49_000));
         assert!((30_000_000..DECODED_BYTES).contains(&listed), "{listed}");

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::batch::{Batch, Found};
+use super::batch::Batch;
 use super::cache::Open;
 use super::decode::{StartRequest, Undecodable};
 use super::encode::start_answer;
+use super::found::Found;
 use super::rejection::Rejection;
 use super::work::{Origin, StartAnswer, StartError, Work};
 use crate::definition::ConflictRule;

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::batch::{Batch, Found};
+use super::batch::Batch;
 use super::cache::Open;
 use super::decode::{StartRequest, Undecodable, start_of, startable};
+use super::found::Found;
 use super::rejection::Rejection;
 use super::work::{Job, Origin, StartAnswer, StartError, Work};
 use crate::definition::ConflictRule;

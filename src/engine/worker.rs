@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::EngineOptions;
-use super::batch::{Batch, Decided, Found, Parts};
+use super::batch::{Batch, Decided, Parts};
+use super::buried::Buried;
 use super::cache::{Cache, Open};
 use super::catalogue::Catalogue;
 use super::clock::SharedClock;
 use super::events::{EventRules, Strays};
+use super::found::{Found, Known};
 use super::hearing::Hearing;
 use super::limit;
 use super::newer::{Newer, needed};
@@ -29,17 +29,14 @@ use super::signals::SignalAnswer;
 use super::work::{Job, Origin, StartAnswer, Work};
 use crate::broker::{Acks, DeliveryTag};
 use crate::environment::{Environment, Shutdown};
-use crate::error::Code;
-use crate::id::SagaId;
+use crate::id::{SagaId, Timestamp};
 use crate::limits::DECODED_BYTES;
 use crate::message::correlation::Secret;
 use crate::metric;
 use crate::saga::format::{Newer as WrittenNewer, unknown};
 use crate::saga::journal::JournalError;
 use crate::saga::{Flaw, Saga, journal};
-use crate::store::{
-    Conflict, DeadLetter, KeyMatch, LoadRequest, LoadedSaga, SagaKey, Store, StoreError,
-};
+use crate::store::{Conflict, KeyMatch, LoadRequest, LoadedSaga, SagaKey, Store, StoreError};
 
 /// Most works in a batch. Most of what batching gains is there at 50 to 200.
 pub(super) const BATCH_MAX: usize = 200;
@@ -89,14 +86,11 @@ impl Node {
             return Err((works, error));
         }
         let began = self.environment.elapsed();
-        let (found, keys) = match self.load(&works).await {
-            Ok(loaded) => loaded,
+        let (now, known) = match self.look_up(&works).await {
+            Ok(known) => known,
             Err(error) => return Err((works, error)),
         };
-        if let Err(error) = self.look_for_heirs(&works, &found).await {
-            return Err((works, error));
-        }
-        let mut batch = Batch::new(self, found, keys);
+        let mut batch = Batch::new(self, now, known);
         let mut works = works.into_iter();
         while let Some(work) = works.next() {
             if batch.is_full() || batch.is_later(&work) {
@@ -193,6 +187,20 @@ impl Node {
         limit::within(&*self.environment, call).await
     }
 
+    /// All that has to be known before works can be decided, and when they are.
+    async fn look_up(&self, works: &[Work]) -> Result<(Timestamp, Known), StoreError> {
+        let (found, keys) = self.load(works).await?;
+        self.look_for_heirs(works, &found).await?;
+        let now = self.environment.now();
+        let unsent = self.look_for_unsent(works, &found, now).await?;
+        let known = Known {
+            found,
+            keys,
+            unsent,
+        };
+        Ok((now, known))
+    }
+
     /// Finds the batch's sagas: in the cache, or in the store.
     async fn load(
         &self,
@@ -232,7 +240,7 @@ impl Node {
             for (request, loaded) in requests.iter().zip(loaded) {
                 let saga = match loaded {
                     None => Found::Missing,
-                    Some(_) if weight >= DECODED_BYTES => Found::Later,
+                    Some(loaded) if loaded.left_out || weight >= DECODED_BYTES => Found::Later,
                     Some(loaded) => self.open(stale.remove(&request.id), loaded).await?,
                 };
                 if let Found::Open(open) = &saga {
@@ -271,6 +279,7 @@ impl Node {
             head,
             snapshot,
             entries,
+            ..
         } = loaded;
         let (name, version) = (&head.name, head.version);
         let definition = self.catalogue.version(&*self.store, name, version);
@@ -348,41 +357,6 @@ fn unreadable(error: &serde_json::Error) -> Found {
     match unknown(error) {
         Some(newer) => Found::Newer(format!("snapshot: {newer}")),
         None => Found::Unreadable(format!("snapshot: {error}")),
-    }
-}
-
-/// A dead letter of a batch, to be told of once it is stored.
-struct Buried {
-    id: Uuid,
-    queue: String,
-    code: Code,
-    reason: String,
-}
-
-impl Buried {
-    fn of(letter: &DeadLetter) -> Self {
-        Self {
-            id: letter.id,
-            queue: letter.queue.clone(),
-            code: letter.code,
-            reason: letter.reason.clone(),
-        }
-    }
-
-    fn tell(&self, known: &[Uuid]) {
-        let Self {
-            id,
-            queue,
-            code,
-            reason,
-        } = self;
-        if known.contains(id) {
-            tracing::info!(%queue, %code, %reason, "a dead letter was delivered again");
-            metric::dead_letter_again(*code);
-        } else {
-            tracing::warn!(letter = %id, %queue, %code, %reason, "dead letter");
-            metric::dead_letter(*code);
-        }
     }
 }
 

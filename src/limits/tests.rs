@@ -25,7 +25,7 @@ const _: () = {
     // values.
     let largest = BODY.bytes + BODY.values * (VALUE_MEMORY_BYTES + OBJECT_MEMORY_BYTES / 2);
     assert!(largest <= DECODED_BYTES && BODY.bytes <= DOOR_BYTES);
-    assert!(SMALL_BODY_BYTES < BODY.bytes && SAGA.bytes < CACHE_BYTES);
+    assert!(SMALL_BODY_BYTES < BODY.bytes && SAGA.bytes < kept_share(CACHE_BYTES));
     // The broker takes it, and what is stored or shown of it can be read back.
     assert!(COMMAND.bytes <= MESSAGE_BYTES_MAX);
     assert!(COMMAND.depth + WRAPPING_DEPTH <= PARSER_DEPTH);

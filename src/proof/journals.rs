@@ -99,12 +99,12 @@ async fn examine(
     Ok(())
 }
 
-/// The journal from its first entry, of a saga that was loaded from a snapshot.
+/// The journal from its first entry, of a saga that was not loaded from there.
 async fn whole_journal(
     store: &dyn Store,
     loaded: &LoadedSaga,
 ) -> Result<Option<Vec<JournalEntry>>, StoreError> {
-    if loaded.snapshot.is_none() {
+    if loaded.snapshot.is_none() && !loaded.left_out {
         return Ok(None);
     }
     let mut entries: Vec<JournalEntry> = Vec::new();

@@ -97,6 +97,7 @@ fn change(state: &mut StepState, event: &Event) {
                 state.returns = 0;
             }
             state.deliverable += 1;
+            state.unsent_since = None;
             state.phase = *phase;
             state.attempt = *attempt;
             state.waiting = Waiting::Reply(*due);
@@ -117,6 +118,7 @@ fn change(state: &mut StepState, event: &Event) {
         Event::RetryPlanned { at, reason, .. } => {
             state.waiting = Waiting::Retry(*at);
             state.returned_until = None;
+            state.unsent_since = None;
             state.reason = Some(reason.clone());
         }
         Event::Returned {
@@ -129,11 +131,23 @@ fn change(state: &mut StepState, event: &Event) {
             state.deliverable -= u32::from(*certain);
             state.returns += 1;
             state.returned_until = Some(*due);
+            state.unsent_since = None;
             state.waiting = Waiting::Retry(*again);
             state.reason = Some(reason.clone());
         }
+        Event::Unsent { until, .. } => {
+            if let (None, Waiting::Reply(due)) = (state.unsent_since, state.waiting) {
+                state.unsent_since = Some(due);
+            }
+            state.waiting = Waiting::Reply(*until);
+        }
+        Event::SentLate { due, .. } => {
+            state.unsent_since = None;
+            state.waiting = Waiting::Reply(*due);
+        }
         Event::Suspended { phase, reason, .. } => {
             state.phase = *phase;
+            state.unsent_since = None;
             state.waiting = Waiting::Person;
             state.reason = Some(reason.clone());
         }

@@ -359,7 +359,7 @@ impl Turn<'_> {
                 continue;
             };
             let due = self.now.after(step.timeout);
-            self.command(&path, phase, 1, due);
+            self.command(&path, phase, 1, due, None);
         }
     }
 }

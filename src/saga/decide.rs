@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::apply::apply;
-use super::event::{Decision, Event, Input, Refusal, Reply, Send, Starter};
+use super::event::{Decision, Event, Refusal, Reply, Send, Starter};
+use super::input::Input;
 use super::portion::{Move, Spent};
 use super::retry::backoff;
 pub use super::sabotage::{Flaw, Sabotage};
@@ -66,6 +67,12 @@ pub fn decide_sabotaged(
         Input::Supersede(successor) => turn.supersede(successor),
         Input::Reply(reply) => turn.reply(reply),
         Input::Returned(returned) => turn.returned(returned),
+        Input::Sent {
+            step,
+            phase,
+            attempt,
+        } => turn.sent(&step, phase, attempt),
+        Input::Unsent(steps) => turn.unsent(&steps),
         Input::Wake => turn.wake(),
         Input::GoOn if turn.saga.paused.is_none() && turn.go_on() => Ok(()),
         Input::GoOn => Err(Refusal::Settled),
@@ -344,6 +351,8 @@ impl Turn<'_> {
             self.waited(path);
         } else if matches!(state.waiting, Waiting::Retry(_)) {
             self.ask_next(path);
+        } else if self.was_sent_late(path) {
+            // It has all its time, from now on.
         } else if self.is_at_work(path, phase) {
             self.ask(path, phase, attempt, None);
         } else {

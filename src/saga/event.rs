@@ -7,57 +7,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
-use super::child::{ChildAnswer, Parent, ParentOrder};
+use super::child::{ChildAnswer, Parent};
 use super::portion::LeftOff;
 pub use super::refusal::Refusal;
-use super::returned::Returned;
 use super::succession::{Line, Successor};
 use crate::canonical;
 use crate::definition::NodeId;
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::message::{Destination, Outcome};
-
-/// Something that happened to a saga and calls for a decision.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Input {
-    /// It was started. Only ever the first input.
-    Start {
-        /// What it works on; already checked against the definition's schema.
-        input: Arc<Value>,
-        /// Who wants to hear of it.
-        starter: Option<Starter>,
-    },
-    /// It was started in the line of those that have had its key. Only ever the first input.
-    StartInLine {
-        /// As for `Start`.
-        input: Arc<Value>,
-        /// As for `Start`.
-        starter: Option<Starter>,
-        /// Its place.
-        line: Line,
-    },
-    /// Another start with its key wants to replace it.
-    Supersede(Successor),
-    /// The same start again, by somebody who wants to hear how it ends.
-    Listen(Starter),
-    /// A participant answered.
-    Reply(Reply),
-    /// A command found no queue.
-    Returned(Returned),
-    /// Its `wake_at` has come (or a node looks early: then nothing is due and nothing happens).
-    Wake,
-    /// Go on where the last decision left off, and do nothing else: that is no matter of time.
-    GoOn,
-    /// Something from outside that a `wait` may be waiting for.
-    Signal(Signal),
-    /// The same, sent to whoever has its key, while its successor waits for that key.
-    SignalForSuccessor(Signal),
-    /// A person steps in.
-    Operator(OperatorAction),
-    /// The saga that runs this one wants something of it.
-    Parent(ParentOrder),
-}
 
 /// Something from outside: sent to this saga, or a domain event correlated to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -317,6 +276,24 @@ pub enum Event {
         /// Where nobody listens.
         reason: String,
     },
+    /// Its answer is due, and the command was not sent yet: it is waited for.
+    Unsent {
+        /// The step.
+        step: StepPath,
+        /// Which command.
+        phase: Phase,
+        /// When it is looked again.
+        until: Timestamp,
+    },
+    /// A command that was unsent when its answer was due has been sent.
+    SentLate {
+        /// The step.
+        step: StepPath,
+        /// Which command.
+        phase: Phase,
+        /// When its answer is due now.
+        due: Timestamp,
+    },
     /// No command for this `reserve` or `action` found a queue: it was not done.
     NeverDelivered {
         /// The step.
@@ -455,6 +432,8 @@ pub enum Send {
         body: Value,
         /// When the answer is overdue.
         deadline: Timestamp,
+        /// The outbox row that it becomes, if its answer is waited for.
+        row: Option<Uuid>,
     },
     /// A life-cycle change, for whoever listens.
     Notice {

@@ -43,7 +43,7 @@
 //! | done | · | · | · | · | · | · | · | · | · | · | · | · | · | · |
 //!
 //! *forward* is `reserve` or `action`; *again* is a retry that is planned, or a command that found no
-//! queue; *over* is a signal that is taken, or a time that has come. A step that was not reached can't be
+//! queue, or was still to be sent when its answer was due, or was sent that late; *over* is a signal that is taken, or a time that has come. A step that was not reached can't be
 //! suspended over a compensation. What was suspended behind the pivot before it began can turn out to be
 //! skipped, or to be a `wait`. Which event can be in which pass: [`transition`], with diagrams in
 //! `docs/state-machine.md`.
@@ -53,6 +53,7 @@ mod child;
 mod decide;
 mod event;
 pub mod format;
+mod input;
 pub mod journal;
 mod loops;
 mod operator;
@@ -72,6 +73,7 @@ mod succession;
 mod tests;
 mod too_late;
 pub mod transition;
+mod unsent;
 mod waits;
 mod walk;
 
@@ -79,9 +81,9 @@ pub use apply::apply;
 pub use child::{ChildAnswer, Family, Parent, ParentOrder, answer_to_parent};
 pub use decide::{Flaw, Sabotage, decide, decide_sabotaged};
 pub use event::{
-    BlockPath, Decision, Event, Input, OperatorAction, OperatorKind, Refusal, Reply, Send, Signal,
-    Starter,
+    BlockPath, Decision, Event, OperatorAction, OperatorKind, Refusal, Reply, Send, Signal, Starter,
 };
+pub use input::Input;
 pub use portion::{Held, LeftOff, Move};
 pub use returned::Returned;
 pub use sends::end_of;
@@ -90,3 +92,4 @@ pub use status::Status;
 pub use step::{BlockState, StepState, StepStatus, Waiting};
 pub use succession::{Line, Successor, holdup};
 pub use transition::IllegalEvent;
+pub use unsent::Overdue;

@@ -56,6 +56,11 @@ impl Turn<'_> {
             return Err(Refusal::Settled);
         }
         let times = state.returns.min(8);
+        // What was sent late has all its time from now on.
+        let due = match (state.unsent_since, self.definition.step(&path.name)) {
+            (Some(_), Some(step)) => self.now.after(step.timeout),
+            _ => due,
+        };
         let pause = (AGAIN.0 * 2_u32.pow(times)).min(AGAIN.1);
         let reason = format!("no queue: nobody listens at {to}");
         self.emit(Event::Returned {

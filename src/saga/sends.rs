@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use super::decide::Turn;
 use super::event::{Event, Send, Starter};
@@ -51,11 +52,19 @@ impl Turn<'_> {
             with,
             due,
         });
-        self.command(path, phase, attempt, due);
+        let row = self.saga.row_of(path);
+        self.command(path, phase, attempt, due, row);
     }
 
     /// The command alone; [`Self::ask`] also notes that it is waited for.
-    pub(super) fn command(&mut self, path: &StepPath, phase: Phase, attempt: u32, due: Timestamp) {
+    pub(super) fn command(
+        &mut self,
+        path: &StepPath,
+        phase: Phase,
+        attempt: u32,
+        due: Timestamp,
+        row: Option<Uuid>,
+    ) {
         let Some(step) = self.definition.step(&path.name) else {
             return;
         };
@@ -72,6 +81,7 @@ impl Turn<'_> {
             to: call.to.clone(),
             body,
             deadline: due,
+            row,
         });
     }
 

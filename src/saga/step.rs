@@ -45,6 +45,9 @@ pub struct StepState {
     /// When the time of an attempt is up that found no queue and is to be sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned_until: Option<Timestamp>,
+    /// When the answer was first due, of a command that was not sent by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsent_since: Option<Timestamp>,
     /// Of a `wait`: ids of signals that were kept when it began and do not count for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub but_not: Vec<String>,
@@ -145,6 +148,7 @@ impl StepState {
             deliverable: 0,
             returns: 0,
             returned_until: None,
+            unsent_since: None,
             but_not: Vec::new(),
             signal_at: None,
         }
@@ -152,6 +156,7 @@ impl StepState {
 
     pub(super) fn settle(&mut self, reason: Option<String>) {
         self.reason = reason;
+        self.unsent_since = None;
         self.waiting = Waiting::Nothing;
     }
 

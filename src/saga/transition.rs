@@ -47,6 +47,8 @@ impl Event {
             | Self::Rejected { step, .. }
             | Self::RetryPlanned { step, .. }
             | Self::Returned { step, .. }
+            | Self::Unsent { step, .. }
+            | Self::SentLate { step, .. }
             | Self::NeverDelivered { step, .. }
             | Self::OutcomeUnknown { step, .. }
             | Self::Suspended { step, .. }
@@ -87,6 +89,8 @@ pub fn next(status: Option<StepStatus>, event: &Event) -> Result<StepStatus, Ill
         (
             Event::RetryPlanned { phase, .. }
             | Event::Returned { phase, .. }
+            | Event::Unsent { phase, .. }
+            | Event::SentLate { phase, .. }
             | Event::Suspended { phase, .. },
             Some(at),
         ) if at == asked(*phase) => at,

@@ -257,6 +257,10 @@ impl<S: Outbox> Outbox for SimStore<S> {
         self.call(self.inner.sweep_outbox(now, until, limit)).await
     }
 
+    async fn unsent(&self, rows: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        self.call(self.inner.unsent(rows)).await
+    }
+
     async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {
         self.call(self.inner.remove_sent(sent)).await
     }

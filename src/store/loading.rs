@@ -3,6 +3,9 @@
 //! Separate because both databases need it. Three statements without a transaction agree if they
 //! come in this order: snapshots (of sagas asked for whole), heads, entries up to those heads.
 //! A snapshot is never newer than a head read after it, and entries never change.
+//!
+//! It also knows when enough was read: whoever runs the statements reads the sagas in order of their
+//! ids, and whole ones only. What is left out then, the caller asks for again.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +14,7 @@ use uuid::Uuid;
 use super::rows::{self, EntryRow, HeadRow, SnapshotRow};
 use super::{JournalEntry, LoadRequest, LoadedSaga, Revision, SagaHead, Snapshot, StoreError};
 use crate::id::SagaId;
+use crate::limits::LOADED_BYTES;
 
 /// What was read so far.
 pub(super) struct Loading<'a> {
@@ -18,6 +22,12 @@ pub(super) struct Loading<'a> {
     snapshots: BTreeMap<SagaId, Snapshot>,
     heads: BTreeMap<SagaId, SagaHead>,
     entries: BTreeMap<SagaId, Vec<JournalEntry>>,
+    /// What may still be read, in bytes; the saga that is being read is read to its end.
+    room: usize,
+    /// The saga that was read last.
+    last: Option<SagaId>,
+    /// Later ones are left out.
+    end: Option<SagaId>,
 }
 
 /// Entries to read: those of `saga` after `after`, up to and with `up_to`.
@@ -35,6 +45,9 @@ impl<'a> Loading<'a> {
             snapshots: BTreeMap::new(),
             heads: BTreeMap::new(),
             entries: BTreeMap::new(),
+            room: LOADED_BYTES,
+            last: None,
+            end: None,
         }
     }
 
@@ -49,9 +62,40 @@ impl<'a> Loading<'a> {
         self.requests.iter().map(|request| request.id.0).collect()
     }
 
-    pub(super) fn add_snapshots(&mut self, found: Vec<SnapshotRow>) -> Result<(), StoreError> {
-        self.snapshots.extend(rows::all(found, rows::snapshot)?);
-        Ok(())
+    /// Bytes of bodies that may still be read. At least one, so that a saga is read whatever its size.
+    pub(super) fn room(&self) -> i64 {
+        i64::try_from(self.room.max(1)).unwrap_or(i64::MAX)
+    }
+
+    /// Takes the next snapshot in order of ids; `false` if enough was read, so that it is left out.
+    pub(super) fn add_snapshot(&mut self, row: SnapshotRow) -> Result<bool, StoreError> {
+        let (saga, snapshot) = rows::snapshot(row)?;
+        if !self.takes(saga, snapshot.body.len()) {
+            return Ok(false);
+        }
+        self.snapshots.insert(saga, snapshot);
+        Ok(true)
+    }
+
+    /// No snapshot comes any more.
+    pub(super) fn end_snapshots(&mut self) {
+        if self.room == 0 {
+            self.end = self.last;
+        }
+        self.last = None;
+    }
+
+    fn takes(&mut self, saga: SagaId, bytes: usize) -> bool {
+        if self.last.is_some_and(|last| last != saga) && self.room == 0 {
+            return false;
+        }
+        self.room = self.room.saturating_sub(bytes);
+        self.last = Some(saga);
+        true
+    }
+
+    fn is_behind_the_end(&self, saga: SagaId) -> bool {
+        self.end.is_some_and(|end| saga > end)
     }
 
     pub(super) fn add_heads(&mut self, found: Vec<HeadRow>) -> Result<(), StoreError> {
@@ -65,6 +109,9 @@ impl<'a> Loading<'a> {
     pub(super) fn ranges(&self) -> Vec<Range> {
         let mut after_by_saga = BTreeMap::new();
         for request in self.requests {
+            if request.after == 0 && self.is_behind_the_end(request.id) {
+                continue;
+            }
             let after = self.after(request);
             let least = after_by_saga.entry(request.id).or_insert(after);
             *least = after.min(*least);
@@ -80,28 +127,44 @@ impl<'a> Loading<'a> {
         after_by_saga.into_iter().filter_map(range).collect()
     }
 
-    /// Takes entries, those of one saga in order of `seq`.
-    pub(super) fn add_entries(&mut self, found: Vec<EntryRow>) -> Result<(), StoreError> {
-        for row in found {
-            let (saga, entry) = rows::entry(row)?;
-            self.entries.entry(saga).or_default().push(entry);
+    /// Takes the next entry, in order of ids and, for each, of `seq`; `false` if enough was read, so
+    /// that it and all that follow are left out.
+    pub(super) fn add_entry(&mut self, row: EntryRow) -> Result<bool, StoreError> {
+        let (saga, entry) = rows::entry(row)?;
+        if !self.takes(saga, entry.body.len()) {
+            return Ok(false);
         }
-        Ok(())
+        self.entries.entry(saga).or_default().push(entry);
+        Ok(true)
     }
 
     /// The answer, in the order of the requests.
-    pub(super) fn finish(self) -> Vec<Option<LoadedSaga>> {
+    pub(super) fn finish(mut self) -> Vec<Option<LoadedSaga>> {
+        if self.room == 0 && self.last.is_some() {
+            self.end = self.last.min(self.end.or(self.last));
+        }
         let load = |request| self.answer(request);
         self.requests.iter().map(load).collect()
     }
 
     fn answer(&self, request: &LoadRequest) -> Option<LoadedSaga> {
         let after = self.after(request);
+        let head = self.heads.get(&request.id)?.clone();
+        // Who has it all is told so.
+        if self.is_behind_the_end(request.id) && after < head.revision {
+            return Some(LoadedSaga {
+                head,
+                snapshot: None,
+                entries: Vec::new(),
+                left_out: true,
+            });
+        }
         let entries = self.entries.get(&request.id).into_iter().flatten();
         Some(LoadedSaga {
-            head: self.heads.get(&request.id)?.clone(),
+            head,
             snapshot: self.snapshot(request).cloned(),
             entries: entries.filter(|entry| entry.seq > after).cloned().collect(),
+            left_out: false,
         })
     }
 

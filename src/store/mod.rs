@@ -64,7 +64,8 @@ pub fn is_key(text: &str) -> bool {
 #[async_trait]
 pub trait Store: Outbox + Schedules + Trials {
     /// Loads sagas with the journal after the revision the caller already has, in request order;
-    /// `None` for a saga that does not exist.
+    /// `None` for a saga that does not exist. Once [`LOADED_BYTES`](crate::limits::LOADED_BYTES) were
+    /// read, those with later ids are [left out](LoadedSaga::left_out); the first never is.
     async fn load(&self, requests: &[LoadRequest]) -> Result<Vec<Option<LoadedSaga>>, StoreError>;
 
     /// Finds the sagas that hold keys, in request order; a superseded one does not hold its key.
@@ -148,6 +149,9 @@ pub trait Outbox: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<OutboxMessage>, StoreError>;
 
+    /// Which of these rows are still there, in any order.
+    async fn unsent(&self, rows: &[Uuid]) -> Result<Vec<Uuid>, StoreError>;
+
     /// Removes rows whose messages were confirmed; ids that are gone are ignored.
     async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError>;
 
@@ -184,6 +188,8 @@ pub struct LoadedSaga {
     pub snapshot: Option<Snapshot>,
     /// Journal entries after the snapshot, or after the request's `after`; in order of `seq`.
     pub entries: Vec<JournalEntry>,
+    /// Whether only its row was read, because those before it were large enough: ask again.
+    pub left_out: bool,
 }
 
 /// A saga's state at a revision, so that a long journal need not be read from its start.

@@ -144,6 +144,13 @@ fn words(definition: Option<&Definition>, now: Timestamp, event: &Event) -> Opti
             "{step} {phase} was not delivered: {reason}; sent again in {}",
             spoken(again.since(now))
         ),
+        Event::Unsent { step, phase, .. } => {
+            format!("{step} {phase}: the command is still in the outbox, so no answer is due yet")
+        }
+        Event::SentLate { step, phase, due } => format!(
+            "{step} {phase} was sent late; answer due within {}",
+            spoken(due.since(now))
+        ),
         Event::NeverDelivered { step, reason } => {
             format!("{step} was never delivered, so it was not done: {reason}")
         }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backstitch::broker::memory::MemoryBroker;
-use backstitch::broker::{Broker, Outgoing, Published};
+use backstitch::broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
+use backstitch::broker::{Broker, Health, Outgoing, Published};
 use backstitch::definition::parse;
 use backstitch::engine::{Engine, EngineOptions, EngineParts, StartAnswer};
 use backstitch::environment::TokioEnvironment;
@@ -17,7 +18,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::runtime::Runtime;
 
 use crate::fixture::{
-    Backends, Command, Database, Node, PATIENCE, SilentProxy, eventually, get, repository,
+    Backends, Command, Database, Node, PATIENCE, SilentProxy, VirtualHost, eventually, get,
+    repository,
 };
 
 /// Waits for a signal once begun, so that its sagas stand still.
@@ -276,6 +278,25 @@ fn a_message_over_which_the_database_takes_too_long_is_set_aside_alone() {
     });
     assert_eq!(node.stored("slow"), 0);
     node.stop();
+}
+
+#[test]
+fn a_broker_that_was_silent_is_back_at_once_although_attempts_wait_for_its_answer() {
+    let host = VirtualHost::create();
+    let proxy = SilentProxy::start(&host.url);
+    let runtime = Runtime::new().expect("a runtime starts");
+    let url = format!("{}?heartbeat=1", proxy.url);
+    let options = RabbitMqOptions::default();
+    let connecting = RabbitMqBroker::connect(&url, options);
+    let broker = runtime.block_on(connecting).unwrap();
+    proxy.fall_silent();
+    eventually("an attempt waits for an answer", PATIENCE, || {
+        let is_down = matches!(broker.health(), Health::Down(_));
+        (is_down && proxy.dead_ends() >= 2).then_some(())
+    });
+    proxy.speak();
+    within("it is back", RECOVERY_MAX, || broker.health() == Health::Up);
+    runtime.block_on(broker.close());
 }
 
 #[test]

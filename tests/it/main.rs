@@ -16,6 +16,7 @@ mod fixture;
 mod garbage;
 mod half_dead;
 mod hostile;
+mod memory;
 mod outbox_poison;
 mod python_participant;
 mod random_sagas;

@@ -9,7 +9,7 @@ use super::{
     Bundle, PREFETCH, WAIT_MAX, bodies, next_batch, numbers, plain, sorted, tags, take, take_acked,
     to,
 };
-use crate::broker::{BrokerError, DELIVERY_LIMIT, DeliveryTag, Queue, Topology};
+use crate::broker::{BrokerError, Consumer, DELIVERY_LIMIT, DeliveryTag, Queue, Topology};
 
 pub(super) async fn messages_come_in_the_order_they_were_published(bundle: Bundle) {
     let queue = bundle.queue("q").await;
@@ -42,7 +42,10 @@ pub(super) async fn acked_messages_are_gone_and_make_room(bundle: Bundle) {
     let mut consumer = bundle.consume(&queue, 2).await;
     let acked = take_acked(&mut consumer, 8).await;
     assert_eq!(bodies(&acked), numbers(0..8));
-    drop(consumer);
+    // Else the next one may be given the last before the first has come back.
+    let Consumer { deliveries, acks } = consumer;
+    deliveries.close().await;
+    drop(acks);
     let mut next = bundle.consume(&queue, PREFETCH).await;
     assert_eq!(bodies(&take(&mut next, 2).await), numbers(8..10));
 }

@@ -4,7 +4,8 @@
 //! emptied (the server delivers those messages again) and the epoch goes up, so that
 //! acknowledgements for the old channel are recognized and dropped.
 //!
-//! Invariants: the prefetch bounds the inbox and is set before consuming; only this task writes
+//! Invariants: the prefetch bounds the inbox, and is set before consuming; the connection's [`Gate`]
+//! bounds its bytes; only this task writes
 //! to the channel; it never acknowledges what nobody acked.
 
 use std::collections::VecDeque;
@@ -21,10 +22,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::link::{Link, REQUEST_TIME_MAX, within};
 use super::served::{Command, Served, Verb};
-use super::wire::Kept;
+use super::wire::{Gate, Kept};
 use super::{topology, undeterred};
 use crate::broker::pace::Pace;
 use crate::broker::{Acks, BrokerError, Consumer, Deliveries, Delivery, DeliveryTag};
+use crate::limits::WAITING_BYTES;
 
 /// Longest time that the first subscription waits for the connection.
 pub const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -37,6 +39,9 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(40);
 
 /// A channel that lasted this long was a good one: the next subscription comes at once.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
+
+/// Bytes of deliveries that are taken out of the inbox at once, but for a single larger one.
+const TAKEN_BYTES: usize = WAITING_BYTES / 4;
 
 /// Deliveries moved to the inbox at once.
 const MOVE_MAX: usize = 256;
@@ -113,8 +118,7 @@ impl Deliveries for RabbitDeliveries {
             {
                 let mut content = self.inbox.lock();
                 if !content.waiting.is_empty() || content.ended {
-                    let count = most.min(content.waiting.len());
-                    return content.waiting.drain(..count).collect();
+                    return content.take(most);
                 }
             }
             // An arrival between the look and this wait leaves a permit: the wait ends at once.
@@ -172,7 +176,35 @@ struct Inbox {
 #[derive(Default)]
 struct Content {
     waiting: VecDeque<Delivery>,
+    /// Of the connection that they came by.
+    gate: Arc<Gate>,
     ended: bool,
+}
+
+impl Content {
+    /// At least one, and no more bytes than are taken at once.
+    fn take(&mut self, most: usize) -> Vec<Delivery> {
+        let mut bytes = 0;
+        let mut count = 0;
+        for delivery in self.waiting.iter().take(most) {
+            if count > 0 && bytes + delivery.message.body.len() > TAKEN_BYTES {
+                break;
+            }
+            bytes += delivery.message.body.len();
+            count += 1;
+        }
+        self.gate.gone(bytes);
+        self.waiting.drain(..count).collect()
+    }
+
+    fn clear(&mut self) {
+        self.gate.gone(bytes_of(self.waiting.iter()));
+        self.waiting.clear();
+    }
+}
+
+fn bytes_of<'a>(deliveries: impl Iterator<Item = &'a Delivery>) -> usize {
+    deliveries.map(|delivery| delivery.message.body.len()).sum()
 }
 
 impl Inbox {
@@ -180,8 +212,11 @@ impl Inbox {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, deliveries: impl Iterator<Item = Delivery>) {
-        self.lock().waiting.extend(deliveries);
+    fn push(&self, deliveries: Vec<Delivery>) {
+        let mut content = self.lock();
+        content.gate.came(bytes_of(deliveries.iter()));
+        content.waiting.extend(deliveries);
+        drop(content);
         self.arrived.notify_one();
     }
 
@@ -191,9 +226,20 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
+    /// What comes now comes by another connection; what came before is of no use.
+    fn begin(&self, gate: Arc<Gate>) {
+        let mut content = self.lock();
+        content.clear();
+        content.gate = gate;
+    }
+
+    fn clear(&self) {
+        self.lock().clear();
+    }
+
     fn end(&self) {
         let mut content = self.lock();
-        content.waiting.clear();
+        content.clear();
         content.ended = true;
         self.arrived.notify_one();
     }
@@ -205,6 +251,7 @@ struct Subscribed {
     prefetch: u16,
     stream: lapin::Consumer,
     kept: Arc<Kept>,
+    gate: Arc<Gate>,
 }
 
 /// Why a subscribed channel is no longer served.
@@ -245,7 +292,7 @@ impl Subscription {
             epoch += 1;
             let since = Instant::now();
             let over = self.serve(subscribed, epoch, deliveries_max).await;
-            self.inbox.lock().waiting.clear();
+            self.inbox.clear();
             let Over::Broken { careful } = over else {
                 break;
             };
@@ -271,7 +318,9 @@ impl Subscription {
             prefetch,
             mut stream,
             kept,
+            gate,
         } = subscribed;
+        self.inbox.begin(gate);
         let mut served = Served::new(channel, stream.tag(), prefetch, kept, epoch);
         let mut all_received = false;
         let mut gap_since: Option<Instant> = None;
@@ -358,7 +407,7 @@ impl Subscription {
             return Err(Over::Broken { careful: true });
         }
         if result.is_ok() || served.stopped {
-            self.inbox.push(moved.into_iter());
+            self.inbox.push(moved);
         }
         result
     }
@@ -367,6 +416,8 @@ impl Subscription {
     /// deliver no more: what an acknowledgement makes room for, or what is given back, would come
     /// again, only to count as one more delivery.
     async fn finish(&mut self, mut served: Served) {
+        // Nobody takes it; and what the server has to say is read only if there is room.
+        self.inbox.clear();
         if let Err(failure) = served.cancel().await {
             tracing::debug!(queue = self.queue, %failure, "the consumer was not cancelled");
         }
@@ -442,5 +493,6 @@ async fn subscribe(link: &Link, queue: &str, prefetch: u16) -> Result<Subscribed
         prefetch,
         stream,
         kept: Arc::clone(live.kept()),
+        gate: Arc::clone(live.gate()),
     })
 }

@@ -6,11 +6,13 @@
 //! Deliberately absent: the library's own recovery, under which pending confirms hang for as long
 //! as the outage lasts.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_rs::Runtime;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::{mpsc, watch};
@@ -18,7 +20,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 
 use super::address;
-use super::wire::{self, Kept};
+use super::wire::{self, Gate, Kept};
 use crate::broker::pace::Pace;
 use crate::broker::{BrokerError, Health};
 
@@ -28,8 +30,21 @@ pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 /// Longest time that the server may take over one request (open a channel, declare, consume).
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// While a lost connection is not back, a new attempt begins this often beside those that have not ended: one
+/// that began when nothing got through may stay silent although the way is free by now.
+const ATTEMPT_EVERY: Duration = Duration::from_secs(2);
+
+/// Attempts at a time.
+const ATTEMPTS_MAX: usize = 8;
+
+/// Longest pause after an attempt that was refused.
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(2);
+
 /// How often a connection's own state is looked at; the library does not report every loss.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
+
+/// How often a little is read although much waits: often enough that heartbeats are seen.
+const TRICKLE_EVERY: Duration = Duration::from_secs(1);
 
 /// A connection that lasted this long was a good one: the next attempt comes soon again.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
@@ -50,6 +65,8 @@ pub(super) struct Live {
     connection: Arc<Connection>,
     /// What the library could not take of what came by it.
     kept: Arc<Kept>,
+    /// Shut while too much waits of what came by it.
+    gate: Arc<Gate>,
     epoch: u64,
 }
 
@@ -200,6 +217,11 @@ impl Live {
         &self.kept
     }
 
+    /// Shut while too much waits of what came by this connection.
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
     /// A channel of the caller's own.
     pub(super) async fn channel(&self, link: &Link) -> Result<Channel, Failure> {
         let channel = within(REQUEST_TIME_MAX, self.connection.create_channel()).await;
@@ -235,18 +257,44 @@ pub(super) async fn within<T>(
 async fn open(uri: &AMQPUri, name: &str, epoch: u64) -> Result<Live, Failure> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let kept = Arc::new(Kept::default());
-    let (tokio, for_stream) = (Runtime::tokio_current(), Arc::clone(&kept));
+    let gate = Arc::new(Gate::default());
+    let tokio = Runtime::tokio_current();
+    let for_stream = (Arc::clone(&kept), Arc::clone(&gate));
     let connect = async move |uri: AMQPUri, _| {
-        let connected = wire::connect(&uri, &tokio, Arc::clone(&for_stream)).await;
+        let (kept, gate) = for_stream.clone();
+        let connecting = wire::connect(&uri, &tokio, kept, gate);
+        let connected = timeout(CONNECT_TIME_MAX, connecting).await;
+        let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         connected.map_err(lapin::Error::from)
     };
+    let abandoned = Abandoned(Some(Arc::clone(&gate)));
     let opened = Connection::connector(uri.clone(), wire::runtime(), connect, properties);
     let connection = within(CONNECT_TIME_MAX, opened).await?;
+    abandoned.kept();
     Ok(Live {
         connection: Arc::new(connection),
         kept,
+        gate,
         epoch,
     })
+}
+
+/// An attempt that nobody waits for any more. The library's thread would wait for the server's answer
+/// for ever.
+struct Abandoned(Option<Arc<Gate>>);
+
+impl Abandoned {
+    fn kept(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if let Some(gate) = self.0.take() {
+            gate.end();
+        }
+    }
 }
 
 struct Supervisor {
@@ -264,7 +312,7 @@ impl Supervisor {
         loop {
             let opened = match next.take() {
                 Some(live) => Ok(live),
-                None => open(&self.uri, &self.name, epoch).await,
+                None => self.open_again(epoch).await,
             };
             let why = match opened {
                 Ok(live) => {
@@ -281,7 +329,26 @@ impl Supervisor {
             tracing::warn!(connection = self.name, why, "no connection to the broker");
             self.states.send_replace(State::Down(why));
             epoch += 1;
-            sleep(pace.next_delay()).await;
+            sleep(pace.next_delay().min(RECONNECT_DELAY_MAX)).await;
+        }
+    }
+
+    /// Attempts side by side until one succeeds, or none is left.
+    async fn open_again(&self, epoch: u64) -> Result<Live, Failure> {
+        let mut attempts = FuturesUnordered::new();
+        loop {
+            attempts.push(open(&self.uri, &self.name, epoch));
+            let next = sleep(ATTEMPT_EVERY);
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    Some(opened) = attempts.next() => match opened {
+                        Err(_) if !attempts.is_empty() => {}
+                        opened => return opened,
+                    },
+                    () = &mut next, if attempts.len() < ATTEMPTS_MAX => break,
+                }
+            }
         }
     }
 
@@ -290,6 +357,7 @@ impl Supervisor {
         let mut events = live.connection.events_listener();
         self.states.send_replace(State::Up(live.clone()));
         let mut checks = interval(CHECK_EVERY);
+        let mut trickles = interval(TRICKLE_EVERY);
         loop {
             tokio::select! {
                 Some(event) = events.next() => match event {
@@ -306,6 +374,7 @@ impl Supervisor {
                 Some(report) = self.reports.recv() => if report.epoch == live.epoch {
                     return report.why;
                 },
+                _ = trickles.tick() => live.gate.let_one_through(),
                 _ = checks.tick() => if !live.connection.status().connected() {
                     return "the connection was lost".to_owned();
                 },

@@ -8,10 +8,12 @@
 //! the list that came is [kept](Kept) until the consumer asks for it.
 //!
 //! Separate layers: [`mod@sieve`] cuts the bytes into frames and knows no property, [`fields`] reads
-//! lists of properties and knows no frame, [`stream`] puts the sieve between a socket and the library.
+//! lists of properties and knows no frame, [`stream`] puts the sieve between a socket and the library,
+//! and reads only while the [`mod@gate`] is open.
 //! Deliberately absent: looking at what we send, and at bodies.
 
 mod fields;
+mod gate;
 mod kept;
 mod sieve;
 mod stream;
@@ -20,5 +22,6 @@ mod stream;
 mod tests;
 
 pub(super) use fields::{flaw, read};
+pub(super) use gate::Gate;
 pub(super) use kept::{Kept, Taken};
 pub(super) use stream::{connect, runtime};

@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::{Addressee, Correlated, SignalAnswer, SignalError, SignalRequest, What, code_of};
 use crate::definition::{Definition, NodeKind};
-use crate::engine::batch::{Batch, Decided, Found};
+use crate::engine::batch::{Batch, Decided};
 use crate::engine::decode::Undecodable;
 use crate::engine::encode::start_answer;
+use crate::engine::found::Found;
 use crate::engine::rejection::Rejection;
 use crate::engine::work::{Origin, Work};
 use crate::error::code;

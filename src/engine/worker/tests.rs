@@ -75,6 +75,10 @@ impl Outbox for Picky {
         self.inner.sweep_outbox(now, until, limit).await
     }
 
+    async fn unsent(&self, rows: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        self.inner.unsent(rows).await
+    }
+
     async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {
         self.inner.remove_sent(sent).await
     }

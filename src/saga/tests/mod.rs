@@ -18,6 +18,7 @@ mod succession;
 mod suspension;
 mod transitions;
 mod trouble;
+mod unsent;
 
 use std::sync::Arc;
 use std::time::Duration;

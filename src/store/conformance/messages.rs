@@ -49,6 +49,17 @@ pub async fn an_outbox_row_comes_back_as_it_was_written(store: &dyn Complete) {
     assert_eq!(store.sweep_outbox(at(1), at(9), 5).await.unwrap(), expected);
 }
 
+/// Whether they are due or not, and also if they were swept.
+pub async fn it_is_known_which_rows_are_still_there(store: &dyn Complete) {
+    put(store, vec![due(1, 30), due(2, 10), due(3, 20)]).await;
+    store.sweep_outbox(at(10), at(100), 5).await.unwrap();
+    store.remove_sent(&[uuid(3)]).await.unwrap();
+    let mut unsent = store.unsent(&[1, 2, 3, 4].map(uuid)).await.unwrap();
+    unsent.sort_unstable();
+    assert_eq!(unsent, [1, 2].map(uuid));
+    assert!(store.unsent(&[]).await.unwrap().is_empty());
+}
+
 /// At most as many as asked for, not before they are due, and again when their sweeper's time is
 /// over.
 pub async fn due_outbox_rows_are_swept_oldest_first(store: &dyn Complete) {

@@ -4,9 +4,10 @@ use futures_util::future::join_all;
 
 use super::sample::{self, after, batch, new_saga, next, saga, whole};
 use super::{Complete, until_stored};
+use crate::limits::LOADED_BYTES;
 use crate::store::{
     Commit, CommitOutcome, Conflict, KEY_BYTES_MAX, LoadRequest, LoadedSaga, SagaKey, SagaWrite,
-    Status, StoreError,
+    Snapshot, Status, StoreError,
 };
 
 /// Stores what must not conflict.
@@ -35,6 +36,7 @@ pub async fn a_new_saga_is_loaded_as_it_was_written(store: &dyn Complete) {
             head: write.head,
             snapshot: None,
             entries: write.entries,
+            left_out: false,
         };
         let request = LoadRequest {
             id: expected.head.id,
@@ -75,6 +77,49 @@ pub async fn load_brings_only_newer_entries(store: &dyn Complete) {
             expected,
             "after {known}"
         );
+    }
+}
+
+/// What is read at once is bounded by bytes, in order of ids; the first saga is read whatever its size.
+pub async fn load_leaves_out_what_is_too_much_at_once(store: &dyn Complete) {
+    let large = |bytes: usize| vec![7; bytes].into();
+    let mut sagas = Vec::new();
+    for (number, bytes) in [
+        (1, LOADED_BYTES + 1),
+        (2, LOADED_BYTES / 2),
+        (3, LOADED_BYTES / 2),
+    ] {
+        let mut write = new_saga(number, &number.to_string(), 2);
+        write.entries[1].body = large(bytes);
+        sagas.push(write);
+    }
+    let mut with_snapshot = new_saga(4, "4", 2);
+    with_snapshot.snapshot = Some(Snapshot {
+        body: large(LOADED_BYTES),
+        ..sample::snapshot(1)
+    });
+    sagas.push(with_snapshot);
+    sagas.push(new_saga(5, "5", 2));
+    for write in sagas {
+        store_all(store, vec![write]).await;
+    }
+    for (wanted, left_out) in [
+        (vec![whole(3), whole(1), whole(2)], vec![true, false, true]),
+        (vec![whole(2), whole(3), whole(5)], vec![false, false, true]),
+        (vec![whole(5), whole(4)], vec![true, false]),
+        // Of whom nothing is to be read, nothing is left out.
+        (vec![whole(1), after(2, 2), whole(9)], vec![false, false]),
+        (vec![after(2, 1), after(1, 1)], vec![true, false]),
+        (vec![whole(5)], vec![false]),
+    ] {
+        let found: Vec<_> = store.load(&wanted).await.unwrap();
+        let found: Vec<_> = found.iter().flatten().collect();
+        let says: Vec<bool> = found.iter().map(|saga| saga.left_out).collect();
+        assert_eq!(says, left_out, "{wanted:?}");
+        for saga in found {
+            let nothing = saga.entries.is_empty() && saga.snapshot.is_none();
+            assert!(!saga.left_out || nothing, "{wanted:?}");
+        }
     }
 }
 

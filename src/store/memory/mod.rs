@@ -30,6 +30,7 @@ use super::{
     StoreError, TokenRow, shape,
 };
 use crate::id::{SagaId, Timestamp};
+use crate::limits::LOADED_BYTES;
 
 /// A store in memory; clones are handles to the same one.
 #[derive(Debug, Clone, Default)]
@@ -104,10 +105,23 @@ struct SagaRecord {
 impl Store for MemoryStore {
     async fn load(&self, requests: &[LoadRequest]) -> Result<Vec<Option<LoadedSaga>>, StoreError> {
         let state = self.state();
-        Ok(requests
-            .iter()
-            .map(|request| Some(state.sagas.get(&request.id)?.load(request.after)))
-            .collect())
+        let mut in_order: Vec<usize> = (0..requests.len()).collect();
+        in_order.sort_by_key(|at| requests[*at].id);
+        let mut loaded = vec![None; requests.len()];
+        let mut room = LOADED_BYTES;
+        for at in in_order {
+            let LoadRequest { id, after } = requests[at];
+            let Some(record) = state.sagas.get(&id) else {
+                continue;
+            };
+            let mut saga = record.load(after);
+            if room == 0 && after < saga.head.revision {
+                saga.leave_out();
+            }
+            room = room.saturating_sub(saga.bytes());
+            loaded[at] = Some(saga);
+        }
+        Ok(loaded)
     }
 
     async fn find(&self, keys: &[SagaKey]) -> Result<Vec<Option<KeyMatch>>, StoreError> {
@@ -287,6 +301,12 @@ impl Outbox for MemoryStore {
             .collect())
     }
 
+    async fn unsent(&self, rows: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        let state = self.state();
+        let unsent = rows.iter().filter(|row| state.outbox.contains_key(row));
+        Ok(unsent.copied().collect())
+    }
+
     async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {
         self.state().remove_sent(sent);
         Ok(())
@@ -323,7 +343,22 @@ impl SagaRecord {
             head: self.head.clone(),
             snapshot,
             entries: newer.cloned().collect(),
+            left_out: false,
         }
+    }
+}
+
+impl LoadedSaga {
+    fn bytes(&self) -> usize {
+        let snapshot = self.snapshot.as_ref().map_or(0, |it| it.body.len());
+        let entries = self.entries.iter().map(|entry| entry.body.len());
+        snapshot + entries.sum::<usize>()
+    }
+
+    fn leave_out(&mut self) {
+        self.snapshot = None;
+        self.entries.clear();
+        self.left_out = true;
     }
 }
 

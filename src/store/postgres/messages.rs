@@ -18,6 +18,9 @@ const INSERT_OUTBOX: &str = "
     ON CONFLICT DO NOTHING";
 
 /// By primary key.
+const UNSENT: &str = "SELECT id FROM outbox WHERE id = ANY ($1)";
+
+/// By primary key.
 const DELETE_OUTBOX: &str = "DELETE FROM outbox WHERE id = ANY ($1)";
 
 /// In order of `outbox_by_due_at`, from where the last poll ended; rows that another node is deleting or sweeping are skipped.
@@ -76,6 +79,12 @@ impl Outbox for PostgresStore {
         let found = found.map_err(|error| self.failed(error))?;
         self.polls.outbox.found(now, found.len() < limit);
         rows::all(found, rows::outbox_message)
+    }
+
+    async fn unsent(&self, rows: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        let query = sqlx::query_scalar(UNSENT).bind(rows);
+        let unsent = query.fetch_all(&self.pool).await;
+        unsent.map_err(|error| self.failed(error))
     }
 
     async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {

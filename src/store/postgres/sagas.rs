@@ -32,16 +32,26 @@ macro_rules! heads {
 /// By primary key.
 const HEADS: &str = heads!("id = ANY ($1)");
 
-/// By primary key.
-const SNAPSHOTS: &str = "SELECT saga_id, revision, body FROM snapshots WHERE saga_id = ANY ($1)";
+/// By primary key; as many as have so many bytes, and one more. Sizes are known without reading bodies.
+const SNAPSHOTS: &str = "
+    SELECT saga_id, revision, body FROM (
+        SELECT saga_id, revision, body,
+            sum(octet_length(body)) OVER (ORDER BY saga_id) - octet_length(body) AS bytes_before
+        FROM snapshots WHERE saga_id = ANY ($1)
+    ) AS sized
+    WHERE bytes_before < $2 ORDER BY saga_id";
 
-/// By primary key, one range a saga.
+/// By primary key, one range a saga; of as many sagas as have so many bytes, and one more.
 const ENTRIES: &str = "
-    SELECT journal.saga_id, journal.seq, journal.at, journal.hash, journal.body
-    FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS wanted (saga_id, after, up_to)
-    JOIN journal ON journal.saga_id = wanted.saga_id
-        AND journal.seq > wanted.after AND journal.seq <= wanted.up_to
-    ORDER BY journal.saga_id, journal.seq";
+    SELECT saga_id, seq, at, hash, body FROM (
+        SELECT journal.saga_id, journal.seq, journal.at, journal.hash, journal.body,
+            sum(octet_length(journal.body)) OVER (ORDER BY journal.saga_id)
+                - sum(octet_length(journal.body)) OVER (PARTITION BY journal.saga_id) AS bytes_before
+        FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS wanted (saga_id, after, up_to)
+        JOIN journal ON journal.saga_id = wanted.saga_id
+            AND journal.seq > wanted.after AND journal.seq <= wanted.up_to
+    ) AS sized
+    WHERE bytes_before < $4 ORDER BY saga_id, seq";
 
 /// By primary key, one range.
 const JOURNAL: &str = "
@@ -152,9 +162,12 @@ impl Store for PostgresStore {
         let mut connection = self.pool.acquire().await.map_err(failed)?;
         let whole = loading.whole();
         if !whole.is_empty() {
-            let query = sqlx::query_as(SNAPSHOTS).bind(whole);
-            loading.add_snapshots(query.fetch_all(&mut *connection).await.map_err(failed)?)?;
+            let query = sqlx::query_as(SNAPSHOTS).bind(whole).bind(loading.room());
+            for row in query.fetch_all(&mut *connection).await.map_err(failed)? {
+                loading.add_snapshot(row)?;
+            }
         }
+        loading.end_snapshots();
         let query = sqlx::query_as(HEADS).bind(loading.ids());
         loading.add_heads(query.fetch_all(&mut *connection).await.map_err(failed)?)?;
         let ranges = loading.ranges();
@@ -162,8 +175,11 @@ impl Store for PostgresStore {
             let query = sqlx::query_as(ENTRIES)
                 .bind(column(&ranges, |range| range.saga))
                 .bind(column(&ranges, |range| range.after))
-                .bind(column(&ranges, |range| range.up_to));
-            loading.add_entries(query.fetch_all(&mut *connection).await.map_err(failed)?)?;
+                .bind(column(&ranges, |range| range.up_to))
+                .bind(loading.room());
+            for row in query.fetch_all(&mut *connection).await.map_err(failed)? {
+                loading.add_entry(row)?;
+            }
         }
         Ok(loading.finish())
     }

@@ -23,6 +23,10 @@ static INSERT_OUTBOX: LazyLock<Bulk> = LazyLock::new(|| {
 });
 
 /// By primary key.
+const UNSENT: &str = "
+    SELECT id FROM outbox WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
+
+/// By primary key.
 const DELETE_OUTBOX: &str = "
     DELETE FROM outbox WHERE id IN (SELECT unhex(value) FROM json_each(?1))";
 
@@ -86,6 +90,11 @@ impl Outbox for SqliteStore {
         }
         transaction.commit().await.map_err(failed)?;
         rows::all(due, rows::outbox_message)
+    }
+
+    async fn unsent(&self, rows: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        let query = sqlx::query_scalar(UNSENT).bind(bulk::ids(rows.iter().copied()));
+        query.fetch_all(&self.readers).await.map_err(failed)
     }
 
     async fn remove_sent(&self, sent: &[Uuid]) -> Result<(), StoreError> {

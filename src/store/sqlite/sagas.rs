@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
 use serde_json::Value;
 use sqlx::{QueryBuilder, Sqlite};
 use uuid::Uuid;
@@ -35,7 +36,7 @@ const HEADS: &str = heads!("id IN (SELECT unhex(value) FROM json_each(?1))");
 /// By primary key.
 const SNAPSHOTS: &str = "
     SELECT saga_id, revision, body FROM snapshots
-    WHERE saga_id IN (SELECT unhex(value) FROM json_each(?1))";
+    WHERE saga_id IN (SELECT unhex(value) FROM json_each(?1)) ORDER BY saga_id";
 
 /// By primary key, one range a saga.
 const ENTRIES: &str = "
@@ -123,8 +124,14 @@ impl Store for SqliteStore {
         let whole = loading.whole();
         if !whole.is_empty() {
             let query = sqlx::query_as(SNAPSHOTS).bind(bulk::ids(whole));
-            loading.add_snapshots(query.fetch_all(&mut *connection).await.map_err(failed)?)?;
+            let mut rows = query.fetch(&mut *connection);
+            while let Some(row) = rows.try_next().await.map_err(failed)? {
+                if !loading.add_snapshot(row)? {
+                    break;
+                }
+            }
         }
+        loading.end_snapshots();
         let query = sqlx::query_as(HEADS).bind(bulk::ids(loading.ids()));
         loading.add_heads(query.fetch_all(&mut *connection).await.map_err(failed)?)?;
         let ranges = loading.ranges();
@@ -137,7 +144,12 @@ impl Store for SqliteStore {
                 ])
             });
             let query = sqlx::query_as(ENTRIES).bind(bulk::json(ranges));
-            loading.add_entries(query.fetch_all(&mut *connection).await.map_err(failed)?)?;
+            let mut rows = query.fetch(&mut *connection);
+            while let Some(row) = rows.try_next().await.map_err(failed)? {
+                if !loading.add_entry(row)? {
+                    break;
+                }
+            }
         }
         Ok(loading.finish())
     }

@@ -21,6 +21,7 @@ use lapin::AsyncTcpStream;
 use lapin::tcp::{AMQPUriTcpExt, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
 
+use super::gate::Gate;
 use super::kept::Kept;
 use super::sieve::Sieve;
 
@@ -38,29 +39,33 @@ pub(in crate::broker::rabbitmq) fn runtime() -> Runtime<Kit> {
     Runtime::new(RuntimeParts::new(tokio.clone(), SievingTokio(tokio)))
 }
 
-/// Connects, with TLS if the URI says so. What is taken out of the stream is found in `kept`.
+/// Connects, with TLS if the URI says so. What is taken out of the stream is found in `kept`; nothing
+/// is read while the gate is shut.
 pub(in crate::broker::rabbitmq) async fn connect(
     uri: &AMQPUri,
     runtime: &Runtime<Tokio>,
     kept: Arc<Kept>,
+    gate: Arc<Gate>,
 ) -> io::Result<AsyncTcpStream<Sieved>> {
     let tls = OwnedTLSConfig::default();
     let connected = uri.connect_with_config_async(tls.as_ref(), runtime).await?;
-    Ok(AsyncTcpStream::Plain(Sieved::new(connected, kept)))
+    Ok(AsyncTcpStream::Plain(Sieved::new(connected, kept, gate)))
 }
 
 /// A connection whose incoming bytes are sieved.
 pub(in crate::broker::rabbitmq) struct Sieved {
     inner: AsyncTcpStream<Tcp>,
     sieve: Sieve,
+    gate: Arc<Gate>,
     read: Box<[u8]>,
 }
 
 impl Sieved {
-    fn new(inner: AsyncTcpStream<Tcp>, kept: Arc<Kept>) -> Self {
+    fn new(inner: AsyncTcpStream<Tcp>, kept: Arc<Kept>, gate: Arc<Gate>) -> Self {
         Self {
             inner,
             sieve: Sieve::new(kept),
+            gate,
             read: vec![0; READ_BYTES].into(),
         }
     }
@@ -80,6 +85,7 @@ impl AsyncRead for Sieved {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         while this.sieve.is_empty() {
+            ready!(this.gate.poll(context))?;
             let read = Pin::new(&mut this.inner).poll_read(context, &mut this.read);
             match ready!(read)? {
                 0 => return Poll::Ready(Ok(0)),
@@ -146,7 +152,7 @@ impl Reactor for SievingTokio {
         let connecting = self.0.tcp_connect_addr(address);
         async move {
             let plain = AsyncTcpStream::Plain(connecting.await?);
-            Ok(Sieved::new(plain, Arc::default()))
+            Ok(Sieved::new(plain, Arc::default(), Arc::default()))
         }
     }
 }
