@@ -1,7 +1,7 @@
 //! What commands print: data to stdout, all else to stderr.
 //!
 //! A reader that goes away (`| head`) ends the program quietly, and text that came from outside
-//! can't steer the terminal ([`visible`]).
+//! can't steer the terminal ([`visible`]), nor does it show what signs a correlation id ([`mask`]).
 
 use std::io::{self, Write};
 
@@ -9,20 +9,21 @@ use serde::Serialize;
 
 use super::exit::Failure;
 use super::visible;
+use crate::message::mask;
 
 /// Prints text for people.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
-    write(&visible::text(text))
+    write(&visible::text(&mask::text(text)))
 }
 
 /// Prints text for people that is not the answer: a remark, a warning, an error.
 pub(super) fn remark(text: impl std::fmt::Display) {
-    eprintln!("{}", visible::text(&text.to_string()));
+    eprintln!("{}", visible::text(&mask::text(&text.to_string())));
 }
 
 /// Prints JSON: one value, or one a line.
 pub(super) fn print_text_of_json(text: &str) -> Result<(), Failure> {
-    write(&visible::json(text))
+    write(&visible::json(&mask::text(text)))
 }
 
 fn write(text: &str) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::id::{MessageId, SagaId, Timestamp};
 use crate::message::child::ChildCommand;
 use crate::message::correlation::{Correlation, Secret};
+use crate::message::mask;
 use crate::message::{
     CONTENT_TYPE_JSON, Destination, HEADER_ATTEMPT, HEADER_CHILD_DEPTH, HEADER_CHILD_SEAL,
     HEADER_DEADLINE, HEADER_OUTCOME, HEADER_PHASE, HEADER_REASON, HEADER_REPLACES, HEADER_SAGA,
@@ -79,7 +80,7 @@ impl Encoder<'_> {
                     MessageId::of_notice(self.saga.id, &format!("event/{change}/{}", self.seq));
                 let properties = self.properties(id, &format!("{}.{change}", self.saga.name));
                 let routing_key = format!("{}.{change}", self.saga.name);
-                (Destination::event(routing_key), message(properties, &body))
+                (Destination::event(routing_key), public(properties, &body))
             }
             Send::Successor(successor) => {
                 let name = format!("successor/{}", successor.saga);
@@ -251,9 +252,46 @@ fn message(properties: Properties, body: &Value) -> Message {
     }
 }
 
+/// What everybody may read.
+fn public(properties: Properties, body: &Value) -> Message {
+    mask::message(&message(properties, body))
+}
+
 /// W3C Trace Context: one trace a saga, one span a command, both derived so that every attempt
 /// and every node says the same.
 fn traceparent(saga: SagaId, message: MessageId) -> String {
     let span = message.0.as_u64_pair().0;
     format!("00-{}-{span:016x}-01", saga.0.as_simple())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::id::Phase;
+
+    #[test]
+    fn what_all_may_read_signs_nothing() {
+        let secret = Secret::new([7; 32]);
+        let saga = Saga::new(SagaId(Uuid::from_u128(42)), "s", "k", Timestamp::default());
+        let encoder = Encoder {
+            secret: &secret,
+            saga: &saga,
+            seq: 1,
+            now: Timestamp::default(),
+        };
+        let id = Correlation {
+            saga: saga.id,
+            step: "stock[2]".parse().unwrap(),
+            phase: Phase::Reserve,
+        }
+        .sign(&secret);
+        let (plain, mac) = id.rsplit_once('/').unwrap();
+        let body = json!({ "output": { "echo": id } });
+        let change = "completed";
+        let (_, message) = encoder.encode(Send::Notice { change, body });
+        let told = String::from_utf8(message.body.to_vec()).unwrap();
+        assert!(told.contains(plain) && !told.contains(mac), "{told}");
+    }
 }

@@ -19,7 +19,7 @@ use crate::id::SagaId;
 use crate::limits::{self, Unreadable};
 use crate::saga::{Status, holdup};
 use crate::store::{LIST_ROWS_MAX, ListFilter};
-use crate::view::{HeadView, ListView, SagaView, read_head, read_history};
+use crate::view::{HeadView, ListView, SagaView, json_of, read_head, read_history};
 
 /// Rows of a page when the request does not say.
 const LIST_ROWS_DEFAULT: usize = 100;
@@ -139,7 +139,11 @@ pub(super) async fn show(
     let definition = catalogue.version(store, name, version).await?;
     let definition = definition.and_then(Result::ok);
     let view = SagaView::new(&history, definition.as_deref());
-    Ok(Json(view).into_response())
+    let json = json_of(&view).map_err(|error| {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Problem::new(status, code::JOURNAL_UNREADABLE, error.to_string())
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
 /// Which sagas to list.

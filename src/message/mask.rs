@@ -14,12 +14,17 @@ use std::ops::Range;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::{HEADER_CHILD_SEAL, Message, Properties};
-use crate::id::Phase;
+use crate::id::{NAME_BYTES_MAX, Phase, STEP_INDICES_MAX};
 
 /// Digits of a mac.
 const MAC_CHARS: usize = 32;
+/// A saga's id, with hyphens.
+const UUID_CHARS: usize = 36;
+/// A step's path: its name, and the numbers of places in lists with their brackets and commas.
+const STEP_CHARS_MAX: usize = NAME_BYTES_MAX + STEP_INDICES_MAX * 11 + 1;
 /// How a mask begins; no mac does, for these are no digits.
 const MASKED: &str = "masked:";
 
@@ -183,7 +188,8 @@ fn change_texts(value: &mut Value, change: &mut impl FnMut(&str) -> String) {
     }
 }
 
-/// Where macs stand: behind a phase, as many hexadecimal digits as a mac has.
+/// Where macs stand: at the end of a whole correlation id, `<saga id>/<step>/<phase>/<mac>`. Anything
+/// less may be somebody's address.
 fn macs(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut from = 0;
@@ -195,7 +201,7 @@ fn macs(bytes: &[u8]) -> Vec<Range<usize>> {
             .get(start..end)
             .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
         let goes_on = bytes.get(end).is_some_and(u8::is_ascii_hexdigit);
-        if is_mac && !goes_on && ends_in_phase(&bytes[..start - 1]) {
+        if is_mac && !goes_on && ends_in_command(&bytes[..start]) {
             found.push(start..end);
             from = end;
         }
@@ -203,10 +209,36 @@ fn macs(bytes: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-fn ends_in_phase(bytes: &[u8]) -> bool {
-    let phases = [Phase::Reserve, Phase::Confirm, Phase::Compensate];
-    let mut phases = phases.iter().map(|phase| format!("/{phase}"));
-    phases.any(|phase| bytes.ends_with(phase.as_bytes()))
+/// Whether that ends in `<saga id>/<step>/<phase>/`.
+fn ends_in_command(bytes: &[u8]) -> bool {
+    let in_front = || {
+        let phases = [
+            Phase::Reserve,
+            Phase::Confirm,
+            Phase::Compensate,
+            Phase::Action,
+        ];
+        let bytes = before_slash(bytes)?;
+        let bytes = phases
+            .iter()
+            .find_map(|phase| bytes.strip_suffix(phase.as_str().as_bytes()))?;
+        let bytes = before_slash(bytes)?;
+        let step = bytes.iter().rev().take(STEP_CHARS_MAX);
+        let step = step.take_while(|byte| is_of_step(**byte)).count();
+        let bytes = before_slash(&bytes[..bytes.len() - step]).filter(|_| step > 0)?;
+        bytes.last_chunk::<UUID_CHARS>()
+    };
+    in_front().is_some_and(|id| id[8] == b'-' && Uuid::try_parse_ascii(id).is_ok())
+}
+
+/// Some write a slash in JSON with a backslash.
+fn before_slash(bytes: &[u8]) -> Option<&[u8]> {
+    let bytes = bytes.strip_suffix(b"/")?;
+    Some(bytes.strip_suffix(b"\\").unwrap_or(bytes))
+}
+
+fn is_of_step(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_[],".contains(&byte)
 }
 
 fn mac_alone(text: &str) -> Option<&str> {
@@ -222,7 +254,6 @@ fn mask_of(mac: &str) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use uuid::Uuid;
 
     use super::*;
     use crate::id::SagaId;
@@ -310,6 +341,12 @@ mod tests {
         for plain in [
             digits.to_owned(),
             format!("x/y/{digits}"),
+            format!("/reserve/{digits}"),
+            format!("é/confirm/{digits} é"),
+            format!("shop/stock/reserve/{digits}"),
+            format!("00000000-0000-0000-0000-00000000002a//reserve/{digits}"),
+            format!("0000000-0000-0000-0000-00000000002a/stock/reserve/{digits}"),
+            format!("00000000-0000-0000-0000-00000000002a/stock/refund/{digits}"),
             format!("/reserve/{digits}0"),
             format!("/reserve/{}", &digits[1..]),
             "/reserve/".to_owned(),
@@ -317,9 +354,29 @@ mod tests {
         ] {
             assert_eq!(text(&plain), plain);
         }
-        assert_ne!(
-            text(&format!("é/confirm/{digits} é")),
-            format!("é/confirm/{digits} é")
-        );
+    }
+
+    #[test]
+    fn a_whole_id_is_masked_whatever_stands_around_it() {
+        let saga = "0192f0c0-7a6f-7a2d-9a7e-3f5c1d2e4b6a";
+        let digits = "0123456789abcdef0123456789ABCDEF";
+        for (before, after) in [
+            ("", ""),
+            ("é", " é"),
+            ("\"", "\""),
+            ("id=", "&x=1"),
+            ("a-f", "/"),
+        ] {
+            for step in ["stock", "stock[2]", "a-b_c[4294967295,0,17]"] {
+                for phase in ["reserve", "confirm", "compensate", "action"] {
+                    for slash in ["/", r"\/"] {
+                        let id = [saga, step, phase, digits].join(slash);
+                        let shown = text(&format!("{before}{id}{after}")).into_owned();
+                        assert!(!shown.contains(digits), "{shown}");
+                        assert!(shown.contains(MASKED) && shown.contains(step), "{shown}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::definition::Definition;
 use crate::id::{SagaId, Timestamp};
+use crate::message::mask;
 use crate::saga::journal::{self, JournalEntry, JournalError};
 use crate::saga::{Pass, Saga, Signal, Status, holdup};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
@@ -108,7 +109,7 @@ impl HeadView {
             version: head.version,
             key: head.key.clone(),
             status: head.status,
-            reason: head.reason.clone(),
+            reason: head.reason.as_deref().map(masked),
             started_at: head.started_at.to_string(),
             updated_at: head.updated_at.to_string(),
             ended_at: text_of(head.ended_at),
@@ -330,6 +331,20 @@ pub fn spoken(duration: Duration) -> String {
         3600..86_400 => pair(seconds / 3600, "h", seconds % 3600 / 60, "m"),
         _ => pair(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
     }
+}
+
+/// Text from outside, as people may see it.
+fn masked(text: &str) -> String {
+    mask::text(text).into_owned()
+}
+
+/// JSON of a view, as people may see it: a participant may have put its correlation id into an answer, and
+/// whoever knows one can speak for it.
+///
+/// # Errors
+/// The view can't be written, which none of ours does.
+pub fn json_of(view: &impl Serialize) -> serde_json::Result<String> {
+    Ok(masked(&serde_json::to_string(view)?))
 }
 
 fn text_of(at: Option<Timestamp>) -> Option<String> {

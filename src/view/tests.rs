@@ -390,3 +390,12 @@ fn a_letter_shows_text_as_text_and_the_rest_in_hexadecimal() {
     assert!(long.body.is_some_and(|body| body.ends_with('x')));
     assert!(long.body_cut);
 }
+
+#[test]
+fn what_signs_a_correlation_id_is_in_no_view() {
+    let id = "0192f0c0-7a6f-7a2d-9a7e-3f5c1d2e4b6a/stock[2]/reserve";
+    let mac = "0123456789abcdef0123456789abcdef";
+    let shown = json_of(&serde_json::json!({ "reply": { "echo": format!("{id}/{mac}") } }));
+    let shown = shown.unwrap();
+    assert!(shown.contains(id) && !shown.contains(mac), "{shown}");
+}
