@@ -26,6 +26,8 @@ pub enum Flaw {
     ReuseLetterIds,
     /// The engine acknowledges a dead letter without storing it.
     LoseLetters,
+    /// What a store is asked is waited for without a limit.
+    WaitForEver,
     /// A command that was not sent yet counts as not answered.
     TimeOutUnsent,
     /// What a newer release has written is read as far as it happens to be understood.

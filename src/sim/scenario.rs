@@ -124,6 +124,8 @@ pub enum Bug {
     LettersLost,
     /// A node reads what a newer release has written as if it were its own.
     FormatsIgnored,
+    /// A node waits for a store's answer without a limit.
+    WaitsForEver,
 }
 
 impl Bug {
@@ -138,6 +140,7 @@ impl Bug {
             Self::LetterIdsReused => Sabotage::with(Flaw::ReuseLetterIds),
             Self::LettersLost => Sabotage::with(Flaw::LoseLetters),
             Self::FormatsIgnored => Sabotage::with(Flaw::IgnoreFormats),
+            Self::WaitsForEver => Sabotage::with(Flaw::WaitForEver),
             Self::NoDedupe => Sabotage::default(),
         }
     }

@@ -205,6 +205,11 @@ fn a_node_that_ignores_what_a_newer_one_has_marked_is_noticed() {
     notices_in(Scenario::upgrades, Bug::FormatsIgnored);
 }
 
+#[test]
+fn a_node_that_waits_for_ever_is_noticed() {
+    notices(Bug::WaitsForEver);
+}
+
 fn notices(bug: Bug) {
     notices_in(Scenario::new, bug);
 }
