@@ -82,6 +82,10 @@ pub const CODES: &[(Code, &str)] = &[
     ),
     (code::JOURNAL_UNREADABLE, "the saga's journal can't be read"),
     (
+        code::DEFINITION_DAMAGED,
+        "the saga's stored definition is damaged",
+    ),
+    (
         code::EVENT_ILLEGAL,
         "what follows from the message can't be where the saga stands",
     ),
@@ -281,6 +285,8 @@ pub mod code {
     pub const OUTCOME_UNKNOWN: Code = Code(24);
     /// The saga's journal can't be read.
     pub const JOURNAL_UNREADABLE: Code = Code(25);
+    /// The saga's definition is not what was stored.
+    pub const DEFINITION_DAMAGED: Code = Code(97);
     /// What follows from the message can't be where the saga stands.
     pub const EVENT_ILLEGAL: Code = Code(28);
     /// The database refuses to store what follows from the message.

@@ -48,7 +48,7 @@ pub use kinds::{
     SubSaga, Wait, parse_delay,
 };
 pub use names::check_name;
-pub use parse::{parse, parse_all, parse_stored};
+pub use parse::{hash_of, parse, parse_all, parse_stored};
 pub use problem::{End, PROBLEMS_MAX, Problem, Problems, Rule};
 pub use template::Template;
 pub use ticks::{TICK_GRACE, TICKS_COUNTED_MAX};

@@ -268,10 +268,10 @@ impl<'a> Batch<'a> {
                     };
                     self.changed.insert(id, changed);
                 }
-                Some(Found::Unreadable(why)) => {
+                Some(Found::Unreadable { code, why }) => {
                     let reason = format!("saga {id}: {why}");
-                    self.found.insert(id, Found::Unreadable(why));
-                    return Err(Rejection::wrong(code::JOURNAL_UNREADABLE, reason));
+                    self.found.insert(id, Found::Unreadable { code, why });
+                    return Err(Rejection::wrong(code, reason));
                 }
                 // Nobody asks: see `beyond_us`.
                 Some(Found::Newer(why)) => {

@@ -55,6 +55,16 @@ pub enum CatalogueError {
         /// What is wrong.
         problems: Problems,
     },
+    /// A stored definition is not what was stored.
+    #[error(
+        "stored saga `{name}` version {version} is damaged: it has not the hash that it was stored with, and sagas rely on it; restore its row from a backup"
+    )]
+    Damaged {
+        /// The definition.
+        name: String,
+        /// Its version.
+        version: u32,
+    },
     /// Several of these.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<Self>),
@@ -157,8 +167,7 @@ impl Catalogue {
     }
 
     /// What a saga keeps: loaded at the start, or stored since by a newer node, and then read from
-    /// the database. `None` if there is none; the problems if a newer release has stored one that
-    /// this one can't read.
+    /// the database. `None` if there is none.
     ///
     /// # Errors
     /// The database.
@@ -167,7 +176,7 @@ impl Catalogue {
         store: &dyn Store,
         name: &str,
         version: u32,
-    ) -> Result<Option<Result<Arc<Definition>, Problems>>, StoreError> {
+    ) -> Result<Option<Result<Arc<Definition>, Unusable>>, StoreError> {
         let key = (name.to_owned(), version);
         if let Some(known) = self.known().versions.get(&key) {
             return Ok(Some(Ok(Arc::clone(known))));
@@ -179,7 +188,7 @@ impl Catalogue {
         }
         let is_meant = |row: &DefinitionRow| row.name == name && row.version == version;
         let unreadable = rows.into_iter().find(is_meant);
-        Ok(unreadable.map(|row| definition::parse_stored(&row.source, STORED).map(Arc::new)))
+        Ok(unreadable.map(|row| read_stored(&row).map(Arc::new)))
     }
 }
 
@@ -187,13 +196,15 @@ impl Known {
     /// Keeps a stored version for the sagas that started with it, though it may be unsound by now;
     /// gives the problems back if it can't even be read.
     fn keep(&mut self, row: DefinitionRow) -> Option<CatalogueError> {
+        let read = read_stored(&row);
         let (name, version) = (row.name, row.version);
-        match definition::parse_stored(&row.source, STORED) {
+        match read {
             Ok(definition) => {
                 self.versions.insert((name, version), Arc::new(definition));
                 None
             }
-            Err(problems) => Some(CatalogueError::Stored {
+            Err(Unusable::Damaged) => Some(CatalogueError::Damaged { name, version }),
+            Err(Unusable::Newer(problems)) => Some(CatalogueError::Stored {
                 name,
                 version,
                 problems,
@@ -231,18 +242,42 @@ impl Known {
     }
 }
 
+/// Why a stored definition can't be used.
+#[derive(Debug)]
+pub enum Unusable {
+    /// It is whole; a newer release has stored what this one can't read.
+    Newer(Problems),
+    /// It is not what was stored.
+    Damaged,
+}
+
+fn read_stored(row: &DefinitionRow) -> Result<Definition, Unusable> {
+    if is_damaged(row) {
+        return Err(Unusable::Damaged);
+    }
+    definition::parse_stored(&row.source, STORED).map_err(Unusable::Newer)
+}
+
+fn is_damaged(row: &DefinitionRow) -> bool {
+    definition::hash_of(&row.source) != row.hash
+}
+
 /// A definition that another node has stored.
 enum News {
     /// New sagas can start with it.
     Sound(Arc<Definition>),
     /// Not sound by this version of Backstitch, but sagas may keep it.
     Readable(Arc<Definition>),
-    /// Of a newer Backstitch: this node can do nothing about it.
+    /// Damaged, or of a newer Backstitch: this node can do nothing about it.
     Unreadable,
 }
 
 impl News {
     fn read(row: &DefinitionRow) -> Self {
+        if is_damaged(row) {
+            tracing::error!(saga.name = %row.name, version = row.version, "a stored definition is damaged");
+            return Self::Unreadable;
+        }
         if let Ok(sound) = definition::parse(&row.source, STORED) {
             return Self::Sound(Arc::new(sound));
         }
@@ -285,7 +320,9 @@ async fn refuse_what_is_needed(
     }
     let live = store.live().await?;
     for error in unread {
-        let CatalogueError::Stored { name, version, .. } = &error else {
+        let (CatalogueError::Stored { name, version, .. }
+        | CatalogueError::Damaged { name, version }) = &error
+        else {
             return Err(error);
         };
         if live

@@ -226,7 +226,7 @@ impl Batch<'_> {
     }
 
     fn is_there(&self, child: SagaId) -> bool {
-        let unreadable = matches!(self.found.get(&child), Some(Found::Unreadable(_)));
+        let unreadable = matches!(self.found.get(&child), Some(Found::Unreadable { .. }));
         unreadable || self.saga(child).is_some()
     }
 

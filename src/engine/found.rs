@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::cache::Open;
+use crate::error::Code;
 use crate::id::{SagaId, StepPath};
 use crate::store::{KeyMatch, SagaKey};
 
@@ -13,7 +14,12 @@ pub(super) enum Found {
     /// There is none.
     Missing,
     /// It is there, but can't be read.
-    Unreadable(String),
+    Unreadable {
+        /// What that is called.
+        code: Code,
+        /// Why.
+        why: String,
+    },
     /// It is there, and only a newer release can read it.
     Newer(String),
     /// It is there, and is read for another batch: this one has read enough.

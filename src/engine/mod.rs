@@ -33,6 +33,7 @@ mod cache;
 pub mod catalogue;
 mod children;
 pub mod clock;
+mod damage;
 pub mod decode;
 mod encode;
 mod events;
@@ -87,6 +88,7 @@ use crate::store::{Store, StoreError};
 use cache::Cache;
 use catalogue::{Catalogue, CatalogueError};
 use clock::SharedClock;
+use damage::Damage;
 use decode::{StartRequest, check_start};
 use events::EventRules;
 use hearing::Hearing;
@@ -240,6 +242,7 @@ impl Engine {
             events,
             strays: Mutex::default(),
             newer: Newer::default(),
+            damage: Damage::default(),
             secret,
             options,
             relay,
@@ -417,6 +420,11 @@ impl Engine {
         let node = &self.node;
         let swept = node.relay.swept_at();
         node.presence.hindrances(node.environment.now(), swept)
+    }
+
+    /// Stored definitions that sagas need and that are damaged, in words.
+    pub fn damage(&self) -> Option<String> {
+        self.node.damage.said(self.node.environment.now())
     }
 
     /// Room for what is read from bodies.

@@ -14,8 +14,9 @@ use super::EngineOptions;
 use super::batch::{Batch, Decided, Parts};
 use super::buried::Buried;
 use super::cache::{Cache, Open};
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Unusable};
 use super::clock::SharedClock;
+use super::damage::Damage;
 use super::events::{EventRules, Strays};
 use super::found::{Found, Known};
 use super::hearing::Hearing;
@@ -29,6 +30,7 @@ use super::signals::SignalAnswer;
 use super::work::{Job, Origin, StartAnswer, Work};
 use crate::broker::{Acks, DeliveryTag};
 use crate::environment::{Environment, Shutdown};
+use crate::error::code;
 use crate::id::{SagaId, Timestamp};
 use crate::limits::DECODED_BYTES;
 use crate::message::correlation::Secret;
@@ -54,6 +56,7 @@ pub(super) struct Node {
     pub(super) events: Mutex<Arc<EventRules>>,
     pub(super) strays: Mutex<Strays>,
     pub(super) newer: Newer,
+    pub(super) damage: Damage,
     pub(super) secret: Secret,
     pub(super) options: EngineOptions,
     pub(super) relay: Arc<Relay>,
@@ -184,6 +187,9 @@ impl Node {
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        if self.options.sabotage.has(Flaw::WaitForEver) {
+            return call.await;
+        }
         limit::within(&*self.environment, call).await
     }
 
@@ -284,13 +290,22 @@ impl Node {
         let (name, version) = (&head.name, head.version);
         let definition = self.catalogue.version(&*self.store, name, version);
         let Some(definition) = self.within(definition).await? else {
-            return Ok(Found::Unreadable(format!(
+            return Ok(torn(format!(
                 "its definition `{name}` version {version} is not stored",
             )));
         };
         let definition = match definition {
             Ok(definition) => definition,
-            Err(problems) => {
+            Err(Unusable::Damaged) => {
+                self.damage.note(self.environment.now(), name, version);
+                return Ok(Found::Unreadable {
+                    code: code::DEFINITION_DAMAGED,
+                    why: format!(
+                        "its definition `{name}` version {version} is damaged: it has not the hash that it was stored with"
+                    ),
+                });
+            }
+            Err(Unusable::Newer(problems)) => {
                 let what = format!("its definition `{name}` version {version}: {problems}");
                 return Ok(Found::Newer(WrittenNewer(what).to_string()));
             }
@@ -312,10 +327,10 @@ impl Node {
             if let JournalError::Newer { .. } = error {
                 return Ok(Found::Newer(error.to_string()));
             }
-            return Ok(Found::Unreadable(error.to_string()));
+            return Ok(torn(error.to_string()));
         }
         if revision + entries.len() as u64 != head.revision {
-            return Ok(Found::Unreadable(format!(
+            return Ok(torn(format!(
                 "its row is at entry {}, its journal ends at {}",
                 head.revision,
                 revision + entries.len() as u64
@@ -352,11 +367,17 @@ impl Node {
     }
 }
 
+/// What was stored of a saga, if it is not there as it was.
+fn torn(why: String) -> Found {
+    let code = code::JOURNAL_UNREADABLE;
+    Found::Unreadable { code, why }
+}
+
 /// A snapshot that can't be read.
 fn unreadable(error: &serde_json::Error) -> Found {
     match unknown(error) {
         Some(newer) => Found::Newer(format!("snapshot: {newer}")),
-        None => Found::Unreadable(format!("snapshot: {error}")),
+        None => torn(format!("snapshot: {error}")),
     }
 }
 

@@ -82,6 +82,11 @@ pub(super) async fn ready(State(context): Shared) -> Response {
         part: "clock",
         reason,
     }));
+    let damage = context.api.engine.damage();
+    warnings.extend(damage.map(|reason| Reason {
+        part: "definitions",
+        reason,
+    }));
     let newer = context.api.engine.newer();
     warnings.extend(newer.map(|reason| Reason {
         part: "sagas",

@@ -11,14 +11,21 @@ use std::sync::Arc;
 
 /// A store that holds a definition which could not be loaded today, and perhaps a saga of it.
 async fn open(step: &str, live: bool) -> Result<Catalogue, CatalogueError> {
+    open_after(step, "", live).await
+}
+
+/// With something written behind it since it was stored.
+async fn open_after(step: &str, after: &str, live: bool) -> Result<Catalogue, CatalogueError> {
     let store = MemoryStore::new();
     let source = format!(
         "saga: {}\nversion: 3\nkey: ${{ input.id }}\nsteps:\n  - {step}\n",
         sample::NAME
     );
     assert!(parse(&source, "old.yaml").is_err());
+    let hash = definition::hash_of(&source);
     let row = DefinitionRow {
-        source,
+        hash,
+        source: source + after,
         ..sample::definition(sample::NAME, 3)
     };
     store.put_definition(row).await?;
@@ -50,6 +57,14 @@ async fn what_can_not_be_read_stops_a_node_only_if_live_sagas_keep_it() {
     assert!(open(unreadable, false).await.is_ok());
     let refused = open(unreadable, true).await;
     assert!(matches!(refused, Err(CatalogueError::Stored { .. })));
+}
+
+#[tokio::test]
+async fn what_is_damaged_stops_a_node_only_if_live_sagas_keep_it_though_it_can_be_read() {
+    let readable = "{ step: a, reserve: p.r }";
+    assert!(open_after(readable, " # changed", false).await.is_ok());
+    let refused = open_after(readable, " # changed", true).await;
+    assert!(matches!(refused, Err(CatalogueError::Damaged { .. })));
 }
 
 fn definition(name: &str, version: u32, step: &str) -> Arc<Definition> {
@@ -171,6 +186,7 @@ async fn what_is_unsound_or_unreadable_starts_nothing() {
         let store = MemoryStore::new();
         let catalogue = load(&store, vec![definition("a", 2, "x")]).await.unwrap();
         let row = DefinitionRow {
+            hash: definition::hash_of(source),
             source: source.to_owned(),
             ..row(&definition("a", 3, "x"))
         };

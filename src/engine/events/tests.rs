@@ -183,7 +183,7 @@ fn rules_of_definitions_that_another_node_has_stored_are_learned() {
     let row = |version: u32, source: &str| DefinitionRow {
         name: "parcel".to_owned(),
         version,
-        hash: [0; 32],
+        hash: crate::definition::hash_of(source),
         source: source.to_owned(),
         stored_at: crate::id::Timestamp::from_micros(0),
     };

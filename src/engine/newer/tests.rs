@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Acks, DeliveryTag};
-use crate::definition::parse;
+use crate::definition::{hash_of, parse};
 use crate::engine::decode::Undecodable;
 use crate::engine::{Addressee, Engine, EngineOptions, EngineParts, StartAnswer};
 use crate::environment::{Environment, TokioEnvironment};
@@ -282,17 +282,20 @@ async fn what_nobody_here_knows_is_a_newer_releases_though_its_number_was_not_ra
     }
 }
 
-#[tokio::test]
-async fn a_definition_that_only_a_newer_release_reads_leaves_its_sagas_to_that() {
-    let store = MemoryStore::new();
-    let engine = engine(&store, Formats::OURS).await;
-    let saga = started(&engine).await;
-    let LoadedSaga { mut head, .. } = loaded(&store, saga).await;
+/// A saga whose definition this release can't read; the stored one is whole, or has another hash.
+async fn of_an_unreadable_definition(
+    engine: &Engine,
+    store: &MemoryStore,
+    is_whole: bool,
+) -> SagaId {
+    let saga = started(engine).await;
+    let LoadedSaga { mut head, .. } = loaded(store, saga).await;
+    let source = "saga: job\nversion: 2\nteleport: yes\n".to_owned();
     let row = DefinitionRow {
         name: "job".to_owned(),
         version: 2,
-        hash: [2; 32],
-        source: "saga: job\nversion: 2\nteleport: yes\n".to_owned(),
+        hash: if is_whole { hash_of(&source) } else { [2; 32] },
+        source,
         stored_at: TokioEnvironment.now(),
     };
     store.put_definition(row).await.unwrap();
@@ -311,10 +314,39 @@ async fn a_definition_that_only_a_newer_release_reads_leaves_its_sagas_to_that()
         ..Commit::default()
     };
     assert!(store.commit(commit).await.unwrap().conflicts.is_empty());
-    let told = engine.operate(other, pause("1")).await;
+    other
+}
+
+#[tokio::test]
+async fn a_definition_that_only_a_newer_release_reads_leaves_its_sagas_to_that() {
+    let store = MemoryStore::new();
+    let engine = engine(&store, Formats::OURS).await;
+    let saga = of_an_unreadable_definition(&engine, &store, true).await;
+    let told = engine.operate(saga, pause("1")).await;
     assert!(
         matches!(&told, Err(OperateError::Unavailable(why)) if why.contains("teleport")),
         "{told:?}"
     );
+    assert_eq!(engine.damage(), None);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_damaged_definition_is_left_to_nobody() {
+    let store = MemoryStore::new();
+    let engine = engine(&store, Formats::OURS).await;
+    let saga = of_an_unreadable_definition(&engine, &store, false).await;
+    let told = engine.operate(saga, pause("1")).await;
+    assert!(
+        matches!(&told, Err(OperateError::Refused(Undecodable { code, .. })) if code.0 == 97),
+        "{told:?}"
+    );
+    let words = Arc::new(Words::default());
+    let work = signalled(&engine, saga, &Message::default(), &words);
+    engine.node.settle(vec![work]).await;
+    let letters = store.dead_letters(10).await.unwrap();
+    assert_eq!(letters.iter().map(|it| it.code.0).collect::<Vec<_>>(), [97]);
+    assert_eq!(store.outbox_len().await.unwrap(), 0, "it does not go round");
+    assert!(engine.damage().unwrap().contains("`job` version 2"));
     engine.stop().await;
 }
