@@ -66,9 +66,9 @@ fn a_node_that_other_machines_reach_asks_who_somebody_is() {
         .rsplit_once(':')
         .map(|(a, b)| (a.to_owned(), b.to_owned()))
         .unwrap();
-    let listen = format!("0.0.0.0:{port}");
+    let address = format!("0.0.0.0:{port}");
     let url = format!("http://127.0.0.1:{port}");
-    let mut refused = shop.serve(&listen);
+    let mut refused = shop.serve(&address);
     assert_eq!(refused.ended().code(), Some(2));
     assert!(
         refused.log().contains("--insecure-no-auth"),
@@ -78,7 +78,7 @@ fn a_node_that_other_machines_reach_asks_who_somebody_is() {
 
     let scopes = ["--name", "shop", "--scope", "sagas:start,sagas:read"];
     let token = shop.token(&[&scopes[..], &["--saga", "place-order"]].concat());
-    let mut node = shop.serve(&listen);
+    let mut node = shop.serve(&address);
     eventually("the node is ready", PATIENCE, || {
         node.assert_running();
         matches!(get(&format!("{url}/readyz")), Ok((200, _))).then_some(())
