@@ -1,5 +1,7 @@
 //! Every metric's name, in one place, behind a function that says when it is counted.
 
+use std::time::Duration;
+
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 /// A name and what it counts, for `/metrics`.
@@ -59,6 +61,24 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         CACHE,
         "Bytes of memory that open sagas take in the cache, roughly",
     ),
+    (
+        LIVE,
+        "Sagas that have not ended, by saga and status; the same on every node",
+    ),
+    (
+        LIVE_IDLE,
+        "Seconds since that one of them moved which has not moved for the longest",
+    ),
+    (
+        OUTBOX,
+        "Messages that wait in the outbox; the same on every node",
+    ),
+    (
+        OUTBOX_OVERDUE,
+        "Seconds that the first message of the outbox is overdue",
+    ),
+    (QUEUE, "Messages that wait in a participant's queue"),
+    (QUEUE_CONSUMERS, "Consumers of a participant's queue"),
     (BROKER_UP, "1 while messages can flow, else 0"),
     (
         TOPOLOGY_TROUBLE,
@@ -94,6 +114,12 @@ const SWEPT: &str = "backstitch_outbox_swept_total";
 const CLOCK_AHEAD: &str = "backstitch_clock_ahead_seconds";
 const OLDEST_SNAPSHOT: &str = "backstitch_oldest_snapshot_seconds";
 const CACHE: &str = "backstitch_cache_bytes";
+const LIVE: &str = "backstitch_sagas_live";
+const LIVE_IDLE: &str = "backstitch_sagas_live_idle_seconds";
+const OUTBOX: &str = "backstitch_outbox_messages";
+const OUTBOX_OVERDUE: &str = "backstitch_outbox_overdue_seconds";
+const QUEUE: &str = "backstitch_queue_messages";
+const QUEUE_CONSUMERS: &str = "backstitch_queue_consumers";
 const BROKER_UP: &str = "backstitch_broker_up";
 
 /// Tells the installed recorder what each metric means.
@@ -107,6 +133,12 @@ pub fn describe() {
             CLOCK_AHEAD,
             TOPOLOGY_TROUBLE,
             OLDEST_SNAPSHOT,
+            LIVE,
+            LIVE_IDLE,
+            OUTBOX,
+            OUTBOX_OVERDUE,
+            QUEUE,
+            QUEUE_CONSUMERS,
         ]
         .contains(&name)
         {
@@ -218,7 +250,7 @@ pub fn clock_ahead(seconds: f64) {
 }
 
 /// How old the oldest snapshot in the database is.
-pub fn oldest_snapshot(age: std::time::Duration) {
+pub fn oldest_snapshot(age: Duration) {
     gauge!(OLDEST_SNAPSHOT).set(age.as_secs_f64());
 }
 
@@ -226,6 +258,31 @@ pub fn oldest_snapshot(age: std::time::Duration) {
 pub fn cached(bytes: usize) {
     #[allow(clippy::cast_precision_loss)] // far below 2^52
     gauge!(CACHE).set(bytes as f64);
+}
+
+/// Live sagas of a name in a status, and for how long the idlest has not moved.
+pub fn live(saga: &str, status: &'static str, count: u64, idle: Duration) {
+    gauge!(LIVE, "saga" => saga.to_owned(), "status" => status).set(number(count));
+    gauge!(LIVE_IDLE, "saga" => saga.to_owned(), "status" => status).set(idle.as_secs_f64());
+}
+
+/// What waits in the outbox, and for how long it should have been sent.
+pub fn outbox(count: u64, overdue: Duration) {
+    gauge!(OUTBOX).set(number(count));
+    gauge!(OUTBOX_OVERDUE).set(overdue.as_secs_f64());
+}
+
+/// What waits in a queue that commands go to, and who takes from it.
+pub fn queue(name: &str, waiting: u64, consumers: Option<u64>) {
+    gauge!(QUEUE, "queue" => name.to_owned()).set(number(waiting));
+    if let Some(consumers) = consumers {
+        gauge!(QUEUE_CONSUMERS, "queue" => name.to_owned()).set(number(consumers));
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn number(count: u64) -> f64 {
+    count as f64
 }
 
 /// Whether messages can flow.

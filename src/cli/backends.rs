@@ -16,7 +16,7 @@ use crate::store::participant::ParticipantStore;
 use crate::store::postgres::{self, PostgresOptions, PostgresStore};
 use crate::store::schema::SchemaError;
 use crate::store::sqlite::{self, SqliteStore};
-use crate::store::{Access, Store, StoreError, TokenStore};
+use crate::store::{Access, CensusStore, InspectStore, Store, StoreError, TokenStore};
 
 /// The database file when nothing else is said.
 pub(super) const FILE_DEFAULT: &str = "backstitch.db";
@@ -259,6 +259,22 @@ impl OpenStore {
 
     /// For dead letters.
     pub(super) fn letters(&self) -> Arc<dyn DeadLetterStore> {
+        match self {
+            Self::Postgres(store) => Arc::new(store.clone()),
+            Self::Sqlite(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// To count in.
+    pub(super) fn census(&self) -> Arc<dyn CensusStore> {
+        match self {
+            Self::Postgres(store) => Arc::new(store.clone()),
+            Self::Sqlite(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// To say what it is like.
+    pub(super) fn inspect(&self) -> Arc<dyn InspectStore> {
         match self {
             Self::Postgres(store) => Arc::new(store.clone()),
             Self::Sqlite(store) => Arc::new(store.clone()),

@@ -12,9 +12,11 @@ mod dead_letters;
 mod definitions;
 mod demo;
 mod dev;
+mod doctor;
 mod door;
 mod drains;
 pub mod exit;
+mod gauges;
 mod list;
 mod logging;
 mod migrate;
@@ -120,6 +122,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Look at messages nobody could handle.
     DeadLetters(Box<dead_letters::Arguments>),
+    /// Look at everything that nodes depend on, and say what to do about what is wrong.
+    Doctor(doctor::Arguments),
     /// Bring the database's tables up to date; nodes do so themselves when they start.
     Migrate(migrate::Arguments),
 }
@@ -163,6 +167,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Token(arguments) => block_on(token::run(arguments)),
         Command::Verify(arguments) => block_on(verify::run(arguments)),
         Command::DeadLetters(arguments) => block_on(dead_letters::run(*arguments)),
+        Command::Doctor(arguments) => block_on(doctor::run(arguments)),
         Command::Migrate(arguments) => block_on(migrate::run(arguments)),
     }
 }

@@ -16,6 +16,7 @@ use super::backends::{OpenBroker, OpenStore};
 use super::door::{Door, DoorArguments};
 use super::drains::Drains;
 use super::exit::Failure;
+use super::gauges;
 use crate::definition::Definition;
 use crate::engine::{Engine, EngineError, EngineOptions, EngineParts};
 use crate::environment::{Environment, Shutdown, TokioEnvironment};
@@ -230,10 +231,12 @@ impl Node {
         });
         tokio::spawn(show_health(Arc::clone(&engine), last_request.clone()));
         let (watched, stop) = (Arc::clone(&engine), last_request.clone());
+        let census = store.census();
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.requested() => {}
                 () = watch_snapshots(&watched) => {}
+                () = gauges::keep(&watched, &census) => {}
             }
         });
         Ok(Self {

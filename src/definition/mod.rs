@@ -137,6 +137,21 @@ impl Definition {
         self.start.on.iter().chain(waits)
     }
 
+    /// Every command that its steps may send.
+    pub fn calls(&self) -> impl Iterator<Item = &Call> {
+        let steps = self.nodes.iter().filter_map(|node| match &node.kind {
+            NodeKind::Step(step) => Some(step),
+            _ => None,
+        });
+        steps.flat_map(|step| {
+            let forward = step.forward.as_ref().map(Forward::call);
+            forward
+                .into_iter()
+                .chain(&step.confirm)
+                .chain(&step.compensate)
+        })
+    }
+
     /// A block by its name: a step, `wait`, `sleep` or `saga`.
     pub fn named(&self, name: &str) -> Option<&Node> {
         self.steps.get(name).map(|id| self.node(*id))

@@ -13,9 +13,11 @@
 //!
 //! Deliberately absent: any knowledge of what a saga *is*. Bodies are bytes.
 
+pub mod census;
 #[doc(hidden)]
 pub mod conformance;
 pub mod dead_letters;
+pub mod inspect;
 mod loading;
 pub mod memory;
 pub mod participant;
@@ -35,6 +37,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
+pub use self::census::{Census, CensusStore, LiveGroup};
+pub use self::inspect::{InspectStore, ServerFacts};
 use crate::error::{Class, Code};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::census::LiveGroup;
 use super::dead_letters::Sighting;
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
 use super::{
@@ -119,6 +120,20 @@ pub(super) fn live(row: LiveRow) -> Result<LiveCount, StoreError> {
     Ok(LiveCount {
         version: number(version, what)?,
         count: number(count, what)?,
+        name,
+    })
+}
+
+/// `name, status, count(*), min(updated_at)` of live `sagas`.
+pub(super) type LiveGroupRow = (String, String, i64, i64);
+
+pub(super) fn live_group(row: LiveGroupRow) -> Result<LiveGroup, StoreError> {
+    let (name, status, count, oldest) = row;
+    let what = || format!("number of live sagas `{name}`");
+    Ok(LiveGroup {
+        status: parsed(&status, what)?,
+        count: number(count, what)?,
+        oldest: Timestamp::from_micros(oldest),
         name,
     })
 }

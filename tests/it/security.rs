@@ -105,9 +105,9 @@ fn a_node_that_other_machines_reach_asks_who_somebody_is() {
     let (code, text) = ask(&cancel, Some(&token));
     assert!(code == Some(1) && text.contains("BST-0048"), "{text}");
 
-    let listed = told(&finish(&shop.command(&["token", "list", "--json"])));
-    assert!(listed.contains("sagas:start@place-order"), "{listed}");
-    let list: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    let shown = told(&finish(&shop.command(&["token", "list", "--json"])));
+    assert!(shown.contains("sagas:start@place-order"), "{shown}");
+    let list: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
     let id = list["tokens"][0]["id"].as_str().expect("an id");
     let revoked = finish(&shop.command(&["token", "revoke", id, "--by", "ann", "--why", "leaked"]));
     assert!(revoked.status.success(), "{}", told(&revoked));

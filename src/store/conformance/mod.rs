@@ -28,12 +28,13 @@ pub use starts::*;
 pub use tokens::*;
 
 use super::dead_letters::DeadLetterStore;
-use super::{Store, StoreError, TokenStore, participant::ParticipantStore};
+use super::{CensusStore, Store, StoreError, TokenStore, participant::ParticipantStore};
 
 /// A store that keeps all kinds of tables, as a test gets it.
-pub trait Complete: Store + ParticipantStore + DeadLetterStore + TokenStore {}
+pub trait Complete: Store + ParticipantStore + DeadLetterStore + TokenStore + CensusStore {}
 
-impl<S: Store + ParticipantStore + DeadLetterStore + TokenStore> Complete for S {}
+impl<S> Complete for S where S: Store + ParticipantStore + DeadLetterStore + TokenStore + CensusStore
+{}
 
 /// An empty store for one case, and what must outlive it.
 #[async_trait::async_trait]
@@ -86,6 +87,7 @@ macro_rules! store_conformance {
             a_trial_is_counted_until_it_is_ended,
             a_superseded_saga_gives_up_its_key,
             live_sagas_are_counted_by_version,
+            a_census_counts_what_lives_and_what_waits,
             an_outbox_row_comes_back_as_it_was_written,
             due_outbox_rows_are_swept_oldest_first,
             it_is_known_which_rows_are_still_there,

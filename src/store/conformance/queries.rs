@@ -9,7 +9,8 @@ use super::sample::{self, at, new_saga, next, saga};
 use super::{Complete, until_stored};
 use crate::id::SagaId;
 use crate::store::{
-    KeyMatch, LIST_ROWS_MAX, ListFilter, SagaCount, SagaKey, SagaTable, SagaWrite, Status,
+    Census, KeyMatch, LIST_ROWS_MAX, ListFilter, LiveGroup, SagaCount, SagaKey, SagaTable,
+    SagaWrite, Status,
 };
 
 fn waking(number: u128, wake_at: Option<i64>) -> SagaWrite {
@@ -287,4 +288,34 @@ pub async fn sagas_are_found_by_the_rows_of_other_tables(store: &dyn Complete) {
     }
     let page = store.sagas_in(journal, None, 1).await.unwrap();
     assert_eq!(page, [(saga(1), true)]);
+}
+
+/// Live sagas by name and status, with the one that has not moved for longest; the outbox.
+pub async fn a_census_counts_what_lives_and_what_waits(store: &dyn Complete) {
+    assert_eq!(store.census().await.unwrap(), Census::default());
+    let mut sagas: Vec<_> = (1..=5).map(|n| new_saga(n, &n.to_string(), 1)).collect();
+    sagas[0].head.status = Status::Completed;
+    sagas[1].head.name = "a".into();
+    sagas[2].head.status = Status::Suspended;
+    sagas[3].head.updated_at = at(9);
+    sagas[4].head.updated_at = at(7);
+    sagas[4].outbox = vec![sample::outbox(1), sample::outbox(2)];
+    let due = sagas[4].outbox.iter().map(|row| row.due_at).min();
+    store_all(store, sagas).await;
+    let group = |name: &str, status, count, oldest| LiveGroup {
+        name: name.to_owned(),
+        status,
+        count,
+        oldest: at(oldest),
+    };
+    let census = Census {
+        live: vec![
+            group("a", Status::Running, 1, 2),
+            group(sample::NAME, Status::Running, 2, 7),
+            group(sample::NAME, Status::Suspended, 1, 2),
+        ],
+        outbox: 2,
+        outbox_due: due,
+    };
+    assert_eq!(store.census().await.unwrap(), census);
 }

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: durability, and locks on single rows (see [`participant`]).
 
+mod census;
 mod letters;
 mod participant;
 mod schedules;

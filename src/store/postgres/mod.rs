@@ -12,10 +12,12 @@
 //! Deliberately absent: `NOTIFY`, advisory locks, reads from a replica by nodes. A pooler in front
 //! must pool sessions, not transactions.
 
+mod census;
 mod commit;
 mod connections;
 mod errors;
 mod floor;
+mod inspect;
 mod letters;
 mod liveness;
 mod messages;

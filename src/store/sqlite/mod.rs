@@ -12,7 +12,9 @@
 //! the other's commits; PostgreSQL is for that.
 
 mod bulk;
+mod census;
 mod commit;
+mod inspect;
 mod letters;
 mod messages;
 mod participant;
