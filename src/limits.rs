@@ -93,11 +93,11 @@ pub const CACHE_BYTES: usize = 256 * 1024 * 1024;
 /// What of that is for sagas that are kept from one message to the next: the rest is taken by those at
 /// work, which have no bound of their own.
 pub const fn kept_share(cache_bytes: usize) -> usize {
-    cache_bytes / 2
+    cache_bytes / 8 * 3
 }
 
 /// Memory for the bodies of HTTP requests that are under way. Who comes when it is used up waits.
-pub const DOOR_BYTES: usize = 16 * 1024 * 1024;
+pub const DOOR_BYTES: usize = 8 * 1024 * 1024;
 
 /// Memory for what is read from bodies, of messages and requests alike, and not decided yet; and for
 /// what one batch reads of sagas that are not in the cache, before the rest of it waits.

@@ -49,7 +49,7 @@ pub(super) struct NodeArguments {
     /// Unacknowledged messages that a queue gives this node at most.
     #[arg(long, env = "BACKSTITCH_PREFETCH", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..))]
     prefetch: u16,
-    /// Memory for open sagas, in MiB; half of it is for those that are kept between two messages. What
+    /// Memory for open sagas, in MiB; three eighths of it are for those that are kept between two messages. What
     /// does not fit is loaded from the database when it is needed.
     #[arg(long, env = "BACKSTITCH_CACHE_MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     cache_mib: u32,

@@ -128,8 +128,8 @@ pub struct EngineOptions {
     pub claim: Duration,
     /// How the relay paces itself.
     pub relay: RelayOptions,
-    /// Memory for open sagas, in bytes: those at work take half, those that are kept from one message to
-    /// the next the other half at most.
+    /// Memory for open sagas, in bytes: those that are kept from one message to the next take three
+    /// eighths at most, the rest is for those at work.
     pub cache_bytes: usize,
     /// Entries after which a snapshot of a saga is written, or as many as the saga has steps, if
     /// that is more: so a snapshot's cost is spread over as many decisions as it has parts.

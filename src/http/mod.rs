@@ -191,7 +191,7 @@ async fn bound(
         // Nothing closes the semaphore.
         let _room = context.room.acquire_many(bytes).await;
         match take_in(&context, request).await {
-            Ok((request, _space)) => next.run(request).await,
+            Ok((request, space)) => run_to_its_end(next, request, space).await,
             Err(problem) => problem.into_response(),
         }
     };
@@ -204,6 +204,21 @@ async fn bound(
             );
             Problem::unavailable(code::REQUEST_TIMEOUT, reason).into_response()
         }
+    }
+}
+
+/// Has a request answered, and gives its space up when that is done: what was begun goes on, and takes its
+/// memory, although nobody waits for the answer any more.
+async fn run_to_its_end(next: Next, request: Request, space: Space) -> Response {
+    let answering = async move {
+        let response = next.run(request).await;
+        drop(space);
+        response
+    };
+    match tokio::spawn(answering).await {
+        Ok(response) => response,
+        // Nobody aborts it.
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 
