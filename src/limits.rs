@@ -173,7 +173,7 @@ impl Excess {
 
 /// Why bytes are not a JSON value that we take.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
+pub enum UnreadableJson {
     /// They would be, but for their size.
     #[error(transparent)]
     TooLarge(#[from] Excess),
@@ -182,7 +182,7 @@ pub enum Unreadable {
     NotJson(#[from] serde_json::Error),
 }
 
-impl Unreadable {
+impl UnreadableJson {
     /// The error that an operator looks up.
     pub fn code(&self) -> Code {
         match self {
@@ -239,7 +239,7 @@ pub fn kibibytes(bytes: usize) -> u32 {
 ///
 /// # Errors
 /// Says what is wrong or too large.
-pub fn read(json: &[u8], limit: &Limit) -> Result<Value, Unreadable> {
+pub fn read(json: &[u8], limit: &Limit) -> Result<Value, UnreadableJson> {
     // A number can become longer when it is written again, so the value is measured, too.
     limit.check(Extent::of_text(json))?;
     let value = serde_json::from_slice(json)?;

@@ -22,7 +22,7 @@ impl Orders {
 /// Where an order stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub enum OrderStatus {
     /// Never opened.
     #[default]
     New,
@@ -34,7 +34,7 @@ pub enum Status {
     Cancelled,
 }
 
-impl Status {
+impl OrderStatus {
     fn as_str(self) -> &'static str {
         match self {
             Self::New => "new",
@@ -49,7 +49,7 @@ impl Status {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Where it stands.
-    pub status: Status,
+    pub status: OrderStatus,
     /// Who ordered.
     pub customer: Option<String>,
     /// The step that opened it: the only one that may confirm or cancel it.
@@ -106,7 +106,7 @@ impl Aggregate for Orders {
     ) -> Result<(Vec<Event>, Value), Rejection> {
         let order_id = Self::id_of(command)?;
         let by = ReservationKey::of(command);
-        let is_ours = state.status == Status::Open && state.opened_by.as_ref() == Some(&by);
+        let is_ours = state.status == OrderStatus::Open && state.opened_by.as_ref() == Some(&by);
         let refused = |wish: &str| {
             Rejection::new(format!(
                 "order `{order_id}` can't be {wish} by this step: it is {}",
@@ -115,15 +115,15 @@ impl Aggregate for Orders {
         };
         let (events, status) = match command.name.as_str() {
             OPEN => match state.status {
-                Status::New | Status::Cancelled => {
+                OrderStatus::New | OrderStatus::Cancelled => {
                     let Opening { customer } = payload(command)?;
-                    (vec![Event::Opened { by, customer }], Status::Open)
+                    (vec![Event::Opened { by, customer }], OrderStatus::Open)
                 }
-                Status::Open | Status::Confirmed => return Err(refused("opened")),
+                OrderStatus::Open | OrderStatus::Confirmed => return Err(refused("opened")),
             },
-            CONFIRM if is_ours => (vec![Event::Confirmed], Status::Confirmed),
+            CONFIRM if is_ours => (vec![Event::Confirmed], OrderStatus::Confirmed),
             CONFIRM => return Err(refused("confirmed")),
-            CANCEL if is_ours => (vec![Event::Cancelled], Status::Cancelled),
+            CANCEL if is_ours => (vec![Event::Cancelled], OrderStatus::Cancelled),
             // What this step does not hold open it need not cancel.
             CANCEL => (Vec::new(), state.status),
             _ => return Err(not_handled(command)),
@@ -137,17 +137,17 @@ impl Aggregate for Orders {
     fn apply(state: &mut State, event: &Event) {
         match event {
             Event::Opened { by, customer } => {
-                state.status = Status::Open;
+                state.status = OrderStatus::Open;
                 state.opened_by = Some(by.clone());
                 state.customer.clone_from(customer);
                 state.times_opened = state.times_opened.saturating_add(1);
             }
             Event::Confirmed => {
-                state.status = Status::Confirmed;
+                state.status = OrderStatus::Confirmed;
                 state.times_confirmed = state.times_confirmed.saturating_add(1);
             }
             Event::Cancelled => {
-                state.status = Status::Cancelled;
+                state.status = OrderStatus::Cancelled;
                 state.times_cancelled = state.times_cancelled.saturating_add(1);
             }
         }

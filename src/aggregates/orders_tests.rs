@@ -16,7 +16,7 @@ fn an_order_is_opened_then_confirmed() {
     let reply = bundle.tell(&ask(OPEN, 1)).unwrap();
     assert_eq!(reply, json!({ "order_id": "o1", "status": "open" }));
     bundle.tell(&ask(CONFIRM, 1)).unwrap();
-    assert_eq!(bundle.state.status, Status::Confirmed);
+    assert_eq!(bundle.state.status, OrderStatus::Confirmed);
     assert_eq!(bundle.state.customer.as_deref(), Some("ada"));
 }
 
@@ -55,7 +55,7 @@ fn cancelling_does_not_undo_a_confirmed_order() {
     for name in [OPEN, CONFIRM, CANCEL] {
         bundle.tell(&ask(name, 1)).unwrap();
     }
-    assert_eq!(bundle.state.status, Status::Confirmed);
+    assert_eq!(bundle.state.status, OrderStatus::Confirmed);
 }
 
 #[test]
@@ -64,5 +64,5 @@ fn another_saga_can_neither_confirm_nor_cancel_it() {
     bundle.tell(&ask(OPEN, 1)).unwrap();
     bundle.tell(&ask(CONFIRM, 2)).unwrap_err();
     bundle.tell(&ask(CANCEL, 2)).unwrap();
-    assert_eq!(bundle.state.status, Status::Open);
+    assert_eq!(bundle.state.status, OrderStatus::Open);
 }

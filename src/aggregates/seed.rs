@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::Timestamp;
-use crate::participant::{Aggregate, Refusal, UnitOfWork, key_of};
+use crate::participant::{Aggregate, CommandRefusal, UnitOfWork, key_of};
 use crate::store::StoreError;
 use crate::store::participant::{AggregateKey, ParticipantStore, ParticipantWrites};
 
@@ -73,7 +73,7 @@ fn record<A: Aggregate>(
     unit: &mut UnitOfWork,
     key: &AggregateKey,
     events: &[A::Event],
-) -> Result<(), Refusal> {
+) -> Result<(), CommandRefusal> {
     let open = unit.aggregate::<A>(key)?;
     if open.revision() == 0 {
         open.record(events)?;

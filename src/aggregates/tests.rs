@@ -248,7 +248,7 @@ proptest! {
             let state = &bundle.state;
             prop_assert!(state.times_confirmed <= 1);
             let ended = state.times_cancelled + state.times_confirmed;
-            let is_open = u32::from(state.status == orders::Status::Open);
+            let is_open = u32::from(state.status == orders::OrderStatus::Open);
             prop_assert_eq!(state.times_opened, ended + is_open);
         }
         prop_assert_eq!(replay::<Orders>(&bundle.events), bundle.state);

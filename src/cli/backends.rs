@@ -16,7 +16,7 @@ use crate::store::participant::ParticipantStore;
 use crate::store::postgres::{self, PostgresOptions, PostgresStore};
 use crate::store::schema::SchemaError;
 use crate::store::sqlite::{self, SqliteStore};
-use crate::store::{Access, CensusStore, InspectStore, Store, StoreError, TokenStore};
+use crate::store::{AccessMode, CensusStore, InspectStore, Store, StoreError, TokenStore};
 
 /// The database file when nothing else is said.
 pub(super) const FILE_DEFAULT: &str = "backstitch.db";
@@ -140,15 +140,15 @@ impl Database {
 
     /// Opens it and brings its tables up to date.
     pub(super) async fn open(&self) -> Result<OpenStore, Failure> {
-        self.open_for(Access::Migrate).await
+        self.open_for(AccessMode::Migrate).await
     }
 
-    async fn open_for(&self, access: Access) -> Result<OpenStore, Failure> {
+    async fn open_for(&self, access: AccessMode) -> Result<OpenStore, Failure> {
         let opened = self.opened(access).await;
         opened.map_err(|error| self.failed(&error))
     }
 
-    async fn opened(&self, access: Access) -> Result<OpenStore, StoreError> {
+    async fn opened(&self, access: AccessMode) -> Result<OpenStore, StoreError> {
         match self {
             Self::Postgres(url) => {
                 let options = PostgresOptions {
@@ -189,7 +189,7 @@ impl Database {
 
     /// Opens it to look at: nothing is made or changed, and rights to read are enough.
     pub(super) async fn open_to_read(&self) -> Result<OpenStore, Failure> {
-        self.open_existing(Access::Read).await
+        self.open_existing(AccessMode::Read).await
     }
 
     /// As [`Self::open_to_read`]; `None` if nothing was ever stored in it: there is no such file, or there
@@ -198,7 +198,7 @@ impl Database {
         if matches!(self, Self::Sqlite(path) if !path.exists()) {
             return Ok(None);
         }
-        match self.opened(Access::Read).await {
+        match self.opened(AccessMode::Read).await {
             Ok(store) => Ok(Some(store)),
             Err(StoreError::Schema(SchemaError::Missing)) => Ok(None),
             Err(error) => Err(self.failed(&error)),
@@ -207,10 +207,10 @@ impl Database {
 
     /// Opens it to change rows, but no tables.
     pub(super) async fn open_to_write(&self) -> Result<OpenStore, Failure> {
-        self.open_existing(Access::Write).await
+        self.open_existing(AccessMode::Write).await
     }
 
-    async fn open_existing(&self, access: Access) -> Result<OpenStore, Failure> {
+    async fn open_existing(&self, access: AccessMode) -> Result<OpenStore, Failure> {
         if let Self::Sqlite(path) = self
             && !path.exists()
         {
@@ -228,7 +228,7 @@ fn file_name(path: &Path) -> Result<&str, StoreError> {
         .ok_or_else(|| StoreError::Open("the file's name is not UTF-8".to_owned()))
 }
 
-async fn open_file(path: &Path, access: Access) -> Result<SqliteStore, StoreError> {
+async fn open_file(path: &Path, access: AccessMode) -> Result<SqliteStore, StoreError> {
     SqliteStore::open_for(file_name(path)?, access).await
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use super::backends::{Database, FILE_DEFAULT, OpenBroker};
 use super::definitions;
 use super::exit::{Exit, Failure};
-use super::node::{self, NodeArguments, NodePlan, Plan};
+use super::node::{self, NodeArguments, NodePlan, RunPlan};
 use super::seeds::SeedArguments;
 use crate::aggregates::participants;
 use crate::environment::{Environment, TokioEnvironment};
@@ -54,7 +54,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     seeds
         .apply(&*store.participants(), TokioEnvironment.now())
         .await?;
-    node::run(Plan {
+    node::run(RunPlan {
         store,
         broker: OpenBroker::open(None, "backstitch dev").await?,
         node: Some(NodePlan {

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 
 use super::backends::{OpenBroker, OpenStore};
 use super::exit::Failure;
-use crate::dead_letters::drain::{Drain, Until};
+use crate::dead_letters::drain::{Drain, DrainUntil};
 use crate::environment::{Environment, Shutdown, Task};
 use crate::message::DEAD_LETTER_QUEUE;
 
@@ -88,7 +88,7 @@ impl Drains {
 
 async fn keep_draining(drain: Drain, queue: String, stop: Shutdown) {
     while !stop.is_requested() {
-        match drain.run(&queue, Until::Stopped, &stop, |_| {}).await {
+        match drain.run(&queue, DrainUntil::Stopped, &stop, |_| {}).await {
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, queue, "can't drain this queue; trying again"),
         }

@@ -74,7 +74,7 @@ pub(super) struct NodeArguments {
 }
 
 /// What to run.
-pub(super) struct Plan {
+pub(super) struct RunPlan {
     pub(super) store: OpenStore,
     pub(super) broker: OpenBroker,
     /// The orchestrator and its API, if this process has them.
@@ -90,11 +90,11 @@ pub(super) struct NodePlan {
 }
 
 /// Runs until SIGTERM or SIGINT, then stops in order.
-pub(super) async fn run(plan: Plan) -> Result<(), Failure> {
+pub(super) async fn run(plan: RunPlan) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let environment: Arc<dyn Environment> = Arc::new(TokioEnvironment);
     let stopping = Shutdown::default();
-    let Plan {
+    let RunPlan {
         store,
         broker,
         node,
@@ -103,7 +103,7 @@ pub(super) async fn run(plan: Plan) -> Result<(), Failure> {
     let node = match node {
         None => None,
         Some(node) => {
-            let starting = Node::start(node, &store, &broker, &environment, &stopping);
+            let starting = RunningNode::start(node, &store, &broker, &environment, &stopping);
             tokio::select! {
                 started = starting => Some(started?),
                 () = signals.next() => {
@@ -149,7 +149,7 @@ fn end_within(time_max: Duration) {
     }
 }
 
-async fn failed(node: Option<&Node>) -> Failure {
+async fn failed(node: Option<&RunningNode>) -> Failure {
     match node {
         Some(node) => node.failed().await,
         None => std::future::pending().await,
@@ -157,14 +157,14 @@ async fn failed(node: Option<&Node>) -> Failure {
 }
 
 /// A running orchestrator.
-struct Node {
+struct RunningNode {
     engine: Arc<Engine>,
     drains: Drains,
     serving: tokio::sync::watch::Receiver<Option<String>>,
     last_request: Shutdown,
 }
 
-impl Node {
+impl RunningNode {
     async fn start(
         plan: NodePlan,
         store: &OpenStore,

@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::backends::{BrokerArguments, DatabaseArguments, OpenBroker};
 use super::exit::{Exit, Failure};
-use super::node::{self, Plan};
+use super::node::{self, RunPlan};
 use super::seeds::SeedArguments;
 use crate::aggregates::participants;
 use crate::environment::{Environment, TokioEnvironment};
@@ -36,7 +36,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let store = database.open().await?;
     let now = TokioEnvironment.now();
     arguments.seeds.apply(&*store.participants(), now).await?;
-    node::run(Plan {
+    node::run(RunPlan {
         store,
         broker: OpenBroker::open(Some(&url), "backstitch participants").await?,
         node: None,

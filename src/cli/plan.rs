@@ -11,7 +11,7 @@ use super::definitions::{report, sources};
 use super::exit::{Exit, Failure};
 use super::output;
 use crate::definition::{Definition, Problem};
-use crate::engine::plan::{Held, Pinned, Plan, PlannedSchedule};
+use crate::engine::plan::{Deployed, DeploymentPlan, Pinned, PlannedSchedule};
 use crate::environment::{Environment, TokioEnvironment};
 use crate::store::StoreError;
 
@@ -49,11 +49,11 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
             database.shown()
         ));
         let now = TokioEnvironment.now();
-        Plan::new(
+        DeploymentPlan::new(
             &definitions,
-            &Held {
+            &Deployed {
                 now,
-                ..Held::default()
+                ..Deployed::default()
             },
         )
     };
@@ -81,20 +81,20 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     Ok(if accepted { Exit::Done } else { Exit::Problems })
 }
 
-async fn plan(store: &OpenStore, definitions: &[Definition]) -> Result<Plan, StoreError> {
+async fn plan(store: &OpenStore, definitions: &[Definition]) -> Result<DeploymentPlan, StoreError> {
     let sagas = store.sagas();
     let now = sagas.clock().await?;
-    let held = Held {
+    let held = Deployed {
         definitions: &sagas.definitions().await?,
         live: &sagas.live().await?,
         schedules: &sagas.schedules().await?,
         now: now.unwrap_or_else(|| TokioEnvironment.now()),
     };
-    Ok(Plan::new(definitions, &held))
+    Ok(DeploymentPlan::new(definitions, &held))
 }
 
 // Writing to a `String` can't fail, so results are dropped here.
-pub(super) fn as_text(plan: &Plan) -> String {
+pub(super) fn as_text(plan: &DeploymentPlan) -> String {
     let mut rows = Vec::new();
     let mut remarks = String::new();
     for planned in &plan.definitions {

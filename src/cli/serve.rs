@@ -8,7 +8,7 @@ use clap::Args;
 use super::backends::{BrokerArguments, DatabaseArguments, OpenBroker};
 use super::definitions;
 use super::exit::{Exit, Failure};
-use super::node::{self, NodeArguments, NodePlan, Plan};
+use super::node::{self, NodeArguments, NodePlan, RunPlan};
 use crate::aggregates::participants;
 
 /// How to run a node.
@@ -45,7 +45,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     tracing::info!("database: {}", database.shown());
     let store = database.open().await?;
     let broker = OpenBroker::open(url.as_deref(), "backstitch serve").await?;
-    node::run(Plan {
+    node::run(RunPlan {
         store,
         broker,
         node: Some(NodePlan {

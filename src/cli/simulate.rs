@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::definitions::sources;
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::definition::{Definition, NodeKind};
+use crate::definition::{BlockKind, Definition};
 use crate::sim::network::FaultRates;
 use crate::sim::stage::script::{SCRIPT_BYTES_MAX, Script};
 use crate::sim::stage::{Play, Stage, invent};
@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         ));
     }
     let definitions: Vec<Arc<Definition>> = sources.parse()?.into_iter().map(Arc::new).collect();
-    let plan = Plan::new(arguments, definitions)?;
+    let plan = Simulation::new(arguments, definitions)?;
     match arguments.seeds {
         Some(seeds) => plan.search(seeds, arguments),
         None => plan.show(arguments),
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 }
 
 /// All that makes a run but its seed.
-struct Plan {
+struct Simulation {
     definitions: Vec<Arc<Definition>>,
     script: Option<(String, String)>,
     /// Sagas to start, with the input if it was given.
@@ -80,7 +80,7 @@ struct Run {
     made_up: Vec<(String, Value)>,
 }
 
-impl Plan {
+impl Simulation {
     fn new(arguments: &Arguments, definitions: Vec<Arc<Definition>>) -> Result<Self, Failure> {
         let script = arguments.script.as_deref().map(read_script).transpose()?;
         let starts_itself = match &script {
@@ -282,12 +282,12 @@ fn verdict(is_sound: bool) -> Result<Exit, Failure> {
 
 /// The names of the sagas that no other one of these runs.
 fn not_run_by_others(definitions: &[Arc<Definition>]) -> Vec<String> {
-    let nodes = || definitions.iter().flat_map(|it| &it.nodes);
+    let nodes = || definitions.iter().flat_map(|it| &it.blocks);
     let mut names: Vec<String> = definitions
         .iter()
         .map(|definition| definition.name.clone())
         .filter(|name| {
-            !nodes().any(|node| matches!(&node.kind, NodeKind::Saga(run) if run.saga == *name))
+            !nodes().any(|node| matches!(&node.kind, BlockKind::Saga(run) if run.saga == *name))
         })
         .collect();
     names.sort();

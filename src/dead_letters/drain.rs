@@ -75,7 +75,7 @@ pub struct Drained {
 
 /// When to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
+pub enum DrainUntil {
     /// When asked to.
     Stopped,
     /// Or as soon as the queue is empty.
@@ -87,7 +87,7 @@ impl Drain {
     pub async fn run(
         &self,
         queue: &str,
-        until: Until,
+        until: DrainUntil,
         stop: &Shutdown,
         mut progress: impl FnMut(&Drained) + Send,
     ) -> Result<Drained, DeadLetterError> {
@@ -108,7 +108,7 @@ impl Drain {
                 biased;
                 () = stop.requested() => break,
                 batch = deliveries.next_batch(BATCH_MAX) => batch,
-                () = self.environment.sleep(QUIET), if until == Until::Empty && !looked_empty => {
+                () = self.environment.sleep(QUIET), if until == DrainUntil::Empty && !looked_empty => {
                     if self.broker.queue_len(queue).await?.unwrap_or(0) == 0 {
                         // What is on its way to us, a large message perhaps, no longer waits there.
                         deliveries.stop();

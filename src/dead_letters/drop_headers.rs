@@ -3,7 +3,7 @@
 //! Each is an edit like any other: the original stays, and the audit log has an entry.
 
 use super::{Cursor, DeadLetterError, Desk, IDS_AT_ONCE, Selection, change};
-use crate::store::dead_letters::{Change, LetterStatus, PublishedReplays};
+use crate::store::dead_letters::{LetterAction, LetterStatus, PublishedReplays};
 
 /// What became of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -48,7 +48,7 @@ impl Desk {
                     if message == *letter.message() {
                         dropped.without += 1;
                     } else {
-                        changes.push(change(&letter.head, Change::Edit(Box::new(message))));
+                        changes.push(change(&letter.head, LetterAction::Edit(Box::new(message))));
                     }
                 }
                 let nothing = PublishedReplays::default();

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{DeadLetterError, Desk, change};
 use crate::broker::rabbitmq;
 use crate::message::{Message, Properties, mask};
-use crate::store::dead_letters::{Change, Letter, LetterStatus, PublishedReplays};
+use crate::store::dead_letters::{Letter, LetterAction, LetterStatus, PublishedReplays};
 
 /// Most operations of one patch.
 pub const PATCH_OPERATIONS_MAX: usize = 1_000;
@@ -275,7 +275,7 @@ impl Desk {
         }
         rabbitmq::check_sendable(&message)
             .map_err(|why| refused(&format!("RabbitMQ would refuse the message: {why}")))?;
-        let changes = [change(&letter.head, Change::Edit(Box::new(message)))];
+        let changes = [change(&letter.head, LetterAction::Edit(Box::new(message)))];
         let nothing = PublishedReplays::default();
         let actor = self.actor(by, why);
         let lost = self

@@ -34,7 +34,7 @@ pub use drop_headers::Dropped;
 use crate::broker::BrokerError;
 use crate::environment::Environment;
 use crate::store::dead_letters::{
-    Actor, Change, DeadLetterStore, LetterChange, LetterFilter, LetterHead, LetterPage,
+    Actor, DeadLetterStore, LetterAction, LetterChange, LetterFilter, LetterHead, LetterPage,
     LetterStatus, PublishedReplays,
 };
 use crate::store::{Store, StoreError};
@@ -189,7 +189,9 @@ impl Desk {
             let open = heads
                 .iter()
                 .filter(|head| head.status == LetterStatus::Open);
-            let changes: Vec<_> = open.map(|head| change(head, Change::Discard)).collect();
+            let changes: Vec<_> = open
+                .map(|head| change(head, LetterAction::Discard))
+                .collect();
             let nothing = PublishedReplays::default();
             let actor = self.actor(by, why);
             let lost = self
@@ -220,7 +222,7 @@ impl Desk {
     }
 }
 
-pub(crate) fn change(head: &LetterHead, what: Change) -> LetterChange {
+pub(crate) fn change(head: &LetterHead, what: LetterAction) -> LetterChange {
     LetterChange {
         letter: head.id,
         version: head.version,

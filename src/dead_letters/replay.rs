@@ -20,7 +20,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use self::commit::Chunk;
-pub use self::prepare::Refusal;
+pub use self::prepare::ReplayRefusal;
 use self::waiting::Waiting;
 use super::route::{Routes, Watch, Wish};
 use super::{CHUNK_LETTERS_MAX, DeadLetterError, Desk, Selection, rate};
@@ -66,7 +66,7 @@ pub enum ReplayEvent<'a> {
     /// It goes, or would go, there.
     Sent(&'a LetterHead, &'a Destination),
     /// It does not go.
-    Refused(&'a LetterHead, &'a Refusal),
+    Refused(&'a LetterHead, &'a ReplayRefusal),
     /// What one should know about where letters go; said once.
     Caution(&'a str),
     /// Somebody else changed it first.

@@ -26,7 +26,7 @@ use super::{DELIVERIES_MIN, DeadLetterError, rate};
 use crate::broker::{
     Broker, BrokerError, Consumer, Delivery, DeliveryTag, Outgoing, Published, QueueFacts,
 };
-use crate::definition::expression::{Expression, Scope};
+use crate::definition::expression::{EvaluationScope, Expression};
 use crate::environment::{Environment, Shutdown};
 use crate::message::{Destination, Message};
 use crate::store::dead_letters::Trail;
@@ -334,7 +334,7 @@ fn is_wanted(shift: &Shift, run: &str, message: &Message) -> bool {
         return true;
     };
     let input = facts(message);
-    let scope = Scope {
+    let scope = EvaluationScope {
         input: &input,
         steps: &(),
         item: None,

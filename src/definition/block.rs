@@ -8,13 +8,13 @@ use super::grammar::{KINDS, Kind};
 use super::names::check_name;
 use super::problem::{Position, Rule, did_you_mean};
 use super::yaml::{Content, Yaml};
-use super::{DEPTH_MAX, Definition, NODES_MAX, NodeId, NodeKind};
+use super::{BLOCKS_MAX, BlockId, BlockKind, DEPTH_MAX, Definition};
 
 /// Where a block stands in the tree.
 #[derive(Clone, Copy)]
 pub(super) struct Spot {
     /// The block around it.
-    pub parent: NodeId,
+    pub parent: BlockId,
     /// Its place among the parent's children.
     pub position: usize,
     /// Blocks around it.
@@ -24,7 +24,7 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    pub fn inside(self, parent: NodeId, position: usize) -> Self {
+    pub fn inside(self, parent: BlockId, position: usize) -> Self {
         Self {
             parent,
             position,
@@ -36,7 +36,7 @@ impl Spot {
 
 impl Draft<'_> {
     /// The blocks of a list, as children of `spot.parent`.
-    pub fn blocks(&mut self, yaml: &Yaml, name: &str, spot: Spot) -> Vec<NodeId> {
+    pub fn blocks(&mut self, yaml: &Yaml, name: &str, spot: Spot) -> Vec<BlockId> {
         let Content::List(items) = &yaml.content else {
             wrong_type(yaml, name, "a list of blocks", &mut self.findings);
             return Vec::new();
@@ -54,13 +54,13 @@ impl Draft<'_> {
                 position: children.len(),
                 ..spot
             };
-            children.extend(self.block(item, spot));
+            children.extend(self.read_block(item, spot));
         }
         children
     }
 
     /// One block, with its loop around it; `None` if it is none.
-    fn block(&mut self, yaml: &Yaml, spot: Spot) -> Option<NodeId> {
+    fn read_block(&mut self, yaml: &Yaml, spot: Spot) -> Option<BlockId> {
         let kind = self.kind(yaml)?;
         if spot.depth > DEPTH_MAX {
             self.findings.add(
@@ -72,12 +72,12 @@ impl Draft<'_> {
         }
         let fields = Fields::of(yaml, kind.what, &kind.fields(), &mut self.findings)?;
         let added = self.repeated(&fields, kind, spot);
-        if added.is_none() && self.nodes.len() >= NODES_MAX && !self.is_full {
+        if added.is_none() && self.blocks.len() >= BLOCKS_MAX && !self.is_full {
             self.is_full = true;
             self.findings.add(
                 yaml.at,
                 Rule::TooLarge,
-                format!("there are more than {NODES_MAX} blocks, and the rest was not read; split the saga"),
+                format!("there are more than {BLOCKS_MAX} blocks, and the rest was not read; split the saga"),
             );
         }
         self.pivot(&fields, added, spot);
@@ -122,10 +122,10 @@ impl Draft<'_> {
     }
 
     /// A block without a loop around it.
-    pub fn bare(&mut self, fields: &Fields<'_>, kind: &Kind, spot: Spot) -> Option<NodeId> {
+    pub fn bare(&mut self, fields: &Fields<'_>, kind: &Kind, spot: Spot) -> Option<BlockId> {
         match kind.field {
-            "parallel" => self.group(fields, "parallel", spot, NodeKind::Parallel),
-            "steps" => self.group(fields, "steps", spot, NodeKind::Sequence),
+            "parallel" => self.group(fields, "parallel", spot, BlockKind::Parallel),
+            "steps" => self.group(fields, "steps", spot, BlockKind::Sequence),
             "wait" => self.wait(fields, spot),
             "sleep" => self.sleep(fields, spot),
             "saga" => self.sub_saga(fields, spot),
@@ -138,28 +138,28 @@ impl Draft<'_> {
         fields: &Fields<'_>,
         name: &str,
         spot: Spot,
-        kind: fn(Vec<NodeId>) -> NodeKind,
-    ) -> Option<NodeId> {
+        kind: fn(Vec<BlockId>) -> BlockKind,
+    ) -> Option<BlockId> {
         let id = self.add(fields, spot, kind(Vec::new()))?;
         let list = fields.get(name)?;
         let children = self.blocks(list, name, spot.inside(id, 0));
-        self.nodes[usize::from(id.0)].kind = kind(children);
+        self.blocks[usize::from(id.0)].kind = kind(children);
         Some(id)
     }
 
     /// Adds a block and reads its `when`.
-    pub fn add(&mut self, fields: &Fields<'_>, spot: Spot, kind: NodeKind) -> Option<NodeId> {
+    pub fn add(&mut self, fields: &Fields<'_>, spot: Spot, kind: BlockKind) -> Option<BlockId> {
         let id = self.add_node(Some(spot.parent), spot.position, fields.at, kind)?;
         self.mark(id, fields);
         if let Some(when) = fields.get("when") {
             let when = self.expression(when, "when", Place::When(id));
-            self.nodes[usize::from(id.0)].when = when;
+            self.blocks[usize::from(id.0)].when = when;
         }
         Some(id)
     }
 
     /// The name of a block that others may refer to, which stands in the field of its kind.
-    pub fn name(&mut self, fields: &Fields<'_>, kind: &str, id: NodeId) -> String {
+    pub fn name(&mut self, fields: &Fields<'_>, kind: &str, id: BlockId) -> String {
         let Some(name) = fields.text(kind, &mut self.findings) else {
             return String::new();
         };
@@ -167,7 +167,7 @@ impl Draft<'_> {
         if let Err(why) = check_name(name) {
             self.findings.add(at, Rule::BadName, why);
         } else if let Some(other) = self.steps.get(name) {
-            let line = self.node(*other).line;
+            let line = self.block(*other).line;
             self.findings.add(
                 at,
                 Rule::DuplicateStep,
@@ -180,7 +180,7 @@ impl Draft<'_> {
     }
 
     /// `pivot: true`: on one block of the root sequence.
-    fn pivot(&mut self, fields: &Fields<'_>, added: Option<NodeId>, spot: Spot) {
+    fn pivot(&mut self, fields: &Fields<'_>, added: Option<BlockId>, spot: Spot) {
         let at = fields.entry("pivot").map_or(fields.at, |entry| entry.at);
         if fields.flag("pivot", &mut self.findings) != Some(true) {
             return;
@@ -191,16 +191,16 @@ impl Draft<'_> {
             return;
         }
         self.pivot = Some(id);
-        self.nodes[usize::from(id.0)].pivot = true;
+        self.blocks[usize::from(id.0)].pivot = true;
     }
 
-    fn why_no_pivot(&self, id: NodeId, spot: Spot) -> Option<String> {
+    fn why_no_pivot(&self, id: BlockId, spot: Spot) -> Option<String> {
         if spot.parent != Definition::ROOT {
             let why = "the point of no return is one for the whole saga, so it can't stand inside another block; put `pivot: true` on the block of the root sequence that this one is in";
             return Some(why.to_owned());
         }
         if let Some(other) = self.pivot {
-            let line = self.node(other).line;
+            let line = self.block(other).line;
             return Some(format!(
                 "the block in line {line} is the pivot already; keep one of them"
             ));
@@ -213,13 +213,13 @@ impl Draft<'_> {
     }
 
     /// Whether it is a step that only has a `confirm`, which runs behind the pivot.
-    pub fn is_confirm_only(&self, id: NodeId) -> bool {
-        matches!(&self.node(id).kind, NodeKind::Step(step) if step.forward.is_none() && step.confirm.is_some())
+    pub fn is_confirm_only(&self, id: BlockId) -> bool {
+        matches!(&self.block(id).kind, BlockKind::Step(step) if step.forward.is_none() && step.confirm.is_some())
     }
 
     /// Notes that a block can't stand behind the pivot, and why.
     pub fn refuse_behind_pivot(&mut self, at: Position, why: &str, fix: &str) {
-        let line = self.pivot.map_or(0, |id| self.node(id).line);
+        let line = self.pivot.map_or(0, |id| self.block(id).line);
         let message =
             format!("{why}, and behind the pivot (line {line}) there is no way back; {fix}");
         self.findings.add(at, Rule::AfterPivot, message);

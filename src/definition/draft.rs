@@ -14,7 +14,7 @@ use super::pace::Defaults;
 use super::problem::{Findings, Position, Rule};
 use super::template::{Piece, Shape, Template, Token, tokens};
 use super::yaml::{Content, Yaml};
-use super::{NODES_MAX, Node, NodeId, NodeKind};
+use super::{BLOCKS_MAX, Block, BlockId, BlockKind};
 
 /// Longest expressions that have to be compiled, all of a file together: compiling costs about a
 /// microsecond a byte, and a file is to be judged within a second.
@@ -23,8 +23,8 @@ const EXPRESSIONS_BYTES_MAX: usize = 128 * 1024;
 /// A definition in the making.
 pub(super) struct Draft<'a> {
     pub findings: Findings<'a>,
-    pub nodes: Vec<Node>,
-    pub steps: BTreeMap<String, NodeId>,
+    pub blocks: Vec<Block>,
+    pub steps: BTreeMap<String, BlockId>,
     pub uses: Vec<Use>,
     /// Where each node stands in the file.
     pub marks: Vec<Marks>,
@@ -32,7 +32,7 @@ pub(super) struct Draft<'a> {
     pub runs: Vec<(String, Position)>,
     /// The block that is the pivot, once it has been read: what follows it in the file stands
     /// behind the point of no return.
-    pub pivot: Option<NodeId>,
+    pub pivot: Option<BlockId>,
     /// The `timeout` of the whole, if it has one.
     pub saga_timeout: Option<Duration>,
     /// Whether it has one, be it unreadable.
@@ -67,15 +67,15 @@ pub(super) enum Place {
     /// The saga's key.
     Key,
     /// A step's payload.
-    With(NodeId),
+    With(BlockId),
     /// Whether a block runs.
-    When(NodeId),
+    When(BlockId),
     /// The list of a `for_each`.
-    ForEach(NodeId),
+    ForEach(BlockId),
     /// Whether a loop ends, asked after each item.
-    Until(NodeId),
+    Until(BlockId),
     /// Whether a signal is the one that a block waits for.
-    Match(NodeId),
+    Match(BlockId),
     /// What a domain event means, for a start or a wait.
     Event,
     /// The input of a saga that the clock starts.
@@ -86,7 +86,7 @@ pub(super) enum Place {
 
 impl Place {
     /// The block whose expression it is.
-    pub fn block(self) -> Option<NodeId> {
+    pub fn block(self) -> Option<BlockId> {
         match self {
             Self::With(id)
             | Self::When(id)
@@ -112,7 +112,7 @@ impl<'a> Draft<'a> {
     pub fn new(findings: Findings<'a>) -> Self {
         Self {
             findings,
-            nodes: Vec::new(),
+            blocks: Vec::new(),
             steps: BTreeMap::new(),
             uses: Vec::new(),
             marks: Vec::new(),
@@ -130,16 +130,16 @@ impl<'a> Draft<'a> {
     /// Adds a block; `None` if there are too many.
     pub fn add_node(
         &mut self,
-        parent: Option<NodeId>,
+        parent: Option<BlockId>,
         position: usize,
         at: Position,
-        kind: NodeKind,
-    ) -> Option<NodeId> {
-        let id = u16::try_from(self.nodes.len())
+        kind: BlockKind,
+    ) -> Option<BlockId> {
+        let id = u16::try_from(self.blocks.len())
             .ok()
-            .filter(|id| usize::from(*id) < NODES_MAX)
-            .map(NodeId)?;
-        self.nodes.push(Node {
+            .filter(|id| usize::from(*id) < BLOCKS_MAX)
+            .map(BlockId)?;
+        self.blocks.push(Block {
             pivot: false,
             id,
             parent,
@@ -156,7 +156,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Remembers where the fields of a block stand.
-    pub fn mark(&mut self, id: NodeId, fields: &Fields<'_>) {
+    pub fn mark(&mut self, id: BlockId, fields: &Fields<'_>) {
         self.marks[usize::from(id.0)].fields = fields
             .places()
             .map(|(name, at)| (name.to_owned(), at))
@@ -164,29 +164,29 @@ impl<'a> Draft<'a> {
     }
 
     /// Where a block's field stands, or else the block.
-    pub fn place(&self, id: NodeId, field: &str) -> Position {
+    pub fn place(&self, id: BlockId, field: &str) -> Position {
         let marks = &self.marks[usize::from(id.0)];
         marks.fields.get(field).copied().unwrap_or(marks.at)
     }
 
     /// Whether the block says this itself.
-    pub fn says(&self, id: NodeId, field: &str) -> bool {
+    pub fn says(&self, id: BlockId, field: &str) -> bool {
         self.marks[usize::from(id.0)].fields.contains_key(field)
     }
 
     /// A block.
-    pub fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[usize::from(id.0)]
+    pub fn block(&self, id: BlockId) -> &Block {
+        &self.blocks[usize::from(id.0)]
     }
 
     /// Whether it runs behind the pivot; while the file is read, also for the block being read.
-    pub fn is_behind_pivot(&self, id: NodeId) -> bool {
+    pub fn is_behind_pivot(&self, id: BlockId) -> bool {
         let Some(pivot) = self.pivot else {
             return false;
         };
         // Numbers are in preorder: what is inside the pivot block is older than what follows it.
-        let inside = |id: NodeId| {
-            std::iter::successors(Some(id), |id| self.node(*id).parent).any(|id| id == pivot)
+        let inside = |id: BlockId| {
+            std::iter::successors(Some(id), |id| self.block(*id).parent).any(|id| id == pivot)
         };
         id > pivot && !inside(id)
     }

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::expression::{EvaluationError, Scope};
+use super::expression::{EvaluationError, EvaluationScope};
 use super::input::checked_key;
 use super::kinds::EventRule;
 use crate::limits::BODY;
@@ -33,8 +33,8 @@ impl EventRule {
 /// There is no input yet.
 static NO_INPUT: Value = Value::Null;
 
-fn scope(event: &Value) -> Scope<'_> {
-    Scope {
+fn scope(event: &Value) -> EvaluationScope<'_> {
+    EvaluationScope {
         input: &NO_INPUT,
         steps: &(),
         item: None,

@@ -42,7 +42,7 @@ const STACK_BYTES: usize = 64 << 20;
 const WHY_CHARS_MAX: usize = 300;
 
 /// What expressions may refer to.
-pub struct Scope<'a> {
+pub struct EvaluationScope<'a> {
     /// `input`.
     pub input: &'a Value,
     /// `steps.<name>`.
@@ -190,7 +190,7 @@ impl Expression {
     }
 
     /// Evaluates to a JSON value.
-    pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, EvaluationError> {
+    pub fn evaluate(&self, scope: &EvaluationScope<'_>) -> Result<Value, EvaluationError> {
         let result = match &self.compiled {
             Compiled::Path(path) => path.evaluate(scope),
             Compiled::Cel(program) => execute(program, &self.references, scope),
@@ -270,7 +270,7 @@ fn check_pattern(pattern: &str) -> Result<(), String> {
 fn execute(
     program: &IdedExpr,
     references: &References,
-    scope: &Scope<'_>,
+    scope: &EvaluationScope<'_>,
 ) -> Result<Value, String> {
     let replies: Vec<(&str, Value)> = references
         .steps

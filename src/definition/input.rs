@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::expression::{EvaluationError, Scope};
+use super::expression::{EvaluationError, EvaluationScope};
 use super::problem::shortened;
 use super::schema::within_bound;
 use super::{Definition, InputSchema, KEY_BYTES_MAX, Template};
@@ -24,7 +24,7 @@ impl Definition {
 
     /// The business key of a saga with this input: text or a whole number.
     pub fn key_of(&self, input: &Value) -> Result<String, EvaluationError> {
-        let scope = Scope {
+        let scope = EvaluationScope {
             input,
             steps: &(),
             item: None,

@@ -4,8 +4,8 @@
 //! that the core may rely on the tree: names are unique, expressions compile, every reservation
 //! can be undone. Pure: no I/O, no clock.
 //!
-//! The tree is an arena in preorder ([`Definition::nodes`]); node 0 is the root sequence. Modifiers
-//! become nodes or fields: `for_each` wraps its block in a [`NodeKind::ForEach`], `when` stays on
+//! The tree is an arena in preorder ([`Definition::blocks`]); node 0 is the root sequence. Modifiers
+//! become nodes or fields: `for_each` wraps its block in a [`BlockKind::ForEach`], `when` stays on
 //! the block itself and so is evaluated for each item.
 
 mod block;
@@ -41,7 +41,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use duration::parse_duration;
-pub use expression::{EvaluationError, Expression, SagaFacts, Scope, StepReplies};
+pub use expression::{EvaluationError, EvaluationScope, Expression, SagaFacts, StepReplies};
 pub use input::{INPUT_PROBLEMS_MAX, check_key};
 pub use kinds::{
     CatchUp, ConflictRule, Delay, EventRule, Every, OnReject, OnTimeout, Sleep, StartRules,
@@ -58,7 +58,7 @@ use crate::message::Destination;
 /// Largest definition file, in bytes.
 pub const SOURCE_BYTES_MAX: usize = 1024 * 1024;
 /// Most blocks in a definition.
-pub const NODES_MAX: usize = 1_000;
+pub const BLOCKS_MAX: usize = 1_000;
 /// Deepest nesting of blocks.
 pub const DEPTH_MAX: usize = 16;
 /// Most items of one `for_each`, unless the definition says less.
@@ -109,29 +109,29 @@ pub struct Definition {
     /// Past it, and before the pivot, the saga compensates.
     pub timeout: Option<Duration>,
     /// The blocks, in preorder; 0 is the root sequence.
-    pub nodes: Vec<Node>,
+    pub blocks: Vec<Block>,
     /// Computed when the saga completes.
     pub output: Option<Template>,
     /// Steps, and `wait`, `sleep` and `saga` blocks, by name.
-    pub steps: BTreeMap<String, NodeId>,
+    pub steps: BTreeMap<String, BlockId>,
 }
 
 impl Definition {
     /// The root sequence.
-    pub const ROOT: NodeId = NodeId(0);
+    pub const ROOT: BlockId = BlockId(0);
 
     /// A block.
     ///
     /// # Panics
     /// For an id of another definition.
-    pub fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[usize::from(id.0)]
+    pub fn block(&self, id: BlockId) -> &Block {
+        &self.blocks[usize::from(id.0)]
     }
 
     /// The rules about events that it names: those that start it and those that it waits for.
     pub fn events(&self) -> impl Iterator<Item = &EventRule> {
-        let waits = self.nodes.iter().filter_map(|node| match &node.kind {
-            NodeKind::Wait(wait) => wait.on.as_ref(),
+        let waits = self.blocks.iter().filter_map(|node| match &node.kind {
+            BlockKind::Wait(wait) => wait.on.as_ref(),
             _ => None,
         });
         self.start.on.iter().chain(waits)
@@ -139,8 +139,8 @@ impl Definition {
 
     /// Every command that its steps may send.
     pub fn calls(&self) -> impl Iterator<Item = &Call> {
-        let steps = self.nodes.iter().filter_map(|node| match &node.kind {
-            NodeKind::Step(step) => Some(step),
+        let steps = self.blocks.iter().filter_map(|node| match &node.kind {
+            BlockKind::Step(step) => Some(step),
             _ => None,
         });
         steps.flat_map(|step| {
@@ -153,15 +153,15 @@ impl Definition {
     }
 
     /// A block by its name: a step, `wait`, `sleep` or `saga`.
-    pub fn named(&self, name: &str) -> Option<&Node> {
-        self.steps.get(name).map(|id| self.node(*id))
+    pub fn named(&self, name: &str) -> Option<&Block> {
+        self.steps.get(name).map(|id| self.block(*id))
     }
 
     /// A step by its name; for a `saga` block, the step that it amounts to.
     pub fn step(&self, name: &str) -> Option<&Step> {
         match &self.named(name)?.kind {
-            NodeKind::Step(step) => Some(step),
-            NodeKind::Saga(block) => Some(&block.step),
+            BlockKind::Step(step) => Some(step),
+            BlockKind::Saga(block) => Some(&block.step),
             _ => None,
         }
     }
@@ -169,7 +169,7 @@ impl Definition {
     /// A block that runs another saga, by its name.
     pub fn sub_saga(&self, name: &str) -> Option<&SubSaga> {
         match &self.named(name)?.kind {
-            NodeKind::Saga(block) => Some(block),
+            BlockKind::Saga(block) => Some(block),
             _ => None,
         }
     }
@@ -188,20 +188,20 @@ impl std::fmt::Debug for InputSchema {
     }
 }
 
-/// A block's number in [`Definition::nodes`].
+/// A block's number in [`Definition::blocks`].
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
 #[serde(transparent)]
-pub struct NodeId(pub u16);
+pub struct BlockId(pub u16);
 
 /// A block.
 #[derive(Debug)]
-pub struct Node {
+pub struct Block {
     /// Its number.
-    pub id: NodeId,
+    pub id: BlockId,
     /// The block around it; `None` for the root.
-    pub parent: Option<NodeId>,
+    pub parent: Option<BlockId>,
     /// Its place among the parent's children.
     pub position: usize,
     /// Whether it runs at all; for a `for_each` body, asked for each item.
@@ -212,24 +212,24 @@ pub struct Node {
     /// pass. At most one block of a definition says so, and it stands in the root sequence.
     pub pivot: bool,
     /// What it is.
-    pub kind: NodeKind,
+    pub kind: BlockKind,
 }
 
 /// What a block is.
 #[derive(Debug)]
 // Nearly all blocks are steps, so there is little to save by boxing them.
 #[allow(clippy::large_enum_variant)]
-pub enum NodeKind {
+pub enum BlockKind {
     /// One after the other.
-    Sequence(Vec<NodeId>),
+    Sequence(Vec<BlockId>),
     /// All at once.
-    Parallel(Vec<NodeId>),
+    Parallel(Vec<BlockId>),
     /// The body once an item.
     ForEach {
         /// Computes the list, or how many times (items 0, 1, 2, …).
         items: Expression,
         /// The block that is repeated.
-        body: NodeId,
+        body: BlockId,
         /// One after the other instead of all at once.
         sequential: bool,
         /// Asked after each item of a sequential one: no further items, if true.

@@ -17,7 +17,7 @@ use super::soundness::sub_sagas::{self, Caller};
 use super::template::{Shape, Template};
 use super::waits::WAIT_RANGE;
 use super::yaml::{self, Content, Yaml};
-use super::{Definition, InputSchema, NodeId, NodeKind, Problems};
+use super::{BlockId, BlockKind, Definition, InputSchema, Problems};
 
 /// Largest version; what every store's integer column takes.
 const VERSION_MAX: u32 = i32::MAX.unsigned_abs();
@@ -196,7 +196,7 @@ fn read(source: &str, file: &str, strictness: Strictness) -> Parsed {
         start,
         input: header.input,
         timeout: draft.saga_timeout,
-        nodes: draft.nodes,
+        blocks: draft.blocks,
         output,
         steps: draft.steps,
     };
@@ -269,7 +269,7 @@ impl Draft<'_> {
 
     /// The blocks, below a root sequence.
     fn all_blocks(&mut self, fields: &Fields<'_>) {
-        let root = NodeKind::Sequence(Vec::new());
+        let root = BlockKind::Sequence(Vec::new());
         let Some(id) = self.add_node(None, 0, fields.at, root) else {
             return;
         };
@@ -284,7 +284,7 @@ impl Draft<'_> {
             loops: 0,
         };
         let children = self.blocks(list, "steps", spot);
-        self.nodes[usize::from(id.0)].kind = NodeKind::Sequence(children);
+        self.blocks[usize::from(id.0)].kind = BlockKind::Sequence(children);
     }
 
     /// A schema, compiled. Patterns run in linear time, whatever the input; nothing is fetched, and no
@@ -336,7 +336,7 @@ impl Draft<'_> {
 }
 
 /// The root is the first node.
-const _: () = assert!(Definition::ROOT.0 == NodeId(0).0);
+const _: () = assert!(Definition::ROOT.0 == BlockId(0).0);
 
 /// What tells a definition's source from any other.
 pub fn hash_of(source: &str) -> [u8; 32] {

@@ -10,7 +10,7 @@ use super::fields::{Fields, wrong_type};
 use super::grammar::Kind;
 use super::problem::Rule;
 use super::yaml::{Content, Yaml};
-use super::{FOR_EACH_ITEMS_MAX, NodeId, NodeKind};
+use super::{BlockId, BlockKind, FOR_EACH_ITEMS_MAX};
 use crate::id::STEP_INDICES_MAX;
 use crate::numeral;
 
@@ -27,7 +27,7 @@ struct Items {
 
 impl Draft<'_> {
     /// A block with the loop around it, if it has one.
-    pub fn repeated(&mut self, fields: &Fields<'_>, kind: &Kind, spot: Spot) -> Option<NodeId> {
+    pub fn repeated(&mut self, fields: &Fields<'_>, kind: &Kind, spot: Spot) -> Option<BlockId> {
         let until = fields.entry("until").filter(|_| kind.until_ends_loop());
         let for_each = fields.entry("for_each");
         let Some(entry) = for_each.or(until) else {
@@ -42,7 +42,7 @@ impl Draft<'_> {
             return None;
         }
         // The body's number is not known yet; numbers are given out in order.
-        let placeholder = NodeKind::Sequence(Vec::new());
+        let placeholder = BlockKind::Sequence(Vec::new());
         let id = self.add_node(Some(spot.parent), spot.position, fields.at, placeholder)?;
         self.mark(id, fields);
         let given_at_most = fields.whole("at_most", 1..=AT_MOST_MAX, &mut self.findings);
@@ -59,7 +59,7 @@ impl Draft<'_> {
         let body = self.bare(fields, kind, inside)?;
         let until =
             until.and_then(|entry| self.expression(&entry.value, "until", Place::Until(id)));
-        self.nodes[usize::from(id.0)].kind = NodeKind::ForEach {
+        self.blocks[usize::from(id.0)].kind = BlockKind::ForEach {
             items: items.expression,
             body,
             sequential,
@@ -79,7 +79,7 @@ impl Draft<'_> {
     }
 
     /// `for_each`: a list, or how many times.
-    fn items(&mut self, yaml: &Yaml, id: NodeId) -> Items {
+    fn items(&mut self, yaml: &Yaml, id: BlockId) -> Items {
         let nothing = |draft: &mut Self| {
             let expected = "an expression that gives a list, or how many times, as in `for_each: ${ input.items }` or `for_each: 3`";
             wrong_type(yaml, "for_each", expected, &mut draft.findings);

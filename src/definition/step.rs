@@ -6,15 +6,15 @@ use super::block::Spot;
 use super::draft::{Draft, Place};
 use super::fields::Fields;
 use super::problem::Rule;
-use super::{Forward, NodeId, NodeKind, OnReject, Step};
+use super::{BlockId, BlockKind, Forward, OnReject, Step};
 
 /// Shortest and longest life of a reservation.
 const EXPIRES_IN_RANGE: (Duration, Duration) = (Duration::from_secs(1), super::WAIT_MAX);
 
 impl Draft<'_> {
     /// Reads a step and adds it.
-    pub fn step(&mut self, fields: &Fields<'_>, spot: Spot) -> Option<NodeId> {
-        let placeholder = NodeKind::Sequence(Vec::new());
+    pub fn step(&mut self, fields: &Fields<'_>, spot: Spot) -> Option<BlockId> {
+        let placeholder = BlockKind::Sequence(Vec::new());
         let id = self.add(fields, spot, placeholder)?;
         let name = self.name(fields, "step", id);
         let to = fields.get("to").and_then(|to| self.destination(to));
@@ -49,7 +49,7 @@ impl Draft<'_> {
             reply: self.reply(fields),
             expires_in: self.expires_in(fields),
         };
-        self.nodes[usize::from(id.0)].kind = NodeKind::Step(step);
+        self.blocks[usize::from(id.0)].kind = BlockKind::Step(step);
         Some(id)
     }
 

@@ -14,15 +14,15 @@ use super::problem::Rule;
 use super::template::Template;
 use super::waits::WAIT_RANGE;
 use super::{
-    Call, Forward, NodeId, NodeKind, OnReject, ReplyRules, Retry, SUB_SAGA_ASKS,
+    BlockId, BlockKind, Call, Forward, OnReject, ReplyRules, Retry, SUB_SAGA_ASKS,
     SUB_SAGA_TIMEOUT_DEFAULT, Step, SubSaga,
 };
 use crate::message::{Destination, START_QUEUE};
 
 impl Draft<'_> {
     /// Reads a block that runs another saga, and adds it.
-    pub fn sub_saga(&mut self, fields: &Fields<'_>, spot: Spot) -> Option<NodeId> {
-        let placeholder = NodeKind::Sequence(Vec::new());
+    pub fn sub_saga(&mut self, fields: &Fields<'_>, spot: Spot) -> Option<BlockId> {
+        let placeholder = BlockKind::Sequence(Vec::new());
         let id = self.add(fields, spot, placeholder)?;
         let name = self.name(fields, "saga", id);
         if self.is_behind_pivot(id) {
@@ -40,7 +40,7 @@ impl Draft<'_> {
         let suspend_after = self.suspend_after(fields);
         let words = [("continue", OnReject::Continue)];
         let on_reject = fields.choice("on_reject", &words, &mut self.findings);
-        let block = Block {
+        let block = SubSagaFields {
             name,
             saga,
             with,
@@ -48,7 +48,7 @@ impl Draft<'_> {
             suspend_after,
             on_reject: on_reject.unwrap_or_default(),
         };
-        self.nodes[usize::from(id.0)].kind = NodeKind::Saga(block.into_step());
+        self.blocks[usize::from(id.0)].kind = BlockKind::Saga(block.into_step());
         Some(id)
     }
 
@@ -75,7 +75,7 @@ impl Draft<'_> {
 }
 
 /// What is written down.
-struct Block {
+struct SubSagaFields {
     name: String,
     saga: String,
     with: Option<Template>,
@@ -84,7 +84,7 @@ struct Block {
     on_reject: OnReject,
 }
 
-impl Block {
+impl SubSagaFields {
     /// With the step that the engine runs: all its commands are the saga's name, sent to the start
     /// queue, and the time it has is shared out over the times that it is asked.
     fn into_step(self) -> SubSaga {

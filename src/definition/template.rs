@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use super::expression::{EvaluationError, Expression, Scope};
+use super::expression::{EvaluationError, EvaluationScope, Expression};
 use crate::limits::{COMPUTED, Excess, Extent, Limit};
 use crate::numeral;
 
@@ -31,14 +31,14 @@ pub(super) enum Piece {
 
 impl Template {
     /// Renders to a JSON value; a string that is one expression keeps the expression's type.
-    pub fn render(&self, scope: &Scope<'_>) -> Result<Value, EvaluationError> {
+    pub fn render(&self, scope: &EvaluationScope<'_>) -> Result<Value, EvaluationError> {
         self.render_within(scope, &COMPUTED)
     }
 
     /// Renders to a JSON value that is no larger than `limit`. Nothing much larger is ever built.
     pub fn render_within(
         &self,
-        scope: &Scope<'_>,
+        scope: &EvaluationScope<'_>,
         limit: &Limit,
     ) -> Result<Value, EvaluationError> {
         let mut room = Room {
@@ -57,7 +57,7 @@ impl Template {
 
     /// How large it gets within `limit`, as far as that can be known: nothing, if it can't be
     /// rendered on this data.
-    pub fn reckon(&self, scope: &Scope<'_>, limit: &Limit) -> Result<Extent, Excess> {
+    pub fn reckon(&self, scope: &EvaluationScope<'_>, limit: &Limit) -> Result<Extent, Excess> {
         let mut room = Room {
             limit,
             used: Extent::default(),
@@ -106,7 +106,11 @@ impl Shape {
         }
     }
 
-    fn render(&self, scope: &Scope<'_>, room: &mut Room<'_>) -> Result<Value, EvaluationError> {
+    fn render(
+        &self,
+        scope: &EvaluationScope<'_>,
+        room: &mut Room<'_>,
+    ) -> Result<Value, EvaluationError> {
         match self {
             Self::Constant(value) => {
                 room.take(Extent::of(value));
@@ -188,7 +192,7 @@ impl Piece {
     fn append(
         &self,
         text: &mut String,
-        scope: &Scope<'_>,
+        scope: &EvaluationScope<'_>,
         room: &mut Room<'_>,
     ) -> Result<(), EvaluationError> {
         let expression = match self {
@@ -366,7 +370,7 @@ mod tests {
                 "saga: s\nversion: 1\nkey: ${{ input.id }}\nsteps:\n  - {{ step: a, with: {with}, reserve: a.b, confirm: a.c, compensate: a.d }}"
             );
             let definition = crate::definition::parse(&yaml, "s.yaml").unwrap();
-            let scope = Scope {
+            let scope = EvaluationScope {
                 input,
                 steps: &(),
                 item: None,

@@ -48,30 +48,30 @@ fn the_shipped_example_becomes_the_tree_it_describes() {
     assert_eq!(definition.version, 1);
     assert_eq!(definition.timeout, Some(Duration::from_mins(10)));
     let shape: Vec<String> = definition
-        .nodes
+        .blocks
         .iter()
         .map(|node| match &node.kind {
-            NodeKind::Sequence(children) => format!("sequence {children:?}"),
-            NodeKind::Parallel(children) => format!("parallel {children:?}"),
-            NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => "other".to_owned(),
-            NodeKind::ForEach { items, body, .. } => format!("for_each {} {body:?}", items.source),
-            NodeKind::Step(step) => format!("step {}", step.name),
+            BlockKind::Sequence(children) => format!("sequence {children:?}"),
+            BlockKind::Parallel(children) => format!("parallel {children:?}"),
+            BlockKind::Wait(_) | BlockKind::Sleep(_) | BlockKind::Saga(_) => "other".to_owned(),
+            BlockKind::ForEach { items, body, .. } => format!("for_each {} {body:?}", items.source),
+            BlockKind::Step(step) => format!("step {}", step.name),
         })
         .collect();
     assert_eq!(
         shape,
         [
-            "sequence [NodeId(1), NodeId(2), NodeId(6)]",
+            "sequence [BlockId(1), BlockId(2), BlockId(6)]",
             "step order",
-            "parallel [NodeId(3), NodeId(5)]",
-            "for_each input.items NodeId(4)",
+            "parallel [BlockId(3), BlockId(5)]",
+            "for_each input.items BlockId(4)",
             "step stock",
             "step payment",
             "step receipt",
         ]
     );
     let places: Vec<_> = definition
-        .nodes
+        .blocks
         .iter()
         .map(|node| (node.parent.map(|id| id.0), node.position))
         .collect();
@@ -167,7 +167,7 @@ fn templates_keep_types_and_put_values_into_text() {
     let definition = parse(&source, "x").unwrap();
     let with = definition.step("a").unwrap().with.as_ref().unwrap();
     let render = |input: &Value| {
-        with.render(&Scope {
+        with.render(&EvaluationScope {
             input,
             steps: &(),
             item: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::expression::{EvaluationError, Scope};
+use super::expression::{EvaluationError, EvaluationScope};
 use super::{CatchUp, Every};
 use crate::id::Timestamp;
 use crate::limits::BODY;
@@ -92,7 +92,7 @@ impl Every {
         let Some(with) = &self.with else {
             return Ok(json!({ "tick": tick }));
         };
-        let scope = Scope {
+        let scope = EvaluationScope {
             input: &Value::Null,
             steps: &(),
             item: None,

@@ -8,7 +8,7 @@ use super::fields::{Fields, read_duration};
 use super::names::check_name;
 use super::problem::Rule;
 use super::yaml::Yaml;
-use super::{Delay, NodeId, NodeKind, OnTimeout, Sleep, WAIT_MAX, Wait};
+use super::{BlockId, BlockKind, Delay, OnTimeout, Sleep, WAIT_MAX, Wait};
 
 /// Shortest and longest wait, sleep, or time for a sub-saga.
 pub(super) const WAIT_RANGE: (Duration, Duration) = (Duration::from_millis(10), WAIT_MAX);
@@ -17,8 +17,8 @@ const NO_TIMEOUT: &str = "none";
 
 impl Draft<'_> {
     /// Reads a wait and adds it.
-    pub fn wait(&mut self, fields: &Fields<'_>, spot: Spot) -> Option<NodeId> {
-        let placeholder = NodeKind::Sequence(Vec::new());
+    pub fn wait(&mut self, fields: &Fields<'_>, spot: Spot) -> Option<BlockId> {
+        let placeholder = BlockKind::Sequence(Vec::new());
         let id = self.add(fields, spot, placeholder)?;
         let name = self.name(fields, "wait", id);
         let signal = self.signal(fields).unwrap_or_else(|| name.clone());
@@ -30,7 +30,7 @@ impl Draft<'_> {
         let on = fields.get("on").and_then(|yaml| self.event(yaml, true));
         let timeout = self.wait_timeout(fields, id);
         let on_timeout = self.on_timeout(fields, id);
-        self.nodes[usize::from(id.0)].kind = NodeKind::Wait(Wait {
+        self.blocks[usize::from(id.0)].kind = BlockKind::Wait(Wait {
             name,
             signal,
             matching,
@@ -52,7 +52,7 @@ impl Draft<'_> {
     }
 
     /// How long; a wait that nothing would ever end must say so.
-    fn wait_timeout(&mut self, fields: &Fields<'_>, id: NodeId) -> Option<Delay> {
+    fn wait_timeout(&mut self, fields: &Fields<'_>, id: BlockId) -> Option<Delay> {
         let Some(yaml) = fields.get("timeout") else {
             if !self.saga_ends || self.is_behind_pivot(id) {
                 let message = "if no signal comes, nothing ends this wait; add `timeout: 7d`, or `timeout: none` if it may wait for ever";
@@ -68,7 +68,7 @@ impl Draft<'_> {
         timeout.or(Some(Delay::Fixed(Duration::ZERO)))
     }
 
-    fn on_timeout(&mut self, fields: &Fields<'_>, id: NodeId) -> OnTimeout {
+    fn on_timeout(&mut self, fields: &Fields<'_>, id: BlockId) -> OnTimeout {
         let words = [("continue", OnTimeout::Continue), ("fail", OnTimeout::Fail)];
         let given = fields.choice("on_timeout", &words, &mut self.findings);
         let timeout = fields
@@ -94,8 +94,8 @@ impl Draft<'_> {
     }
 
     /// Reads a sleep and adds it.
-    pub fn sleep(&mut self, fields: &Fields<'_>, spot: Spot) -> Option<NodeId> {
-        let placeholder = NodeKind::Sequence(Vec::new());
+    pub fn sleep(&mut self, fields: &Fields<'_>, spot: Spot) -> Option<BlockId> {
+        let placeholder = BlockKind::Sequence(Vec::new());
         let id = self.add(fields, spot, placeholder)?;
         let name = self.name(fields, "sleep", id);
         let place = Place::With(id);
@@ -114,7 +114,7 @@ impl Draft<'_> {
                 None
             }
         };
-        self.nodes[usize::from(id.0)].kind = NodeKind::Sleep(Sleep {
+        self.blocks[usize::from(id.0)].kind = BlockKind::Sleep(Sleep {
             name,
             delay: delay.unwrap_or(Delay::Fixed(Duration::ZERO)),
         });

@@ -17,13 +17,15 @@ use super::newer::needed;
 use super::rejection::Rejection;
 use super::signals::{SignalAnswer, SignalError, code_of};
 use super::work::{Job, OperateError, Origin, StartAnswer, StartError, Work};
-use super::worker::Node;
+use super::worker::Shared;
 use crate::error::code;
 use crate::id::{SagaId, Timestamp};
 use crate::limits::BATCH_BYTES;
 use crate::message::{Destination, Message};
 use crate::saga::journal::{Cause, JournalEntry, Record};
-use crate::saga::{Decision, Flaw, Input, Refusal, Send, Starter, Status, decide_sabotaged};
+use crate::saga::{
+    Decision, Emission, Input, PlantedBug, Refusal, Starter, Status, decide_sabotaged,
+};
 use crate::store::{
     Commit, DeadLetter, KeyMatch, OutboxMessage, Revision, SagaKey, SagaWrite, Snapshot,
 };
@@ -56,7 +58,7 @@ pub(super) struct Decided {
 
 /// Works and what follows from them.
 pub(super) struct Batch<'a> {
-    pub(super) node: &'a Node,
+    pub(super) node: &'a Shared,
     pub(super) now: Timestamp,
     pub(super) found: BTreeMap<SagaId, Found>,
     pub(super) keys: BTreeMap<SagaKey, Option<KeyMatch>>,
@@ -81,7 +83,7 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(node: &'a Node, now: Timestamp, known: Known) -> Self {
+    pub(super) fn new(node: &'a Shared, now: Timestamp, known: Known) -> Self {
         let Known {
             found,
             keys,
@@ -130,8 +132,7 @@ impl<'a> Batch<'a> {
         match &work.job {
             Job::Start { request, key_taken } => {
                 let sabotage = self.node.options.sabotage;
-                let panics =
-                    matches!(sabotage.flaw(), Some(Flaw::PanicOver(key)) if key == request.key);
+                let panics = matches!(sabotage.flaw(), Some(PlantedBug::PanicOver(key)) if key == request.key);
                 assert!(!panics, "sabotaged");
                 let (request, key_taken) = (request.clone(), *key_taken);
                 self.decide_start(work, request, key_taken);
@@ -339,9 +340,9 @@ impl<'a> Batch<'a> {
             seq,
             now,
         };
-        for send in decision.sends {
+        for send in decision.emissions {
             let row = match &send {
-                Send::Command { row, .. } => *row,
+                Emission::Command { row, .. } => *row,
                 _ => None,
             };
             let (destination, message) = encoder.encode(send);
@@ -457,7 +458,7 @@ pub(super) struct Parts {
     pub(super) again: Vec<Work>,
 }
 
-impl Node {
+impl Shared {
     /// A row for the outbox; due for the sweep after the grace time.
     pub(super) fn outbox_row(
         &self,

@@ -13,7 +13,7 @@ use crate::message::{
     HEADER_DEADLINE, HEADER_OUTCOME, HEADER_PHASE, HEADER_REASON, HEADER_REPLACES, HEADER_SAGA,
     HEADER_SAGA_KEY, HEADER_TRACEPARENT, Headers, Message, Properties, REPLY_QUEUE, START_QUEUE,
 };
-use crate::saga::{ChildAnswer, Parent, Saga, Send, Starter};
+use crate::saga::{ChildAnswer, Emission, Parent, Saga, Starter};
 
 /// What all messages of one decision share.
 pub struct Encoder<'a> {
@@ -29,9 +29,9 @@ pub struct Encoder<'a> {
 
 impl Encoder<'_> {
     /// The message and where it goes.
-    pub fn encode(&self, send: Send) -> (Destination, Message) {
+    pub fn encode(&self, send: Emission) -> (Destination, Message) {
         match send {
-            Send::Command {
+            Emission::Command {
                 step,
                 phase,
                 attempt,
@@ -75,14 +75,14 @@ impl Encoder<'_> {
                 };
                 (to, message(properties, &body))
             }
-            Send::Notice { change, body } => {
+            Emission::Notice { change, body } => {
                 let id =
                     MessageId::of_notice(self.saga.id, &format!("event/{change}/{}", self.seq));
                 let properties = self.properties(id, &format!("{}.{change}", self.saga.name));
                 let routing_key = format!("{}.{change}", self.saga.name);
                 (Destination::event(routing_key), public(properties, &body))
             }
-            Send::Successor(successor) => {
+            Emission::Successor(successor) => {
                 let name = format!("successor/{}", successor.saga);
                 let id = MessageId::of_notice(self.saga.id, &name);
                 let replaces = Value::from(self.saga.id.to_string());
@@ -99,7 +99,7 @@ impl Encoder<'_> {
                 let start = message(properties, &successor.input);
                 (Destination::queue(START_QUEUE), start)
             }
-            Send::Answer {
+            Emission::Answer {
                 starter,
                 kind,
                 outcome,
@@ -128,7 +128,7 @@ impl Encoder<'_> {
                 };
                 answer(&starter, properties, &body)
             }
-            Send::ToParent { parent, answer } => {
+            Emission::ToParent { parent, answer } => {
                 child_reply(self.secret, self.saga.id, &parent, answer, self.now)
             }
         }
@@ -290,7 +290,7 @@ mod tests {
         let (plain, mac) = id.rsplit_once('/').unwrap();
         let body = json!({ "output": { "echo": id } });
         let change = "completed";
-        let (_, message) = encoder.encode(Send::Notice { change, body });
+        let (_, message) = encoder.encode(Emission::Notice { change, body });
         let told = String::from_utf8(message.body.to_vec()).unwrap();
         assert!(told.contains(plain) && !told.contains(mac), "{told}");
     }

@@ -28,7 +28,7 @@ use super::decode::{StartRequest, Undecodable, json_body, start_of};
 use super::signals::{Addressee, Correlated, SignalRequest, What};
 use crate::broker::{Binding, Topology, topic};
 use crate::canonical::fingerprint_text;
-use crate::definition::{Definition, EventRule, NodeId, NodeKind};
+use crate::definition::{BlockId, BlockKind, Definition, EventRule};
 use crate::error::code;
 use crate::message::{
     DOMAIN_EVENT_QUEUE, Destination, HEADER_EVENT_EXCHANGE, HEADER_EVENT_FOR, Message,
@@ -62,7 +62,7 @@ enum Place {
     /// Under `start.on`, the how-manieth.
     Start(usize),
     /// In this `wait`.
-    Wait(NodeId),
+    Wait(BlockId),
 }
 
 /// What an event means here.
@@ -289,8 +289,8 @@ impl Rule {
     fn event(&self) -> Option<&EventRule> {
         match self.place {
             Place::Start(position) => self.definition.start.on.get(position),
-            Place::Wait(block) => match &self.definition.node(block).kind {
-                NodeKind::Wait(wait) => wait.on.as_ref(),
+            Place::Wait(block) => match &self.definition.block(block).kind {
+                BlockKind::Wait(wait) => wait.on.as_ref(),
                 _ => None,
             },
         }
@@ -300,8 +300,8 @@ impl Rule {
     fn signal(&self) -> Option<&str> {
         match self.place {
             Place::Start(_) => None,
-            Place::Wait(block) => match &self.definition.node(block).kind {
-                NodeKind::Wait(wait) => Some(&wait.signal),
+            Place::Wait(block) => match &self.definition.block(block).kind {
+                BlockKind::Wait(wait) => Some(&wait.signal),
                 _ => None,
             },
         }
@@ -384,11 +384,14 @@ pub(super) fn topology(known: &Known) -> Topology {
     }
 }
 
-fn waits(definition: &Definition) -> impl Iterator<Item = (NodeId, &EventRule)> {
-    definition.nodes.iter().filter_map(|node| match &node.kind {
-        NodeKind::Wait(wait) => Some((node.id, wait.on.as_ref()?)),
-        _ => None,
-    })
+fn waits(definition: &Definition) -> impl Iterator<Item = (BlockId, &EventRule)> {
+    definition
+        .blocks
+        .iter()
+        .filter_map(|node| match &node.kind {
+            BlockKind::Wait(wait) => Some((node.id, wait.on.as_ref()?)),
+            _ => None,
+        })
 }
 
 /// What an event is deduplicated by: its id, or what it is and says.

@@ -17,7 +17,7 @@ use super::room::Space;
 use super::signals::decode_signal;
 use super::succession::decode_successor;
 use super::work::{Job, Origin, Work};
-use super::worker::Node;
+use super::worker::Shared;
 use crate::broker::{Acks, Delivery, Session};
 use crate::error::code;
 use crate::id::{SagaId, Timestamp};
@@ -27,7 +27,7 @@ use crate::message::{
     DOMAIN_EVENT_QUEUE, Destination, HEADER_ATTEMPT, Message, Outcome, REPLY_QUEUE, SIGNAL_QUEUE,
     START_QUEUE,
 };
-use crate::saga::{Flaw, Input, Reply, Returned};
+use crate::saga::{Input, PlantedBug, Reply, Returned};
 use crate::store::dead_letters::Sighting;
 use crate::store::{DeadLetter, OutboxMessage, StoreError};
 
@@ -48,7 +48,7 @@ impl Workers {
     }
 }
 
-impl Node {
+impl Shared {
     /// What a delivery asks for; `None` if the node stops before that is known.
     pub(super) async fn decode(
         &self,
@@ -160,7 +160,7 @@ impl Node {
         sighting: Sighting,
     ) -> Arc<dyn Fn() -> DeadLetter + Send + Sync> {
         let environment = Arc::clone(&self.environment);
-        let reused = self.options.sabotage.has(Flaw::ReuseLetterIds);
+        let reused = self.options.sabotage.has(PlantedBug::ReuseLetterIds);
         let id = OnceLock::new();
         Arc::new(move || DeadLetter {
             id: *id.get_or_init(|| {
@@ -392,7 +392,7 @@ fn failed_by(wrong: Undecodable, command: Correlation, letter: DeadLetter) -> Jo
     }
 }
 
-/// The bug of [`Flaw::ReuseLetterIds`].
+/// The bug of [`PlantedBug::ReuseLetterIds`].
 fn reused_id(queue: &str, message: &Message) -> Option<Uuid> {
     let id = message.properties.message_id.as_deref()?;
     let name = [queue.as_bytes(), id.as_bytes(), &message.body].join(&0);

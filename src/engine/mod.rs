@@ -82,7 +82,7 @@ use crate::id::{SagaId, Timestamp};
 use crate::limits::{CACHE_BYTES, kept_share};
 use crate::message::correlation::Secret;
 use crate::saga::format::Formats;
-use crate::saga::{Flaw, Input, OperatorAction, Sabotage};
+use crate::saga::{Input, OperatorAction, PlantedBug, Sabotage};
 use crate::store::{Store, StoreError};
 
 use cache::Cache;
@@ -105,7 +105,7 @@ pub use topology::TopologyTrouble;
 use topology::topology;
 use work::{Job, Origin, Work};
 pub use work::{OperateError, StartAnswer, StartError};
-use worker::{BATCH_MAX, Node};
+use worker::{BATCH_MAX, Shared};
 
 /// Commands that no queue took, until their sagas are told; more of them wait in the outbox,
 /// for the next sweep.
@@ -189,7 +189,7 @@ pub enum EngineError {
 
 /// A running node.
 pub struct Engine {
-    node: Arc<Node>,
+    node: Arc<Shared>,
     broker: Arc<dyn Broker>,
     workers: Mutex<Option<Workers>>,
     working: Mutex<Vec<Task>>,
@@ -207,7 +207,7 @@ impl Engine {
             definitions,
             options,
         } = parts;
-        let believes_itself = options.sabotage.has(Flaw::OwnClock);
+        let believes_itself = options.sabotage.has(PlantedBug::OwnClock);
         let clock = Arc::new(SharedClock::new(environment, believes_itself));
         clock.refresh(&*store).await?;
         let environment: Arc<dyn Environment> = Arc::clone(&clock) as _;
@@ -234,7 +234,7 @@ impl Engine {
         let presence = Presence::new(options.workers.max(1), environment.now());
         let hearing = Hearing::new(Arc::clone(&broker), &*environment);
         let cache = Mutex::new(Cache::new(kept_share(options.cache_bytes)));
-        let node = Arc::new(Node {
+        let node = Arc::new(Shared {
             environment,
             clock,
             store,
@@ -460,7 +460,7 @@ impl Engine {
     }
 }
 
-fn start_workers(node: &Arc<Node>) -> (Workers, Vec<Task>) {
+fn start_workers(node: &Arc<Shared>) -> (Workers, Vec<Task>) {
     let mut entrances = Vec::new();
     let mut tasks = Vec::new();
     for number in 0..node.options.workers.max(1) {

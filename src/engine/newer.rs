@@ -15,11 +15,11 @@ use super::batch::{Batch, Decided};
 use super::found::Found;
 use super::signals::SignalError;
 use super::work::{Job, OperateError, Origin, StartError, Work};
-use super::worker::Node;
+use super::worker::Shared;
 use crate::id::{SagaId, Timestamp};
 use crate::message::Destination;
 use crate::metric;
-use crate::saga::Flaw;
+use crate::saga::PlantedBug;
 use crate::saga::format::Newer as WrittenNewer;
 use crate::store::{DeadLetter, KeyMatch, LoadedSaga, OutboxMessage, SagaKey};
 
@@ -85,11 +85,11 @@ pub(super) fn needed(job: &Job, keys: &BTreeMap<SagaKey, Option<KeyMatch>>) -> O
     }
 }
 
-impl Node {
+impl Shared {
     /// Takes the marks of their formats off what was loaded of a saga. The highest format of it.
     pub(super) fn unmark(&self, loaded: &mut LoadedSaga) -> Result<u32, WrittenNewer> {
         let mut formats = self.options.formats;
-        let ignored = self.options.sabotage.has(Flaw::IgnoreFormats);
+        let ignored = self.options.sabotage.has(PlantedBug::IgnoreFormats);
         if ignored {
             formats.reads = u32::MAX;
         }

@@ -13,7 +13,7 @@ use super::events::EventRules;
 use super::found::Found;
 use super::lock;
 use super::work::{Job, Work};
-use super::worker::Node;
+use super::worker::Shared;
 use crate::id::SagaId;
 use crate::store::StoreError;
 
@@ -23,7 +23,7 @@ pub(super) const LOOK_HOLDS: Duration = Duration::from_millis(250);
 /// Pause before the database is asked again when it could not be asked.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
-impl Node {
+impl Shared {
     /// Learns what is stored, unless that was looked up less than `holds` ago.
     pub(super) async fn look_for_news(&self, holds: Duration) -> Result<(), StoreError> {
         let asked = self.environment.elapsed();

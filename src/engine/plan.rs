@@ -15,7 +15,7 @@ use crate::store::{DefinitionRow, LiveCount, ScheduleRow};
 
 /// What the database holds.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Held<'a> {
+pub struct Deployed<'a> {
     /// Definitions, in all versions.
     pub definitions: &'a [DefinitionRow],
     /// Sagas that have not ended.
@@ -28,7 +28,7 @@ pub struct Held<'a> {
 
 /// What loading these definitions would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Plan {
+pub struct DeploymentPlan {
     /// Each definition of the files, by name and version.
     pub definitions: Vec<Planned>,
     /// Stored definitions that are not among the files although live sagas keep them.
@@ -43,7 +43,7 @@ pub struct Planned {
     /// Its version.
     pub version: u32,
     /// What it is to the database.
-    pub change: Change,
+    pub change: DefinitionChange,
     /// Why nodes would refuse it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
@@ -78,7 +78,7 @@ pub struct PlannedSchedule {
 /// What a definition is to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Change {
+pub enum DefinitionChange {
     /// No version of it is stored.
     New,
     /// Other versions of it are stored.
@@ -89,7 +89,7 @@ pub enum Change {
     Changed,
 }
 
-impl Change {
+impl DefinitionChange {
     /// In words.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -126,9 +126,9 @@ pub struct Kept {
     pub refused: Option<String>,
 }
 
-impl Plan {
+impl DeploymentPlan {
     /// Compares sound definitions with what is stored.
-    pub fn new(files: &[Definition], held: &Held<'_>) -> Self {
+    pub fn new(files: &[Definition], held: &Deployed<'_>) -> Self {
         let (stored, live) = (held.definitions, held.live);
         let rows: BTreeMap<(&str, u32), &DefinitionRow> = stored
             .iter()
@@ -162,7 +162,7 @@ fn planned(
     definition: &Definition,
     files: &[Definition],
     rows: &BTreeMap<(&str, u32), &DefinitionRow>,
-    held: &Held<'_>,
+    held: &Deployed<'_>,
 ) -> Planned {
     let live = held.live;
     let (name, version) = (definition.name.as_str(), definition.version);
@@ -173,13 +173,13 @@ fn planned(
     };
     let row = rows.get(&(name, version));
     let change = match row {
-        Some(row) if row.hash == definition.hash => Change::Unchanged,
-        Some(_) => Change::Changed,
-        None if versions().next().is_some() => Change::NewVersion,
-        None => Change::New,
+        Some(row) if row.hash == definition.hash => DefinitionChange::Unchanged,
+        Some(_) => DefinitionChange::Changed,
+        None if versions().next().is_some() => DefinitionChange::NewVersion,
+        None => DefinitionChange::New,
     };
     let refused = row
-        .filter(|_| change == Change::Changed)
+        .filter(|_| change == DefinitionChange::Changed)
         .map(|row| changed(row, definition).to_string());
     let of_name = files.iter().filter(|file| file.name == name);
     let newest_file = of_name.map(|file| file.version).max();
@@ -208,7 +208,7 @@ fn planned(
     }
 }
 
-fn schedule(definition: &Definition, held: &Held<'_>) -> Option<PlannedSchedule> {
+fn schedule(definition: &Definition, held: &Deployed<'_>) -> Option<PlannedSchedule> {
     let every = definition.start.every.as_ref()?;
     let key = schedule_of(definition)?;
     let row = held.schedules.iter().find(|row| row.key == key);
@@ -291,13 +291,17 @@ mod tests {
         }
     }
 
-    fn plan_of(files: &[Definition], definitions: &[DefinitionRow], live: &[LiveCount]) -> Plan {
-        let held = Held {
+    fn plan_of(
+        files: &[Definition],
+        definitions: &[DefinitionRow],
+        live: &[LiveCount],
+    ) -> DeploymentPlan {
+        let held = Deployed {
             definitions,
             live,
-            ..Held::default()
+            ..Deployed::default()
         };
-        Plan::new(files, &held)
+        DeploymentPlan::new(files, &held)
     }
 
     #[test]
@@ -328,22 +332,22 @@ mod tests {
             (&last, &[row(&last, None)], 1),
         ];
         for (definition, schedules, expected) in cases {
-            let held = Held {
+            let held = Deployed {
                 schedules,
                 now,
-                ..Held::default()
+                ..Deployed::default()
             };
-            let plan = Plan::new(std::slice::from_ref(definition), &held);
+            let plan = DeploymentPlan::new(std::slice::from_ref(definition), &held);
             let told = plan.definitions[0].schedule.clone().unwrap();
             assert_eq!(told.starts_at_once, expected, "{told:?}");
             assert_eq!(told.next.as_deref(), Some("2026-04-01T09:00:00Z"));
         }
         // Only the newest version starts anything.
-        let held = Held {
+        let held = Deployed {
             now,
-            ..Held::default()
+            ..Deployed::default()
         };
-        let plan = Plan::new(&[daily(1, "all"), daily(2, "all")], &held);
+        let plan = DeploymentPlan::new(&[daily(1, "all"), daily(2, "all")], &held);
         let told: Vec<bool> = plan
             .definitions
             .iter()
@@ -385,11 +389,11 @@ mod tests {
         assert_eq!(
             told,
             [
-                ("changed", Change::Changed, true, false),
-                ("fresh", Change::New, false, false),
-                ("newer", Change::NewVersion, false, false),
-                ("older", Change::Unchanged, false, true),
-                ("same", Change::Unchanged, false, false),
+                ("changed", DefinitionChange::Changed, true, false),
+                ("fresh", DefinitionChange::New, false, false),
+                ("newer", DefinitionChange::NewVersion, false, false),
+                ("older", DefinitionChange::Unchanged, false, true),
+                ("same", DefinitionChange::Unchanged, false, false),
             ]
         );
         let why = plan.definitions[0].refused.as_deref().unwrap();

@@ -9,7 +9,7 @@ use super::intake::Workers;
 use super::room::Space;
 use super::trial::{TRIALS_MAX, Verdict, Watched, is_suspect};
 use super::work::{Job, Origin, Work};
-use super::worker::{BATCH_MAX, Node};
+use super::worker::{BATCH_MAX, Shared};
 use crate::broker::{Acks, Broker, Consumer, Delivery, Session};
 use crate::environment::Shutdown;
 use crate::error::code;
@@ -38,7 +38,7 @@ enum Taken {
     Harmless,
 }
 
-impl Node {
+impl Shared {
     /// Takes messages from one queue until the stop; then waits for `drained` before it lets go
     /// of the consumer, so that what is in work can still be acknowledged. While the database is
     /// lost it lets go of the consumer, which gives its messages to other nodes.

@@ -26,7 +26,7 @@ use super::clock::CLOCK_OFF_MAX;
 use super::decode::{Undecodable, start_of};
 use super::intake::Workers;
 use super::work::{Job, Origin, StartAnswer, StartError, Work};
-use super::worker::Node;
+use super::worker::Shared;
 use crate::definition::{CatchUp, Definition, Every};
 use crate::error::code;
 use crate::id::Timestamp;
@@ -56,7 +56,7 @@ enum Postponed {
     Unavailable(String),
 }
 
-impl Node {
+impl Shared {
     /// Starts sagas as schedules tick, until the stop.
     pub(super) async fn keep_schedules(self: Arc<Self>, workers: Workers) {
         // Those of this node's own files, also when it has learned newer versions since: whoever has

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::presence::BATCH_PATIENCE;
 use super::work::{Job, OperateError, Origin, StartError, Work};
-use super::worker::Node;
+use super::worker::Shared;
 use crate::engine::signals::SignalError;
 use crate::error::{Class, Code, code};
 use crate::id::{SagaId, Timestamp};
@@ -152,7 +152,7 @@ impl Lanes {
     }
 }
 
-impl Node {
+impl Shared {
     /// Brings parts to their end, one after the other; some may be left waiting in lanes.
     pub(super) async fn settle_parts(&self, parts: Vec<Part>, lanes: &mut Lanes) {
         let mut parts = VecDeque::from(parts);
@@ -355,7 +355,7 @@ fn refuse(origin: Origin, error: &StoreError) {
 }
 
 #[cfg(test)]
-impl Node {
+impl Shared {
     /// Brings a batch to its end, but for what waits in lanes.
     pub(super) async fn settle(&self, works: Vec<Work>) {
         let part = Part::new(works, self.environment.now());

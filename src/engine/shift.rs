@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::receipt::{Receipt, panicked};
 use super::settle::{Lanes, Part};
 use super::work::Work;
-use super::worker::{BATCH_MAX, Node};
+use super::worker::{BATCH_MAX, Shared};
 use crate::metric;
 
 /// Pause of a worker that panicked.
@@ -18,7 +18,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// Works taken one by one after a panic: more than a queue gives at once, and the workers share.
 const CAREFUL_WORKS: usize = 500;
 
-impl Node {
+impl Shared {
     /// Works until the last sender is gone. A panic costs the batch at hand: its messages are given
     /// back, and taken one by one for a while, so that the one that it was about is found.
     pub(super) async fn work(self: Arc<Self>, number: usize, mut waiting: mpsc::Receiver<Work>) {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::decode::{Undecodable, check_address, check_body, json_body, starter_of};
 use crate::canonical::fingerprint_text;
-use crate::definition::{Definition, NodeId, check_key, check_name};
+use crate::definition::{BlockId, Definition, check_key, check_name};
 use crate::error::{Code, code};
 use crate::id::SagaId;
 use crate::message::{HEADER_SAGA, HEADER_SAGA_KEY, Message};
@@ -86,7 +86,7 @@ pub(super) enum What {
 pub(super) struct Correlated {
     pub(super) definition: Arc<Definition>,
     /// The `wait`.
-    pub(super) block: NodeId,
+    pub(super) block: BlockId,
     pub(super) event: Arc<Value>,
     /// What the event is deduplicated by.
     pub(super) id: String,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::worker::Node;
+use super::worker::Shared;
 use crate::broker::{Acks, Delivery, DeliveryTag};
 use crate::message::Message;
 
@@ -50,7 +50,7 @@ pub(super) enum Verdict {
     Guilty,
 }
 
-impl Node {
+impl Shared {
     /// Notes that a suspect is handled. Without a database nobody is found guilty.
     pub(super) async fn begin_trial(&self, queue: &str, message: &Message) -> Verdict {
         let fingerprint = fingerprint(queue, message);

@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::found::{Found, Unsent};
 use super::work::{Job, Work};
-use super::worker::Node;
+use super::worker::Shared;
 use crate::id::{SagaId, Timestamp};
-use crate::saga::{Flaw, Input};
+use crate::saga::{Input, PlantedBug};
 use crate::store::StoreError;
 
-impl Node {
+impl Shared {
     /// Of the sagas that are woken at this time.
     pub(super) async fn look_for_unsent(
         &self,
@@ -35,7 +35,7 @@ impl Node {
                 overdue.extend(open.saga.overdue(now).into_iter().map(|it| (id, it)));
             }
         }
-        if overdue.is_empty() || self.options.sabotage.has(Flaw::TimeOutUnsent) {
+        if overdue.is_empty() || self.options.sabotage.has(PlantedBug::TimeOutUnsent) {
             return Ok(Unsent::new());
         }
         let rows: Vec<Uuid> = overdue.iter().map(|(_, it)| it.row).collect();

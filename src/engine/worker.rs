@@ -37,7 +37,7 @@ use crate::message::correlation::Secret;
 use crate::metric;
 use crate::saga::format::{Newer as WrittenNewer, unknown};
 use crate::saga::journal::JournalError;
-use crate::saga::{Flaw, Saga, journal};
+use crate::saga::{PlantedBug, Saga, journal};
 use crate::store::{Conflict, KeyMatch, LoadRequest, LoadedSaga, SagaKey, Store, StoreError};
 
 /// Most works in a batch. Most of what batching gains is there at 50 to 200.
@@ -47,7 +47,7 @@ pub(super) const BATCH_MAX: usize = 200;
 const WARY_BATCHES: u32 = 64;
 
 /// What all parts of a node share.
-pub(super) struct Node {
+pub(super) struct Shared {
     /// Goes by the shared clock.
     pub(super) environment: Arc<dyn Environment>,
     pub(super) clock: Arc<SharedClock>,
@@ -72,7 +72,7 @@ pub(super) struct Node {
     pub(super) stop: Shutdown,
 }
 
-impl Node {
+impl Shared {
     /// Another node is faster: look before deciding, for a while.
     pub(super) fn is_wary(&self) {
         self.wary.store(WARY_BATCHES, Ordering::Relaxed);
@@ -123,10 +123,10 @@ impl Node {
             decided,
             again,
         } = batch.into_parts();
-        if self.options.sabotage.has(Flaw::AckBeforeCommit) {
+        if self.options.sabotage.has(PlantedBug::AckBeforeCommit) {
             acknowledge(&decided);
         }
-        if self.options.sabotage.has(Flaw::LoseLetters) {
+        if self.options.sabotage.has(PlantedBug::LoseLetters) {
             commit.dead_letters.clear();
         }
         if remove_sent {
@@ -174,7 +174,7 @@ impl Node {
         left.again.splice(0..0, again);
         left.unfinished = unfinished(&open, &conflicts);
         self.keep(open, &conflicts);
-        if !self.options.sabotage.has(Flaw::AckBeforeCommit) {
+        if !self.options.sabotage.has(PlantedBug::AckBeforeCommit) {
             acknowledge(&stored);
         }
         answer(stored);
@@ -187,7 +187,7 @@ impl Node {
         &self,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        if self.options.sabotage.has(Flaw::WaitForEver) {
+        if self.options.sabotage.has(PlantedBug::WaitForEver) {
             return call.await;
         }
         limit::within(&*self.environment, call).await

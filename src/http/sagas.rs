@@ -16,7 +16,7 @@ use super::{Context, Shared};
 use crate::engine::{StartAnswer, StartError};
 use crate::error::code;
 use crate::id::SagaId;
-use crate::limits::{self, Unreadable};
+use crate::limits::{self, UnreadableJson};
 use crate::saga::{Status, holdup};
 use crate::store::{LIST_ROWS_MAX, ListFilter};
 use crate::view::{HeadView, ListView, SagaView, json_of, read_head, read_history};
@@ -223,8 +223,8 @@ pub(super) fn unreadable(context: &Context, wrong: &BytesRejection) -> Problem {
 pub(super) fn parse_value(body: &[u8]) -> Result<Value, Problem> {
     limits::read(body, &limits::BODY).map_err(|error| {
         let status = match error {
-            Unreadable::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Unreadable::NotJson(_) => StatusCode::BAD_REQUEST,
+            UnreadableJson::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            UnreadableJson::NotJson(_) => StatusCode::BAD_REQUEST,
         };
         Problem::new(status, error.code(), error.about("the body"))
     })

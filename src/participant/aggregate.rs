@@ -14,7 +14,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::command::Command;
-use super::handler::{CommandHandler, CommandSpec, OpenAggregate, Refusal, Rejection, UnitOfWork};
+use super::handler::{
+    CommandHandler, CommandRefusal, CommandSpec, OpenAggregate, Rejection, UnitOfWork,
+};
 use crate::id::Timestamp;
 use crate::limits::BODY;
 use crate::store::StoreError;
@@ -157,13 +159,13 @@ impl<A: Aggregate> Open<A> {
     }
 
     /// Records events: all of them, or none if one can't be written down.
-    pub fn record(&mut self, events: &[A::Event]) -> Result<(), Refusal> {
+    pub fn record(&mut self, events: &[A::Event]) -> Result<(), CommandRefusal> {
         let encoded: Result<Vec<Bytes>, _> = events
             .iter()
             .map(|event| serde_json::to_vec(event).map(Bytes::from))
             .collect();
         let encoded = encoded.map_err(|error| {
-            Refusal::Failed(format!("an event of {} can't be written: {error}", A::KIND))
+            CommandRefusal::Failed(format!("an event of {} can't be written: {error}", A::KIND))
         })?;
         self.events.extend(encoded);
         for event in events {
@@ -173,7 +175,7 @@ impl<A: Aggregate> Open<A> {
     }
 
     /// Lets the aggregate handle a command.
-    pub fn execute(&mut self, command: &Command, now: Timestamp) -> Result<Value, Refusal> {
+    pub fn execute(&mut self, command: &Command, now: Timestamp) -> Result<Value, CommandRefusal> {
         let (events, reply) = A::handle(&self.state, command, now)?;
         // What can't be answered is not done.
         BODY.check_value(&reply)
@@ -237,7 +239,11 @@ impl<A: Aggregate> CommandHandler for AggregateHandler<A> {
         key_of::<A>(A::id_of(command)?).map(Some)
     }
 
-    async fn handle(&self, command: &Command, unit: &mut UnitOfWork) -> Result<Value, Refusal> {
+    async fn handle(
+        &self,
+        command: &Command,
+        unit: &mut UnitOfWork,
+    ) -> Result<Value, CommandRefusal> {
         let key = key_of::<A>(A::id_of(command)?)?;
         let now = unit.now();
         unit.aggregate::<A>(&key)?.execute(command, now)

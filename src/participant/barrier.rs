@@ -76,7 +76,7 @@ impl Answer {
 
 /// How far a step has come. The order is the order of its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
+pub enum BarrierStatus {
     /// Its reserve or action was rejected: there is nothing to undo.
     Rejected,
     /// Reserved.
@@ -89,7 +89,7 @@ pub enum Status {
     Compensated,
 }
 
-impl Status {
+impl BarrierStatus {
     /// The number in the database.
     pub fn as_number(self) -> i16 {
         match self {
@@ -162,13 +162,13 @@ pub fn judge(barrier: Option<&Barrier>, asked: &Asked) -> Verdict {
         |code: Code, reason: &str| Verdict::Contradiction(code, Answer::rejected(reason));
     match (barrier.map(Barrier::status), asked.phase) {
         (None, Phase::Reserve | Phase::Action)
-        | (Some(Status::Held), Phase::Confirm)
-        | (Some(Status::Held | Status::Done), Phase::Compensate) => Verdict::Execute,
+        | (Some(BarrierStatus::Held), Phase::Confirm)
+        | (Some(BarrierStatus::Held | BarrierStatus::Done), Phase::Compensate) => Verdict::Execute,
         (None, Phase::Confirm) if asked.standalone => Verdict::Execute,
-        (None | Some(Status::Rejected), Phase::Compensate) => {
+        (None | Some(BarrierStatus::Rejected), Phase::Compensate) => {
             Verdict::Settle(Answer::succeeded(json!({})))
         }
-        (Some(Status::Compensated), Phase::Reserve | Phase::Action) => Verdict::Repeat(
+        (Some(BarrierStatus::Compensated), Phase::Reserve | Phase::Action) => Verdict::Repeat(
             Answer::rejected("this step was compensated before this command came; it was not run"),
         ),
         (_, Phase::Confirm) => contradiction(
@@ -206,22 +206,22 @@ pub fn settle(barrier: Option<&Barrier>, asked: &Asked, answer: &Answer) -> Opti
 
 impl Barrier {
     /// How far the step has come.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> BarrierStatus {
         let succeeded = |phase: Phase| {
             self.answers
                 .get(&phase)
                 .is_some_and(|answered| answered.answer.outcome == Outcome::Succeeded)
         };
         if succeeded(Phase::Compensate) {
-            Status::Compensated
+            BarrierStatus::Compensated
         } else if succeeded(Phase::Confirm) {
-            Status::Confirmed
+            BarrierStatus::Confirmed
         } else if succeeded(Phase::Action) {
-            Status::Done
+            BarrierStatus::Done
         } else if succeeded(Phase::Reserve) {
-            Status::Held
+            BarrierStatus::Held
         } else {
-            Status::Rejected
+            BarrierStatus::Rejected
         }
     }
 

@@ -241,14 +241,14 @@ fn a_rejection_is_final_for_reserve_and_action_but_not_for_confirm_and_compensat
 #[test]
 fn the_status_follows_the_answers_and_only_rises() {
     for (row, status) in [
-        (rejected(), Status::Rejected),
-        (held(), Status::Held),
-        (done(), Status::Done),
-        (confirmed(), Status::Confirmed),
-        (standalone_confirmed(), Status::Confirmed),
-        (compensated(), Status::Compensated),
-        (undone(), Status::Compensated),
-        (barred(), Status::Compensated),
+        (rejected(), BarrierStatus::Rejected),
+        (held(), BarrierStatus::Held),
+        (done(), BarrierStatus::Done),
+        (confirmed(), BarrierStatus::Confirmed),
+        (standalone_confirmed(), BarrierStatus::Confirmed),
+        (compensated(), BarrierStatus::Compensated),
+        (undone(), BarrierStatus::Compensated),
+        (barred(), BarrierStatus::Compensated),
     ] {
         let row = row.unwrap();
         assert_eq!(row.status(), status);

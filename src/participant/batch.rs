@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::Participant;
 use super::barrier::{self, Answer, Asked, Barrier, Verdict};
-use super::command::{Command, ReplyAddress, Unusable, decode, printable};
-use super::handler::{Refusal, Rejection, UnitOfWork};
+use super::command::{Command, ReplyAddress, UnusableCommand, decode, printable};
+use super::handler::{CommandRefusal, Rejection, UnitOfWork};
 use crate::broker::{Delivery, Session};
 use crate::environment::Environment;
 use crate::error::Code;
@@ -36,7 +36,7 @@ pub(super) struct Intake {
     letter: Uuid,
     /// What tells this delivery from others.
     sighting: Sighting,
-    read: Result<Command, Unusable>,
+    read: Result<Command, UnusableCommand>,
     aggregate: Result<Option<AggregateKey>, Rejection>,
     /// Why what its handler answered can't be sent, once that is known.
     unanswerable: OnceLock<String>,
@@ -121,7 +121,7 @@ async fn attempt_answerable(
     let mut transaction = store.begin().await?;
     let loaded = transaction.load(&barriers, &aggregates).await?;
     let now = environment.now();
-    let mut batch = Batch {
+    let mut batch = CommandBatch {
         participant,
         environment,
         options,
@@ -144,7 +144,7 @@ async fn attempt_answerable(
     Ok(Some(replies))
 }
 
-struct Batch<'a> {
+struct CommandBatch<'a> {
     participant: &'a Participant,
     environment: &'a dyn Environment,
     options: &'a BatchOptions,
@@ -174,7 +174,7 @@ impl Tracked {
     }
 }
 
-impl Batch<'_> {
+impl CommandBatch<'_> {
     /// Handles one message. Whatever it is, it leaves an answer, a dead letter or both.
     async fn take(&mut self, intake: &Intake) {
         let command = match &intake.read {
@@ -256,7 +256,7 @@ impl Batch<'_> {
             return Answer::rejected(why);
         }
         let result = match &intake.aggregate {
-            Err(rejection) => Err(Refusal::Rejected(rejection.clone())),
+            Err(rejection) => Err(CommandRefusal::Rejected(rejection.clone())),
             Ok(_) => self.participant.handle(command, &mut self.unit).await,
         };
         match result {
@@ -267,8 +267,10 @@ impl Batch<'_> {
                 }
                 Answer::succeeded(body)
             }
-            Err(Refusal::Rejected(Rejection(reason))) => Answer::rejected(printable(&reason)),
-            Err(Refusal::Failed(reason)) => Answer::failed(printable(&reason)),
+            Err(CommandRefusal::Rejected(Rejection(reason))) => {
+                Answer::rejected(printable(&reason))
+            }
+            Err(CommandRefusal::Failed(reason)) => Answer::failed(printable(&reason)),
         }
     }
 

@@ -68,7 +68,7 @@ pub struct ReplyAddress {
 
 /// A message that is not a command for us.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Unusable {
+pub struct UnusableCommand {
     /// Which error.
     pub code: Code,
     /// What is wrong and what to do.
@@ -81,7 +81,7 @@ pub struct Unusable {
 pub fn decode(
     message: &Message,
     is_handled: impl FnOnce(&str) -> bool,
-) -> Result<Command, Unusable> {
+) -> Result<Command, UnusableCommand> {
     let properties = &message.properties;
     let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let (name, correlation_id, reply_to) = (
@@ -91,7 +91,7 @@ pub fn decode(
     );
     let unanswerable = reply_to.as_deref().map(check_reply_to);
     if let Some(Err(reason)) = unanswerable {
-        return Err(Unusable {
+        return Err(UnusableCommand {
             code: code::ADDRESS_REFUSED,
             reason,
             reply_address: None,
@@ -105,7 +105,7 @@ pub fn decode(
         }),
         _ => None,
     };
-    let unusable = |code: Code, reason: String| Unusable {
+    let unusable = |code: Code, reason: String| UnusableCommand {
         code,
         reason: printable(&reason),
         reply_address: reply_address.clone(),
@@ -208,7 +208,7 @@ mod tests {
         message
     }
 
-    fn decoded(message: &Message) -> Result<Command, Unusable> {
+    fn decoded(message: &Message) -> Result<Command, UnusableCommand> {
         decode(message, |name| name.starts_with("inventory."))
     }
 

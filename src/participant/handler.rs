@@ -35,7 +35,11 @@ pub trait CommandHandler: Send + Sync + 'static {
 
     /// Does what is asked and returns the reply's body. An error must leave `unit` as it was.
     /// Must not panic: the batch would be given back to the broker and come again.
-    async fn handle(&self, command: &Command, unit: &mut UnitOfWork) -> Result<Value, Refusal>;
+    async fn handle(
+        &self,
+        command: &Command,
+        unit: &mut UnitOfWork,
+    ) -> Result<Value, CommandRefusal>;
 }
 
 /// A command that a handler knows.
@@ -79,7 +83,7 @@ impl Rejection {
 
 /// Why a command was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum CommandRefusal {
     /// A business no: never tried again.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -117,10 +121,13 @@ impl UnitOfWork {
 
     /// The aggregate that [`CommandHandler::aggregate_of`] named, with all that the batch has done
     /// to it so far.
-    pub fn aggregate<A: Aggregate>(&mut self, key: &AggregateKey) -> Result<&mut Open<A>, Refusal> {
+    pub fn aggregate<A: Aggregate>(
+        &mut self,
+        key: &AggregateKey,
+    ) -> Result<&mut Open<A>, CommandRefusal> {
         if !self.open.contains_key(key) {
             let row = self.loaded.get(key).ok_or_else(|| {
-                Refusal::Failed(format!(
+                CommandRefusal::Failed(format!(
                     "{} `{}` was not named before it was used",
                     key.kind, key.id
                 ))
@@ -128,7 +135,7 @@ impl UnitOfWork {
             let opened = Open::<A>::new(row.as_ref()).map_err(|error| {
                 // Nothing is overwritten: the row stays for a person to look at.
                 tracing::error!(kind = %key.kind, id = %key.id, %error, "stored aggregate can't be read");
-                Refusal::Failed(error.to_string())
+                CommandRefusal::Failed(error.to_string())
             })?;
             self.open.insert(key.clone(), Box::new(opened));
         }
@@ -136,7 +143,7 @@ impl UnitOfWork {
             .get_mut(key)
             .and_then(|open| (open.as_mut() as &mut dyn Any).downcast_mut())
             .ok_or_else(|| {
-                Refusal::Failed(format!(
+                CommandRefusal::Failed(format!(
                     "two kinds of aggregate share the name {}",
                     key.kind
                 ))

@@ -30,8 +30,8 @@ use serde_json::Value;
 pub use aggregate::{
     AGGREGATE_ID_BYTES_MAX, Aggregate, AggregateHandler, Open, key_of, rebuild, replay, states,
 };
-pub use command::{Command, RESERVATION_FIELD, ReplyAddress, Unusable, decode, fingerprint};
-pub use handler::{CommandHandler, CommandSpec, Refusal, Rejection, UnitOfWork};
+pub use command::{Command, RESERVATION_FIELD, ReplyAddress, UnusableCommand, decode, fingerprint};
+pub use handler::{CommandHandler, CommandRefusal, CommandSpec, Rejection, UnitOfWork};
 pub use worker::{Connections, ParticipantError, run_all};
 
 use crate::broker::{Queue, Topology};
@@ -149,10 +149,14 @@ impl Participant {
         }
     }
 
-    async fn handle(&self, command: &Command, unit: &mut UnitOfWork) -> Result<Value, Refusal> {
+    async fn handle(
+        &self,
+        command: &Command,
+        unit: &mut UnitOfWork,
+    ) -> Result<Value, CommandRefusal> {
         match self.handlers.get(command.name.as_str()) {
             Some(registered) => registered.handler.handle(command, unit).await,
-            None => Err(Refusal::Failed(format!(
+            None => Err(CommandRefusal::Failed(format!(
                 "`{}` has no handler",
                 command.name
             ))),

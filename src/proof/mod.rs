@@ -262,9 +262,9 @@ impl Facts<'_> {
             let saga = self.sagas.by_key.get(key).map(|seen| seen.status);
             let order = self.shop.orders.get(key);
             match (saga, order.map(|order| order.status)) {
-                (Some(Status::Completed), Some(orders::Status::Confirmed)) => confirmed += 1,
+                (Some(Status::Completed), Some(orders::OrderStatus::Confirmed)) => confirmed += 1,
                 // None: the cancel came before the open, which was then refused.
-                (Some(Status::Compensated), Some(orders::Status::Cancelled) | None) => {
+                (Some(Status::Compensated), Some(orders::OrderStatus::Cancelled) | None) => {
                     cancelled += 1;
                 }
                 (saga, order) => verdict.wrong(|| {

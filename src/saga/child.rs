@@ -20,8 +20,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::decide::{Flaw, Turn};
-use super::event::{Event, Refusal, Send};
+use super::decide::{PlantedBug, Turn};
+use super::event::{Emission, Event, Refusal};
 use super::state::{Pass, Saga};
 use super::step::{StepStatus, present};
 use super::too_late::{EXPIRES_AT, expiry_of};
@@ -237,7 +237,7 @@ impl Turn<'_> {
     pub(super) fn must_wait_for_parent(&self) -> bool {
         let family = self.saga.family.as_ref();
         family.is_some_and(|family| family.asked != Some(Phase::Confirm))
-            && !self.sabotage.has(Flaw::RushChildren)
+            && !self.sabotage.has(PlantedBug::RushChildren)
     }
 
     /// Everything before the pivot is done: tells the parent, and waits for it.
@@ -295,8 +295,8 @@ impl Turn<'_> {
         };
         let parent = family.parent.clone();
         let answer = answer_to_parent(self.saga, phase);
-        self.sends
-            .extend(answer.map(|answer| Send::ToParent { parent, answer }));
+        self.emissions
+            .extend(answer.map(|answer| Emission::ToParent { parent, answer }));
     }
 }
 

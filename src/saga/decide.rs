@@ -5,15 +5,15 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::apply::apply;
-use super::event::{Decision, Event, Refusal, Reply, Send, Starter};
+use super::event::{Decision, Emission, Event, Refusal, Reply, Starter};
 use super::input::Input;
 use super::portion::{Move, Spent};
 use super::retry::backoff;
-pub use super::sabotage::{Flaw, Sabotage};
+pub use super::sabotage::{PlantedBug, Sabotage};
 use super::state::{LISTENERS_MAX, Pass, Saga};
 use super::step::{StepStatus, Waiting};
 use super::transition::{IllegalEvent, answered, asked};
-use crate::definition::{Definition, Forward, NodeId, OnReject};
+use crate::definition::{BlockId, Definition, Forward, OnReject};
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::limits::{BODY, COMPUTED, Limit};
 use crate::message::Outcome;
@@ -48,7 +48,7 @@ pub fn decide_sabotaged(
         saga,
         now,
         events: Vec::new(),
-        sends: Vec::new(),
+        emissions: Vec::new(),
         moves: Vec::new(),
         focus: (Definition::ROOT, Vec::new()),
         spent: Spent::default(),
@@ -93,7 +93,7 @@ pub fn decide_sabotaged(
     let wake_at = turn.saga.wake_at();
     Ok(Decision {
         events: turn.events,
-        sends: turn.sends,
+        emissions: turn.emissions,
         wake_at,
     })
 }
@@ -105,11 +105,11 @@ pub(super) struct Turn<'a> {
     pub(super) saga: &'a mut Saga,
     pub(super) now: Timestamp,
     pub(super) events: Vec<Event>,
-    pub(super) sends: Vec<Send>,
+    pub(super) emissions: Vec<Emission>,
     /// Blocks still to enter or to leave in this decision, the next one last.
     pub(super) moves: Vec<Move>,
     /// The block that expressions are evaluated for, and its places in the loops around it.
-    pub(super) focus: (NodeId, Vec<u32>),
+    pub(super) focus: (BlockId, Vec<u32>),
     /// What the decision has cost so far.
     pub(super) spent: Spent,
     /// Whether it goes on where the one before it left off.
@@ -403,7 +403,7 @@ impl Turn<'_> {
     /// The forward pass is at its end: nothing can be refused any more.
     pub(super) fn pass_pivot(&mut self) {
         self.drop_moves();
-        if !self.sabotage.has(Flaw::ConfirmLapsed)
+        if !self.sabotage.has(PlantedBug::ConfirmLapsed)
             && let Some(reason) = self.too_late()
         {
             self.roll_back(reason);

@@ -1,4 +1,4 @@
-//! What goes into a saga (inputs), what is recorded (events), what comes out (sends).
+//! What goes into a saga (inputs), what is recorded (events), what comes out (emissions).
 //!
 //! Events are the journal's words: they are stored for as long as the saga is, so a field may be
 //! added with a default, but never change its meaning.
@@ -14,7 +14,7 @@ use super::portion::LeftOff;
 pub use super::refusal::Refusal;
 use super::succession::{Line, Successor};
 use crate::canonical;
-use crate::definition::NodeId;
+use crate::definition::BlockId;
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::message::{Destination, Outcome};
 
@@ -155,7 +155,7 @@ pub struct Starter {
 #[serde(deny_unknown_fields)]
 pub struct BlockPath {
     /// The block.
-    pub block: NodeId,
+    pub block: BlockId,
     /// Positions in the enclosing `for_each` lists, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub indices: Vec<u32>,
@@ -415,7 +415,7 @@ pub enum Event {
 
 /// Something to tell the world once the decision is committed.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Send {
+pub enum Emission {
     /// A command to a participant.
     Command {
         /// The step it belongs to.
@@ -472,7 +472,7 @@ pub struct Decision {
     /// To append to the journal as one entry; already applied to the saga. Never empty.
     pub events: Vec<Event>,
     /// To publish once committed.
-    pub sends: Vec<Send>,
+    pub emissions: Vec<Emission>,
     /// When to look again if nothing comes.
     pub wake_at: Option<Timestamp>,
 }

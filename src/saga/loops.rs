@@ -8,12 +8,14 @@ use super::decide::Turn;
 use super::event::{BlockPath, Event};
 use super::portion::Move;
 use super::state::Pass;
-use crate::definition::{EvaluationError, Expression, FOR_EACH_ITEMS_MAX, Node, NodeId, NodeKind};
+use crate::definition::{
+    Block, BlockId, BlockKind, EvaluationError, Expression, FOR_EACH_ITEMS_MAX,
+};
 use crate::numeral;
 
 impl Turn<'_> {
-    pub(super) fn enter_loop(&mut self, node: &Node, at: BlockPath, item: Option<&Value>) {
-        let NodeKind::ForEach {
+    pub(super) fn enter_loop(&mut self, node: &Block, at: BlockPath, item: Option<&Value>) {
+        let BlockKind::ForEach {
             items,
             body,
             sequential,
@@ -51,7 +53,7 @@ impl Turn<'_> {
     fn open_items(
         &mut self,
         at: BlockPath,
-        body: NodeId,
+        body: BlockId,
         count: usize,
         list: Option<Arc<Vec<Value>>>,
     ) {
@@ -66,7 +68,7 @@ impl Turn<'_> {
         self.open(at, count, moves);
     }
 
-    fn open_sequence(&mut self, at: BlockPath, body: NodeId, list: Vec<Value>) {
+    fn open_sequence(&mut self, at: BlockPath, body: BlockId, list: Vec<Value>) {
         let BlockPath { block, indices } = at.clone();
         let children = u32::try_from(list.len()).unwrap_or(u32::MAX);
         self.emit(Event::Opened {
@@ -85,7 +87,7 @@ impl Turn<'_> {
     }
 
     /// Enters what was begun of a loop in reverse order, or all at once if that is how it ran.
-    pub(super) fn unwind_loop(&mut self, at: BlockPath, body: NodeId, sequential: bool) {
+    pub(super) fn unwind_loop(&mut self, at: BlockPath, body: BlockId, sequential: bool) {
         let begun = self.saga.blocks.get(&at).map_or(0, |known| known.begun);
         if !sequential || begun == 0 {
             return self.open_items(at, body, begun as usize, None);
@@ -104,8 +106,8 @@ impl Turn<'_> {
     }
 
     /// One item is done: count it, and in a sequential loop begin the next one.
-    pub(super) fn leave_item(&mut self, node: &Node, mut indices: Vec<u32>) {
-        let NodeKind::ForEach {
+    pub(super) fn leave_item(&mut self, node: &Block, mut indices: Vec<u32>) {
+        let BlockKind::ForEach {
             body,
             sequential,
             until,
@@ -163,7 +165,7 @@ impl Turn<'_> {
         &self,
         until: &Expression,
         at: &BlockPath,
-        body: NodeId,
+        body: BlockId,
         index: u32,
     ) -> Result<bool, EvaluationError> {
         let item = self.item_at(body, &deeper(&at.indices, index as usize));
@@ -207,7 +209,7 @@ impl Turn<'_> {
     }
 
     /// The item that a block at these indices is about, computed again.
-    pub(super) fn item_at(&self, block: NodeId, indices: &[u32]) -> Option<Arc<Value>> {
+    pub(super) fn item_at(&self, block: BlockId, indices: &[u32]) -> Option<Arc<Value>> {
         let (last, around) = indices.split_last()?;
         let all = self.list_of(block, around)?;
         all.into_iter().nth(*last as usize).map(Arc::new)
@@ -215,11 +217,11 @@ impl Turn<'_> {
 
     /// The items of the innermost loop around a block, computed again; the loop is at these places
     /// in the loops around it.
-    pub(super) fn list_of(&self, block: NodeId, around: &[u32]) -> Option<Vec<Value>> {
-        let mut at = self.definition.node(block);
+    pub(super) fn list_of(&self, block: BlockId, around: &[u32]) -> Option<Vec<Value>> {
+        let mut at = self.definition.block(block);
         loop {
-            at = self.definition.node(at.parent?);
-            if let NodeKind::ForEach { items, .. } = &at.kind {
+            at = self.definition.block(at.parent?);
+            if let BlockKind::ForEach { items, .. } = &at.kind {
                 let outer = self.item_at(at.id, around);
                 return self.items(items, outer.as_deref()).ok();
             }

@@ -79,9 +79,10 @@ mod walk;
 
 pub use apply::apply;
 pub use child::{ChildAnswer, Family, Parent, ParentOrder, answer_to_parent};
-pub use decide::{Flaw, Sabotage, decide, decide_sabotaged};
+pub use decide::{PlantedBug, Sabotage, decide, decide_sabotaged};
 pub use event::{
-    BlockPath, Decision, Event, OperatorAction, OperatorKind, Refusal, Reply, Send, Signal, Starter,
+    BlockPath, Decision, Emission, Event, OperatorAction, OperatorKind, Refusal, Reply, Signal,
+    Starter,
 };
 pub use input::Input;
 pub use portion::{Held, LeftOff, Move};

@@ -9,7 +9,7 @@ use super::event::{Event, OperatorAction, OperatorKind, Refusal};
 use super::portion::Move;
 use super::state::Pass;
 use super::step::Waiting;
-use crate::definition::NodeKind;
+use crate::definition::BlockKind;
 use crate::id::{Phase, StepPath};
 use crate::limits::BODY;
 
@@ -215,8 +215,8 @@ impl Turn<'_> {
             return false;
         };
         match (&known.kind, phase) {
-            (NodeKind::Step(step), Phase::Confirm) => step.forward.is_none(),
-            (NodeKind::Sleep(_), _) | (_, Phase::Confirm | Phase::Compensate) => false,
+            (BlockKind::Step(step), Phase::Confirm) => step.forward.is_none(),
+            (BlockKind::Sleep(_), _) | (_, Phase::Confirm | Phase::Compensate) => false,
             (_, Phase::Reserve | Phase::Action) => true,
         }
     }

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::decide::{Flaw, Turn};
+use super::decide::{PlantedBug, Turn};
 use super::event::{Event, OperatorAction, Refusal, Reply};
 use super::state::{Pass, Saga};
 use super::step::{StepState, StepStatus, Waiting};
 use super::walk::block_named;
-use crate::definition::NodeId;
+use crate::definition::BlockId;
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::limits::{Excess, Extent, PORTION_BYTES, PORTION_COMMANDS, PORTION_EVENTS, SAGA};
 use crate::message::Outcome;
@@ -32,7 +32,7 @@ pub enum Move {
     /// Enter a block.
     Enter {
         /// The block.
-        block: NodeId,
+        block: BlockId,
         /// Its places in the loops around it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         indices: Vec<u32>,
@@ -43,7 +43,7 @@ pub enum Move {
     /// Enter a loop's body for these items, all of them at once.
     Items {
         /// The loop's body.
-        body: NodeId,
+        body: BlockId,
         /// The loop's places in the loops around it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         around: Vec<u32>,
@@ -58,7 +58,7 @@ pub enum Move {
     /// A block is done: go on behind it.
     Leave {
         /// The block.
-        block: NodeId,
+        block: BlockId,
         /// Its places in the loops around it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         indices: Vec<u32>,
@@ -89,7 +89,7 @@ pub enum Move {
 
 impl Move {
     /// Enter a block outside any `for_each`.
-    pub(super) fn enter(block: NodeId) -> Self {
+    pub(super) fn enter(block: BlockId) -> Self {
         Self::Enter {
             block,
             indices: Vec::new(),
@@ -285,7 +285,7 @@ impl Turn<'_> {
         {
             self.is_too_large(why);
         }
-        if self.sabotage.has(Flaw::ForgetLeftOff) {
+        if self.sabotage.has(PlantedBug::ForgetLeftOff) {
             return;
         }
         let nothing_was_left = !self.goes_on || self.saga.left_off.is_none();
@@ -305,7 +305,7 @@ impl Turn<'_> {
     /// Enters a loop's body for the next item of those that are left.
     pub(super) fn enter_items(
         &mut self,
-        body: NodeId,
+        body: BlockId,
         around: Vec<u32>,
         next: u32,
         end: u32,
@@ -371,9 +371,9 @@ impl Turn<'_> {
     /// Whether a roll-back that comes in portions has not come to this step yet. It will, and then
     /// see what was answered meanwhile: to undo or leave the step before would count it twice.
     pub(super) fn is_yet_to_be_undone(&self, path: &StepPath) -> bool {
-        let is_around = |outer: NodeId, indices: &[u32]| {
+        let is_around = |outer: BlockId, indices: &[u32]| {
             let inner = block_named(self.definition, &path.name);
-            let mut blocks = iter::successors(inner, |block| self.definition.node(*block).parent);
+            let mut blocks = iter::successors(inner, |block| self.definition.block(*block).parent);
             path.indices.starts_with(indices) && blocks.any(|block| block == outer)
         };
         self.saga.pass == Pass::Rollback

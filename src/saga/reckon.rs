@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::decide::{Flaw, Turn};
+use super::decide::{PlantedBug, Turn};
 use super::portion::{Held, Move};
-use crate::definition::{Definition, Node, NodeId, NodeKind, Step};
+use crate::definition::{Block, BlockId, BlockKind, Definition, Step};
 use crate::id::StepPath;
 use crate::limits::{BODY, COMPUTED, Limit};
 
@@ -24,10 +24,10 @@ const ANY: Limit = Limit {
 
 impl Turn<'_> {
     /// How large a block's payload may be. A sub-saga takes it as any start.
-    pub(super) fn payload_limit(&self, node: &Node) -> &'static Limit {
+    pub(super) fn payload_limit(&self, node: &Block) -> &'static Limit {
         match &node.kind {
-            _ if self.sabotage.has(Flaw::AnyPayload) => &ANY,
-            NodeKind::Saga(_) => &BODY,
+            _ if self.sabotage.has(PlantedBug::AnyPayload) => &ANY,
+            BlockKind::Saga(_) => &BODY,
             _ => &COMPUTED,
         }
     }
@@ -81,24 +81,24 @@ impl Turn<'_> {
     /// the time when it is computed.
     fn reckon(
         &mut self,
-        block: NodeId,
+        block: BlockId,
         indices: &[u32],
         item: Option<Arc<Value>>,
         sum: &mut Held,
     ) -> Result<(), String> {
         let definition = self.definition;
-        let node = definition.node(block);
+        let node = definition.block(block);
         self.focus = (block, indices.to_vec());
         if !self.wanted(node, item.as_deref()).unwrap_or(false) {
             return Ok(());
         }
         match &node.kind {
-            NodeKind::Step(step) => self.reckon_step(step, indices, item.as_deref(), sum),
-            NodeKind::Saga(block) => self.reckon_step(&block.step, indices, item.as_deref(), sum),
-            NodeKind::Sequence(children) | NodeKind::Parallel(children) => children
+            BlockKind::Step(step) => self.reckon_step(step, indices, item.as_deref(), sum),
+            BlockKind::Saga(block) => self.reckon_step(&block.step, indices, item.as_deref(), sum),
+            BlockKind::Sequence(children) | BlockKind::Parallel(children) => children
                 .iter()
                 .try_for_each(|child| self.reckon(*child, indices, item.clone(), sum)),
-            NodeKind::ForEach {
+            BlockKind::ForEach {
                 body,
                 items,
                 sequential: false,
@@ -114,7 +114,7 @@ impl Turn<'_> {
                 }
                 Ok(())
             }
-            NodeKind::ForEach { .. } | NodeKind::Wait(_) | NodeKind::Sleep(_) => Ok(()),
+            BlockKind::ForEach { .. } | BlockKind::Wait(_) | BlockKind::Sleep(_) => Ok(()),
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::decide::Turn;
 use super::event::BlockPath;
-use crate::definition::{NodeId, NodeKind, StepReplies};
+use crate::definition::{BlockId, BlockKind, StepReplies};
 use crate::id::StepPath;
 
 impl StepReplies for Turn<'_> {
@@ -28,7 +28,7 @@ impl StepReplies for Turn<'_> {
 
 impl Turn<'_> {
     /// The reply at these indices, or the list of those in the loops that are left.
-    fn replies(&self, step: &str, loops: &[NodeId], indices: Vec<u32>) -> Option<Value> {
+    fn replies(&self, step: &str, loops: &[BlockId], indices: Vec<u32>) -> Option<Value> {
         let Some((outermost, inner)) = loops.split_first() else {
             let state = self.saga.steps.get(&StepPath::at(step, &indices))?;
             return state.reply.as_deref().cloned();
@@ -47,12 +47,12 @@ impl Turn<'_> {
     }
 
     /// The `for_each` blocks around a block, outermost first.
-    fn loops_around(&self, block: NodeId) -> Vec<NodeId> {
+    fn loops_around(&self, block: BlockId) -> Vec<BlockId> {
         let mut loops = Vec::new();
-        let mut at = self.definition.node(block);
+        let mut at = self.definition.block(block);
         while let Some(parent) = at.parent {
-            at = self.definition.node(parent);
-            if matches!(at.kind, NodeKind::ForEach { .. }) {
+            at = self.definition.block(parent);
+            if matches!(at.kind, BlockKind::ForEach { .. }) {
                 loops.push(at.id);
             }
         }

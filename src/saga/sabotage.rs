@@ -3,7 +3,7 @@
 /// A known bug of the core or the engine, for [`Sabotage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[doc(hidden)]
-pub enum Flaw {
+pub enum PlantedBug {
     /// Roll-back leaves out steps whose outcome nobody knows.
     ForgetUnknown,
     /// The engine acknowledges before it commits.
@@ -37,21 +37,21 @@ pub enum Flaw {
 /// Known bugs, switched on to prove that the simulator catches them; all off otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[doc(hidden)]
-pub struct Sabotage(Option<Flaw>);
+pub struct Sabotage(Option<PlantedBug>);
 
 impl Sabotage {
     /// With this bug.
-    pub const fn with(flaw: Flaw) -> Self {
+    pub const fn with(flaw: PlantedBug) -> Self {
         Self(Some(flaw))
     }
 
     /// The bug, if any.
-    pub fn flaw(self) -> Option<Flaw> {
+    pub fn flaw(self) -> Option<PlantedBug> {
         self.0
     }
 
     /// Whether the code should be wrong in this way.
-    pub fn has(self, flaw: Flaw) -> bool {
+    pub fn has(self, flaw: PlantedBug) -> bool {
         self.0 == Some(flaw)
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::decide::Turn;
-use super::event::{Event, Send, Starter};
+use super::event::{Emission, Event, Starter};
 use super::state::{Pass, Saga};
 use crate::definition::{Call, Forward, Step};
 use crate::id::{Phase, StepPath, Timestamp};
@@ -73,7 +73,7 @@ impl Turn<'_> {
         };
         let body = self.payload(path, step, phase);
         self.spent.add_command(Extent::of(&body).bytes);
-        self.sends.push(Send::Command {
+        self.emissions.push(Emission::Command {
             step: path.clone(),
             phase,
             attempt,
@@ -114,7 +114,7 @@ impl Turn<'_> {
 
     pub(super) fn notice(&mut self, change: &'static str) {
         let body = self.summary();
-        self.sends.push(Send::Notice { change, body });
+        self.emissions.push(Emission::Notice { change, body });
     }
 
     /// A notice to all, and an answer to the starter and whoever listens.
@@ -127,7 +127,7 @@ impl Turn<'_> {
                 "completed" if self.saga.output_error.is_some() => self.saga.status_reason(),
                 _ => self.saga.reason.clone(),
             };
-            self.sends.push(Send::Answer {
+            self.emissions.push(Emission::Answer {
                 starter,
                 kind,
                 outcome,
@@ -135,7 +135,7 @@ impl Turn<'_> {
                 body: body.clone(),
             });
         }
-        self.sends.push(Send::Notice { change, body });
+        self.emissions.push(Emission::Notice { change, body });
     }
 
     fn summary(&self) -> Value {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::decide::Turn;
-use super::event::{Event, Refusal, Send, Signal, Starter};
+use super::event::{Emission, Event, Refusal, Signal, Starter};
 use super::state::{Pass, SIGNALS_KEPT_MAX, Saga};
 use super::status::Status;
 use crate::id::{SagaId, Timestamp};
@@ -204,7 +204,7 @@ impl Turn<'_> {
     /// The saga has ended: sends its successor's start, if there is one.
     pub(super) fn hand_over(&mut self) {
         if let Some(successor) = self.saga.line.successor.clone() {
-            self.sends.push(Send::Successor(successor));
+            self.emissions.push(Emission::Successor(successor));
         }
     }
 
@@ -219,7 +219,7 @@ impl Turn<'_> {
             "key": self.saga.facts.key,
             "reason": reason,
         });
-        self.sends.push(Send::Answer {
+        self.emissions.push(Emission::Answer {
             starter,
             kind: "refused",
             outcome: Outcome::Rejected,

@@ -8,11 +8,11 @@
 
 use serde_json::Value;
 
-use super::decide::{Flaw, Turn};
+use super::decide::{PlantedBug, Turn};
 use super::state::Pass;
 use super::step::{StepStatus, Waiting};
 use super::walk::block_named;
-use crate::definition::{NodeKind, OnTimeout};
+use crate::definition::{BlockKind, OnTimeout};
 use crate::error::code;
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::message::Outcome;
@@ -98,7 +98,7 @@ impl Turn<'_> {
 
     /// Turns round if it is too late, so that nothing more is begun. Says whether it has.
     pub(super) fn heed_time(&mut self) -> bool {
-        if self.saga.paused.is_some() || self.sabotage.has(Flaw::ConfirmLapsed) {
+        if self.saga.paused.is_some() || self.sabotage.has(PlantedBug::ConfirmLapsed) {
             return false;
         }
         self.turn_round_if_late()
@@ -133,8 +133,8 @@ impl Turn<'_> {
         let state = self.saga.steps.get(step)?;
         let waits = matches!(state.waiting, Waiting::Signal(_));
         let block = block_named(self.definition, &step.name)?;
-        match &self.definition.node(block).kind {
-            NodeKind::Wait(wait)
+        match &self.definition.block(block).kind {
+            BlockKind::Wait(wait)
                 if waits
                     && wait.on_timeout == OnTimeout::Fail
                     && self.saga.pass == Pass::Forward

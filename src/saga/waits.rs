@@ -14,14 +14,14 @@ use super::step::{StepStatus, Waiting};
 use super::too_late::no_signal_in_time;
 use super::walk::block_named;
 use crate::definition::{
-    Delay, EvaluationError, Node, NodeKind, OnTimeout, Scope, Sleep, Wait, parse_delay,
+    Block, BlockKind, Delay, EvaluationError, EvaluationScope, OnTimeout, Sleep, Wait, parse_delay,
 };
 use crate::id::{StepPath, Timestamp};
 
 impl<'d> Turn<'d> {
     pub(super) fn enter_wait(
         &mut self,
-        node: &Node,
+        node: &Block,
         wait: &Wait,
         at: BlockPath,
         item: Option<&Value>,
@@ -52,7 +52,7 @@ impl<'d> Turn<'d> {
 
     pub(super) fn enter_sleep(
         &mut self,
-        node: &Node,
+        node: &Block,
         sleep: &Sleep,
         at: BlockPath,
         item: Option<&Value>,
@@ -81,8 +81,8 @@ impl<'d> Turn<'d> {
             return Err(Refusal::Ended);
         }
         let waits =
-            self.definition.nodes.iter().any(
-                |node| matches!(&node.kind, NodeKind::Wait(wait) if wait.signal == signal.name),
+            self.definition.blocks.iter().any(
+                |node| matches!(&node.kind, BlockKind::Wait(wait) if wait.signal == signal.name),
             );
         if !waits {
             return Err(Refusal::NoSuchSignal(signal.name));
@@ -147,8 +147,8 @@ impl<'d> Turn<'d> {
             .filter(|(_, state)| matches!(state.waiting, Waiting::Signal(_)))
             .filter_map(|(path, _)| {
                 let block = block_named(definition, &path.name)?;
-                match &definition.node(block).kind {
-                    NodeKind::Wait(wait) if wait.signal == name => Some((path.clone(), wait)),
+                match &definition.block(block).kind {
+                    BlockKind::Wait(wait) if wait.signal == name => Some((path.clone(), wait)),
                     _ => None,
                 }
             })
@@ -223,7 +223,7 @@ impl<'d> Turn<'d> {
         body: &Value,
         item: Option<&Value>,
     ) -> Result<bool, EvaluationError> {
-        let scope = Scope {
+        let scope = EvaluationScope {
             given: Some(("signal", body)),
             ..self.scope(item)
         };
@@ -241,9 +241,9 @@ impl<'d> Turn<'d> {
 
     /// The time of a `wait` or `sleep` has come.
     pub(super) fn waited(&mut self, path: &StepPath) {
-        let kind =
-            block_named(self.definition, &path.name).map(|block| &self.definition.node(block).kind);
-        if let Some(NodeKind::Wait(wait)) = kind
+        let kind = block_named(self.definition, &path.name)
+            .map(|block| &self.definition.block(block).kind);
+        if let Some(BlockKind::Wait(wait)) = kind
             && wait.on_timeout == OnTimeout::Fail
             && self.saga.pass == Pass::Forward
         {

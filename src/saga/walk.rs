@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::decide::{Flaw, Turn};
+use super::decide::{PlantedBug, Turn};
 use super::event::{BlockPath, Event};
 use super::portion::Move;
 use super::state::Pass;
 use super::step::{StepStatus, Waiting};
 use crate::definition::{
-    Definition, EvaluationError, Forward, Node, NodeId, NodeKind, Scope, Sleep, Step, SubSaga, Wait,
+    Block, BlockId, BlockKind, Definition, EvaluationError, EvaluationScope, Forward, Sleep, Step,
+    SubSaga, Wait,
 };
 use crate::id::{Phase, StepPath};
 
@@ -53,8 +54,8 @@ impl Turn<'_> {
         }
     }
 
-    fn enter_either_way(&mut self, block: NodeId, indices: Vec<u32>, item: Option<Arc<Value>>) {
-        let node = self.definition.node(block);
+    fn enter_either_way(&mut self, block: BlockId, indices: Vec<u32>, item: Option<Arc<Value>>) {
+        let node = self.definition.block(block);
         self.focus = (block, indices.clone());
         if self.saga.pass == Pass::Rollback {
             return self.enter_backward(node, indices);
@@ -78,8 +79,8 @@ impl Turn<'_> {
     }
 
     /// What expressions see.
-    pub(super) fn scope<'s>(&'s self, item: Option<&'s Value>) -> Scope<'s> {
-        Scope {
+    pub(super) fn scope<'s>(&'s self, item: Option<&'s Value>) -> EvaluationScope<'s> {
+        EvaluationScope {
             input: &self.saga.input,
             steps: self,
             item,
@@ -111,7 +112,7 @@ impl Turn<'_> {
         }
     }
 
-    fn enter(&mut self, node: &Node, indices: Vec<u32>, item: Option<Arc<Value>>) {
+    fn enter(&mut self, node: &Block, indices: Vec<u32>, item: Option<Arc<Value>>) {
         let finishing = self.saga.pass == Pass::Finish;
         if finishing && !self.has_work_left(node) {
             self.leave_block(node.id, indices);
@@ -124,8 +125,8 @@ impl Turn<'_> {
         // In the finish pass a block that was asked before is not asked again: its answer stands.
         let asked = finishing && self.was_asked(node, &at);
         match &node.kind {
-            NodeKind::Step(step) => self.enter_step(node, step, at.indices, item),
-            NodeKind::Saga(block) => self.enter_step(node, &block.step, at.indices, item),
+            BlockKind::Step(step) => self.enter_step(node, step, at.indices, item),
+            BlockKind::Saga(block) => self.enter_step(node, &block.step, at.indices, item),
             _ if asked => self.enter_block(node, at.indices, item),
             _ => match self.wanted(node, item.as_deref()) {
                 Ok(true) => {
@@ -139,7 +140,7 @@ impl Turn<'_> {
     }
 
     /// Whether a block's `when` was answered in an earlier pass, or by a person since.
-    fn was_asked(&self, node: &Node, at: &BlockPath) -> bool {
+    fn was_asked(&self, node: &Block, at: &BlockPath) -> bool {
         match name_of(node) {
             Some(name) => self.is_over(&StepPath::at(name, &at.indices)),
             None => self.saga.blocks.contains_key(at),
@@ -147,8 +148,8 @@ impl Turn<'_> {
     }
 
     /// Counting blocks are noted when they open; a sequence only needs to be if it was asked about.
-    fn note_wanted(&mut self, node: &Node, at: &BlockPath) {
-        if let (NodeKind::Sequence(children), Some(_)) = (&node.kind, &node.when) {
+    fn note_wanted(&mut self, node: &Block, at: &BlockPath) {
+        if let (BlockKind::Sequence(children), Some(_)) = (&node.kind, &node.when) {
             self.emit(Event::Opened {
                 at: at.clone(),
                 children: u32::try_from(children.len()).unwrap_or(u32::MAX),
@@ -157,7 +158,7 @@ impl Turn<'_> {
         }
     }
 
-    fn skip(&mut self, node: &Node, at: BlockPath) {
+    fn skip(&mut self, node: &Block, at: BlockPath) {
         let BlockPath { block, indices } = at.clone();
         match name_of(node) {
             Some(name) => self.emit(Event::Skipped {
@@ -169,7 +170,7 @@ impl Turn<'_> {
     }
 
     /// An expression of a block fails on this data: roll back, or past the pivot ask a person.
-    pub(super) fn cannot_compute(&mut self, node: &Node, at: &BlockPath, error: &EvaluationError) {
+    pub(super) fn cannot_compute(&mut self, node: &Block, at: &BlockPath, error: &EvaluationError) {
         if self.saga.pass == Pass::Finish {
             let name = name_of(node).map_or_else(|| unnamed(node.id), str::to_owned);
             let path = StepPath::at(name, &at.indices);
@@ -179,13 +180,13 @@ impl Turn<'_> {
         }
     }
 
-    pub(super) fn leave_block(&mut self, block: NodeId, indices: Vec<u32>) {
+    pub(super) fn leave_block(&mut self, block: BlockId, indices: Vec<u32>) {
         self.moves.push(Move::Leave { block, indices });
     }
 
     fn enter_step(
         &mut self,
-        node: &Node,
+        node: &Block,
         step: &Step,
         indices: Vec<u32>,
         item: Option<Arc<Value>>,
@@ -227,7 +228,7 @@ impl Turn<'_> {
     /// computed: `when` is what guards the rest.
     fn turnout(
         &self,
-        node: &Node,
+        node: &Block,
         step: &Step,
         item: Option<&Value>,
     ) -> Result<Turnout, EvaluationError> {
@@ -237,7 +238,7 @@ impl Turn<'_> {
             let with = with.map(|with| with.render_within(&self.scope(item), most));
             Ok(with.transpose()?.map(Arc::new))
         };
-        if self.sabotage.has(Flaw::RenderSkipped) {
+        if self.sabotage.has(PlantedBug::RenderSkipped) {
             render()?;
         }
         if self.wanted(node, item)? {
@@ -251,7 +252,7 @@ impl Turn<'_> {
         with.map_or(Ok(()), |with| self.saga.has_room(with))
     }
 
-    fn enter_block(&mut self, node: &Node, indices: Vec<u32>, item: Option<Arc<Value>>) {
+    fn enter_block(&mut self, node: &Block, indices: Vec<u32>, item: Option<Arc<Value>>) {
         let block = node.id;
         let at = BlockPath {
             block,
@@ -262,7 +263,7 @@ impl Turn<'_> {
             return;
         }
         match &node.kind {
-            NodeKind::Sequence(children) => match children.first() {
+            BlockKind::Sequence(children) => match children.first() {
                 Some(first) => self.moves.push(Move::Enter {
                     block: *first,
                     indices,
@@ -270,7 +271,7 @@ impl Turn<'_> {
                 }),
                 None => self.leave_block(block, indices),
             },
-            NodeKind::Parallel(children) => {
+            BlockKind::Parallel(children) => {
                 let children = children.iter().map(|child| Move::Enter {
                     block: *child,
                     indices: indices.clone(),
@@ -278,10 +279,10 @@ impl Turn<'_> {
                 });
                 self.open(at, children.len(), children.rev().collect());
             }
-            NodeKind::ForEach { .. } => self.enter_loop(node, at, item.as_deref()),
-            NodeKind::Wait(wait) => self.enter_wait(node, wait, at, item.as_deref()),
-            NodeKind::Sleep(sleep) => self.enter_sleep(node, sleep, at, item.as_deref()),
-            NodeKind::Step(_) | NodeKind::Saga(_) => {}
+            BlockKind::ForEach { .. } => self.enter_loop(node, at, item.as_deref()),
+            BlockKind::Wait(wait) => self.enter_wait(node, wait, at, item.as_deref()),
+            BlockKind::Sleep(sleep) => self.enter_sleep(node, sleep, at, item.as_deref()),
+            BlockKind::Step(_) | BlockKind::Saga(_) => {}
         }
     }
 
@@ -298,20 +299,20 @@ impl Turn<'_> {
         self.moves.append(&mut moves);
     }
 
-    fn enter_backward(&mut self, node: &Node, indices: Vec<u32>) {
+    fn enter_backward(&mut self, node: &Block, indices: Vec<u32>) {
         let block = node.id;
         match &node.kind {
-            NodeKind::Step(step) => self.undo_if_needed(&StepPath {
+            BlockKind::Step(step) => self.undo_if_needed(&StepPath {
                 name: step.name.clone(),
                 indices,
             }),
-            NodeKind::Wait(Wait { name, .. }) | NodeKind::Sleep(Sleep { name, .. }) => {
+            BlockKind::Wait(Wait { name, .. }) | BlockKind::Sleep(Sleep { name, .. }) => {
                 self.wait_no_more(&StepPath::at(name.clone(), &indices));
             }
-            NodeKind::Saga(SubSaga { name, .. }) => {
+            BlockKind::Saga(SubSaga { name, .. }) => {
                 self.undo_child_if_needed(&StepPath::at(name.clone(), &indices));
             }
-            NodeKind::Sequence(children) => match children.last() {
+            BlockKind::Sequence(children) => match children.last() {
                 Some(last) => self.moves.push(Move::Enter {
                     block: *last,
                     indices,
@@ -319,7 +320,7 @@ impl Turn<'_> {
                 }),
                 None => self.leave_block(block, indices),
             },
-            NodeKind::Parallel(children) => {
+            BlockKind::Parallel(children) => {
                 let at = BlockPath { block, indices };
                 if self.was_opened(&at) {
                     let children = children.iter().map(|child| Move::Enter {
@@ -332,7 +333,7 @@ impl Turn<'_> {
                     self.leave_block(block, at.indices);
                 }
             }
-            NodeKind::ForEach {
+            BlockKind::ForEach {
                 body, sequential, ..
             } => {
                 let at = BlockPath { block, indices };
@@ -356,7 +357,7 @@ impl Turn<'_> {
             .get(path)
             .map(|state| (state.status, state.waiting));
         match known {
-            Some((StepStatus::Unknown, _)) if self.sabotage.has(Flaw::ForgetUnknown) => {
+            Some((StepStatus::Unknown, _)) if self.sabotage.has(PlantedBug::ForgetUnknown) => {
                 self.step_done(path);
             }
             Some((StepStatus::Reserved | StepStatus::Unknown, _)) => self.undo(path),
@@ -370,13 +371,13 @@ impl Turn<'_> {
         }
     }
 
-    fn leave(&mut self, block: NodeId, indices: Vec<u32>) {
-        let node = self.definition.node(block);
+    fn leave(&mut self, block: BlockId, indices: Vec<u32>) {
+        let node = self.definition.block(block);
         if node.pivot && self.saga.pass == Pass::Forward {
             self.pass_pivot();
             return;
         }
-        let Some(parent) = node.parent.map(|parent| self.definition.node(parent)) else {
+        let Some(parent) = node.parent.map(|parent| self.definition.block(parent)) else {
             match self.saga.pass {
                 Pass::Forward => self.pass_pivot(),
                 Pass::Finish => self.complete(),
@@ -386,7 +387,7 @@ impl Turn<'_> {
             return;
         };
         match &parent.kind {
-            NodeKind::Sequence(children) => {
+            BlockKind::Sequence(children) => {
                 let next = match self.saga.pass {
                     Pass::Rollback => node.position.checked_sub(1),
                     _ => Some(node.position + 1),
@@ -403,16 +404,16 @@ impl Turn<'_> {
                     None => self.leave_block(parent.id, indices),
                 }
             }
-            NodeKind::Parallel(_) => {
+            BlockKind::Parallel(_) => {
                 self.advance(parent.id, indices);
             }
-            NodeKind::ForEach { .. } => self.leave_item(parent, indices),
-            NodeKind::Step(_) | NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => {}
+            BlockKind::ForEach { .. } => self.leave_item(parent, indices),
+            BlockKind::Step(_) | BlockKind::Wait(_) | BlockKind::Sleep(_) | BlockKind::Saga(_) => {}
         }
     }
 
     /// One more child of a counting block is done; the block too, if it was the last one.
-    pub(super) fn advance(&mut self, block: NodeId, indices: Vec<u32>) {
+    pub(super) fn advance(&mut self, block: BlockId, indices: Vec<u32>) {
         let at = BlockPath { block, indices };
         self.emit(Event::Advanced { at: at.clone() });
         if self
@@ -427,7 +428,7 @@ impl Turn<'_> {
 
     pub(super) fn wanted(
         &self,
-        node: &Node,
+        node: &Block,
         item: Option<&Value>,
     ) -> Result<bool, EvaluationError> {
         let Some(when) = &node.when else {
@@ -444,20 +445,20 @@ impl Turn<'_> {
 
     /// Whether the finish pass has anything to do here: confirm-only steps, or all that stands
     /// behind an early pivot.
-    fn has_work_left(&self, node: &Node) -> bool {
-        if self.definition.nodes.iter().any(|node| node.pivot) {
+    fn has_work_left(&self, node: &Block) -> bool {
+        if self.definition.blocks.iter().any(|node| node.pivot) {
             return true;
         }
-        let any = |children: &[NodeId]| {
+        let any = |children: &[BlockId]| {
             children
                 .iter()
-                .any(|child| self.has_work_left(self.definition.node(*child)))
+                .any(|child| self.has_work_left(self.definition.block(*child)))
         };
         match &node.kind {
-            NodeKind::Step(step) => step.forward.is_none(),
-            NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => false,
-            NodeKind::Sequence(children) | NodeKind::Parallel(children) => any(children),
-            NodeKind::ForEach { body, .. } => any(std::slice::from_ref(body)),
+            BlockKind::Step(step) => step.forward.is_none(),
+            BlockKind::Wait(_) | BlockKind::Sleep(_) | BlockKind::Saga(_) => false,
+            BlockKind::Sequence(children) | BlockKind::Parallel(children) => any(children),
+            BlockKind::ForEach { body, .. } => any(std::slice::from_ref(body)),
         }
     }
 }
@@ -471,25 +472,25 @@ enum Turnout {
 }
 
 /// The name of a block that has one.
-pub(super) fn name_of(node: &Node) -> Option<&str> {
+pub(super) fn name_of(node: &Block) -> Option<&str> {
     match &node.kind {
-        NodeKind::Step(Step { name, .. })
-        | NodeKind::Wait(Wait { name, .. })
-        | NodeKind::Sleep(Sleep { name, .. })
-        | NodeKind::Saga(SubSaga { name, .. }) => Some(name),
-        NodeKind::Sequence(_) | NodeKind::Parallel(_) | NodeKind::ForEach { .. } => None,
+        BlockKind::Step(Step { name, .. })
+        | BlockKind::Wait(Wait { name, .. })
+        | BlockKind::Sleep(Sleep { name, .. })
+        | BlockKind::Saga(SubSaga { name, .. }) => Some(name),
+        BlockKind::Sequence(_) | BlockKind::Parallel(_) | BlockKind::ForEach { .. } => None,
     }
 }
 
 /// What stands for the name of a block that has none; `@` can't begin a name.
-fn unnamed(block: NodeId) -> String {
+fn unnamed(block: BlockId) -> String {
     format!("@{}", block.0)
 }
 
 /// The block that [`unnamed`] named.
-pub(super) fn block_named(definition: &Definition, name: &str) -> Option<NodeId> {
+pub(super) fn block_named(definition: &Definition, name: &str) -> Option<BlockId> {
     match name.strip_prefix('@') {
-        Some(number) => number.parse().ok().map(NodeId),
+        Some(number) => number.parse().ok().map(BlockId),
         None => definition.steps.get(name).copied(),
     }
 }

@@ -46,7 +46,7 @@ use crate::{aggregates, dead_letters, definition, engine};
 
 use network::{Faults, SimBroker, SimStore};
 use releases::Releases;
-pub use scenario::{Bug, Failure, Report, Scenario, Workload};
+pub use scenario::{Bug, FailedRun, RunReport, Scenario, Workload};
 use scheduler::{Ended, NodeName, Scheduler};
 use shop::Shop;
 
@@ -71,8 +71,8 @@ const PATIENCE: Duration = Duration::from_hours(2);
 /// Runs a scenario to its end.
 ///
 /// # Errors
-/// A [`Failure`] that names everything that does not hold.
-pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
+/// A [`FailedRun`] that names everything that does not hold.
+pub fn run(scenario: &Scenario) -> Result<RunReport, FailedRun> {
     let scheduler = Scheduler::new(scenario.seed);
     let world = World {
         faults: Faults::new(&scheduler, scenario.rates),
@@ -88,7 +88,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
     let shop = Shop::draw(&scheduler, scenario.orders, scenario.workload);
     let (saga, sagas) = shop.asked_for();
     let fail = |wrong: Vec<String>| {
-        Err(Failure {
+        Err(FailedRun {
             seed: scenario.seed,
             wrong,
         })
@@ -120,7 +120,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, Failure> {
         return fail(wrong);
     }
     let (completed, compensated) = world.ended(saga);
-    Ok(Report {
+    Ok(RunReport {
         completed,
         compensated,
         crashes,

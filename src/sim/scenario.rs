@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::bundles;
 use super::network::FaultRates;
-use crate::saga::{Flaw, Sabotage};
+use crate::saga::{PlantedBug, Sabotage};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -132,15 +132,15 @@ impl Bug {
     /// What it is to the engine; nothing, if it is the participants'.
     pub(super) fn sabotage(self) -> Sabotage {
         match self {
-            Self::AckBeforeCommit => Sabotage::with(Flaw::AckBeforeCommit),
-            Self::UnknownNotCompensated => Sabotage::with(Flaw::ForgetUnknown),
-            Self::ChildrenRush => Sabotage::with(Flaw::RushChildren),
-            Self::LapsedConfirmed => Sabotage::with(Flaw::ConfirmLapsed),
-            Self::OwnClock => Sabotage::with(Flaw::OwnClock),
-            Self::LetterIdsReused => Sabotage::with(Flaw::ReuseLetterIds),
-            Self::LettersLost => Sabotage::with(Flaw::LoseLetters),
-            Self::FormatsIgnored => Sabotage::with(Flaw::IgnoreFormats),
-            Self::WaitsForEver => Sabotage::with(Flaw::WaitForEver),
+            Self::AckBeforeCommit => Sabotage::with(PlantedBug::AckBeforeCommit),
+            Self::UnknownNotCompensated => Sabotage::with(PlantedBug::ForgetUnknown),
+            Self::ChildrenRush => Sabotage::with(PlantedBug::RushChildren),
+            Self::LapsedConfirmed => Sabotage::with(PlantedBug::ConfirmLapsed),
+            Self::OwnClock => Sabotage::with(PlantedBug::OwnClock),
+            Self::LetterIdsReused => Sabotage::with(PlantedBug::ReuseLetterIds),
+            Self::LettersLost => Sabotage::with(PlantedBug::LoseLetters),
+            Self::FormatsIgnored => Sabotage::with(PlantedBug::IgnoreFormats),
+            Self::WaitsForEver => Sabotage::with(PlantedBug::WaitForEver),
             Self::NoDedupe => Sabotage::default(),
         }
     }
@@ -148,7 +148,7 @@ impl Bug {
 
 /// How a good run went.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct RunReport {
     /// Sagas that completed.
     pub completed: u64,
     /// Sagas that were compensated.
@@ -163,16 +163,16 @@ pub struct Report {
 
 /// What a bad run did wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct FailedRun {
     /// Repeats it.
     pub seed: u64,
     /// What does not hold.
     pub wrong: Vec<String>,
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for FailedRun {}
 
-impl fmt::Display for Failure {
+impl fmt::Display for FailedRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {} fails:", self.seed)?;
         for wrong in &self.wrong {

@@ -26,10 +26,10 @@ pub const EPOCH: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 /// The executor. Clones share it.
 #[derive(Clone)]
 pub struct Scheduler {
-    world: Arc<Mutex<World>>,
+    world: Arc<Mutex<SchedulerState>>,
 }
 
-struct World {
+struct SchedulerState {
     now: Timestamp,
     random: fastrand::Rng,
     next_task: u64,
@@ -89,7 +89,7 @@ pub enum Ended {
 impl Scheduler {
     /// A world of its own for this seed.
     pub fn new(seed: u64) -> Self {
-        let world = World {
+        let world = SchedulerState {
             now: EPOCH,
             random: fastrand::Rng::with_seed(seed),
             next_task: 0,
@@ -286,7 +286,7 @@ impl Scheduler {
         true
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
+    fn world(&self) -> MutexGuard<'_, SchedulerState> {
         lock(&self.world)
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::scheduler::Scheduler;
 use super::shop::{MISSPELT, SAGA};
 use crate::broker::{Broker, Outgoing};
-use crate::dead_letters::drain::{Drain, Until};
+use crate::dead_letters::drain::{Drain, DrainUntil};
 use crate::dead_letters::replay::{REPLAYS_MAX, ReplayOptions};
 use crate::dead_letters::route::Wish;
 use crate::dead_letters::{DeadLetterError, Desk, Selection};
@@ -124,7 +124,7 @@ impl Office {
         };
         let stop = Shutdown::default();
         loop {
-            let ended = drain.run(DEAD_LETTER_QUEUE, Until::Stopped, &stop, |_| {});
+            let ended = drain.run(DEAD_LETTER_QUEUE, DrainUntil::Stopped, &stop, |_| {});
             drop(within(&*drain.environment, ended).await);
             // The queue is not there yet.
             drain.environment.sleep(Duration::from_secs(1)).await;

@@ -353,12 +353,12 @@ pub struct LetterChange {
     /// The version it was decided on.
     pub version: u64,
     /// What.
-    pub what: Change,
+    pub what: LetterAction,
 }
 
 /// What to do with a letter.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Change {
+pub enum LetterAction {
     /// Send its message again.
     Replay(Box<OutboxMessage>),
     /// Have replays send another message.

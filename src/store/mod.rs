@@ -45,7 +45,7 @@ use crate::message::{Destination, Message};
 pub use crate::saga::Status;
 pub use crate::saga::journal::{Hash, JournalEntry};
 pub use schedules::{Moved, ScheduleKey, ScheduleRow, Schedules};
-pub use schema::Access;
+pub use schema::AccessMode;
 pub use tokens::{TokenRow, TokenStore};
 pub use trials::Trials;
 

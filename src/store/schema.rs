@@ -16,7 +16,7 @@ use crate::error::code;
 
 /// What may be done to a database that is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub enum AccessMode {
     /// Rows are read, nothing is written, and the connection holds to that: a standby will do, and
     /// a role that may only SELECT.
     Read,

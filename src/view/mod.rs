@@ -29,7 +29,7 @@ use crate::verify::row_agrees;
 
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
 pub use schedule::{MovedView, ScheduleView};
-pub use steps::{ChildView, StepStage, StepView, Until};
+pub use steps::{ChildView, StepStage, StepView, WaitingFor};
 pub use timeline::{EventView, Moment};
 
 /// Journal entries read at once.

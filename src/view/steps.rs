@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::definition::{Definition, Forward, Node, NodeId, NodeKind, Sleep, Step, Wait};
+use crate::definition::{Block, BlockId, BlockKind, Definition, Forward, Sleep, Step, Wait};
 use crate::id::{Phase, SagaId, StepPath};
 use crate::saga::{BlockPath, Pass, Saga, StepState, StepStatus, Waiting};
 
@@ -33,7 +33,7 @@ pub struct StepView {
     /// After how many attempts something else happens: roll-back, or a person is asked.
     pub attempts_max: Option<u32>,
     /// What it waits for.
-    pub waiting: Option<Until>,
+    pub waiting: Option<WaitingFor>,
     /// The commands' payload.
     pub with: Option<Arc<Value>>,
     /// What the participant answered.
@@ -96,7 +96,7 @@ impl StepStage {
 
 /// What a step waits for, and until when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Until {
+pub struct WaitingFor {
     /// `reply`, `retry`, `person`, `signal` or `time`.
     pub r#for: &'static str,
     /// The signal's name, if it is one and the definition is at hand.
@@ -114,7 +114,7 @@ pub(super) fn all(definition: &Definition, saga: &Saga) -> Vec<StepView> {
         views: Vec::new(),
     };
     walk.visit(
-        definition.node(Definition::ROOT),
+        definition.block(Definition::ROOT),
         &Place {
             depth: 0,
             parallel: false,
@@ -155,7 +155,7 @@ struct Place {
 
 impl Walk<'_> {
     // Recursion is bounded by the definition's DEPTH_MAX.
-    fn visit(&mut self, node: &Node, place: &Place) {
+    fn visit(&mut self, node: &Block, place: &Place) {
         let block = BlockPath {
             block: node.id,
             indices: place.indices.clone(),
@@ -168,25 +168,25 @@ impl Walk<'_> {
             inner.skipped = Some("its block's `when` is false");
         }
         match &node.kind {
-            NodeKind::Step(step) => self.step(step, place),
-            NodeKind::Saga(block) => self.step(&block.step, place),
-            NodeKind::Wait(Wait { name, signal, .. }) => self.pause(name, Some(signal), place),
-            NodeKind::Sleep(Sleep { name, .. }) => {
+            BlockKind::Step(step) => self.step(step, place),
+            BlockKind::Saga(block) => self.step(&block.step, place),
+            BlockKind::Wait(Wait { name, signal, .. }) => self.pause(name, Some(signal), place),
+            BlockKind::Sleep(Sleep { name, .. }) => {
                 self.pause(name, None, place);
             }
-            NodeKind::Sequence(children) => {
+            BlockKind::Sequence(children) => {
                 if node.parent.is_some() {
                     inner.depth += 1;
                 }
                 self.children(children, &inner, false);
             }
-            NodeKind::Parallel(children) => {
+            BlockKind::Parallel(children) => {
                 inner.depth += 1;
                 self.children(children, &inner, true);
             }
-            NodeKind::ForEach { body, .. } => {
+            BlockKind::ForEach { body, .. } => {
                 inner.parallel = true;
-                let body = self.definition.node(*body);
+                let body = self.definition.block(*body);
                 match known.filter(|known| !known.skipped) {
                     Some(known) if known.children > 0 => {
                         for index in 0..known.children {
@@ -207,13 +207,13 @@ impl Walk<'_> {
         }
     }
 
-    fn children(&mut self, children: &[NodeId], place: &Place, parallel: bool) {
+    fn children(&mut self, children: &[BlockId], place: &Place, parallel: bool) {
         for child in children {
             let place = Place {
                 parallel,
                 ..place.clone()
             };
-            self.visit(self.definition.node(*child), &place);
+            self.visit(self.definition.block(*child), &place);
         }
     }
 
@@ -334,7 +334,7 @@ fn blank(step: String, status: StepStage) -> StepView {
 }
 
 fn view_of(step: String, state: &StepState) -> StepView {
-    let waiting = |r#for, until: Option<crate::id::Timestamp>| Until {
+    let waiting = |r#for, until: Option<crate::id::Timestamp>| WaitingFor {
         r#for,
         signal: None,
         until: until.map(|at| at.to_string()),

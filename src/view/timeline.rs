@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::spoken;
-use crate::definition::{Definition, NodeKind};
+use crate::definition::{BlockKind, Definition};
 use crate::id::{StepPath, Timestamp};
 use crate::saga::journal::{Cause, JournalEntry};
 use crate::saga::{BlockPath, Event, OperatorAction, OperatorKind};
@@ -255,18 +255,18 @@ fn block(
     definition: Option<&Definition>,
     at: &BlockPath,
 ) -> (String, (&'static str, &'static str)) {
-    let node = definition.and_then(|definition| definition.nodes.get(usize::from(at.block.0)));
+    let node = definition.and_then(|definition| definition.blocks.get(usize::from(at.block.0)));
     let Some(node) = node else {
         return (format!("block {}", at.block.0), ("child", "children"));
     };
     let (name, children) = match &node.kind {
-        NodeKind::ForEach { .. } => ("for_each", ("item", "items")),
-        NodeKind::Parallel(_) => ("parallel", ("branch", "branches")),
-        NodeKind::Sequence(_) => ("steps", ("step", "steps")),
-        NodeKind::Step(_) => ("step", ("step", "steps")),
-        NodeKind::Wait(_) => ("wait", ("signal", "signals")),
-        NodeKind::Sleep(_) => ("sleep", ("sleep", "sleeps")),
-        NodeKind::Saga(_) => ("saga", ("saga", "sagas")),
+        BlockKind::ForEach { .. } => ("for_each", ("item", "items")),
+        BlockKind::Parallel(_) => ("parallel", ("branch", "branches")),
+        BlockKind::Sequence(_) => ("steps", ("step", "steps")),
+        BlockKind::Step(_) => ("step", ("step", "steps")),
+        BlockKind::Wait(_) => ("wait", ("signal", "signals")),
+        BlockKind::Sleep(_) => ("sleep", ("sleep", "sleeps")),
+        BlockKind::Saga(_) => ("saga", ("saga", "sagas")),
     };
     (format!("{name} in line {}", node.line), children)
 }

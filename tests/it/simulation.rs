@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backstitch::sim::{Bug, Failure, Report, Scenario, run};
+use backstitch::sim::{Bug, FailedRun, RunReport, Scenario, run};
 
 /// Runs of the gate.
 const SEEDS: u64 = 1_000;
@@ -23,7 +23,7 @@ const SEEDS_TO_NOTICE: u64 = 200;
 fn search(
     seeds: std::ops::Range<u64>,
     scenario: impl Fn(u64) -> Scenario + Sync,
-) -> (Vec<Report>, Option<Failure>) {
+) -> (Vec<RunReport>, Option<FailedRun>) {
     let next = AtomicU64::new(seeds.start);
     let reports = Mutex::new(Vec::new());
     let failure = Mutex::new(None);

@@ -4,7 +4,7 @@
 use backstitch::store::conformance::sample;
 use backstitch::store::postgres::{PostgresOptions, PostgresStore, migrate};
 use backstitch::store::schema::SchemaError;
-use backstitch::store::{Access, Store, StoreError};
+use backstitch::store::{AccessMode, Store, StoreError};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -182,10 +182,10 @@ fn what_a_newer_release_has_added_is_lived_with_and_what_it_has_changed_is_refus
         })
     };
     let open = |access| write_with(access, None);
-    let all = [Access::Migrate, Access::Write, Access::Read];
+    let all = [AccessMode::Migrate, AccessMode::Write, AccessMode::Read];
     for (access, number) in all.into_iter().zip(1..) {
         let saga = sample::new_saga(number, &number.to_string(), 2);
-        let batch = (access != Access::Read).then(|| sample::batch(vec![saga]));
+        let batch = (access != AccessMode::Read).then(|| sample::batch(vec![saga]));
         write_with(access, batch).unwrap();
     }
     assert_eq!(

@@ -10,7 +10,7 @@ use crate::cli::backends::BrokerArguments;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::dead_letters::Desk;
-use crate::dead_letters::drain::{Drain, Drained, Until};
+use crate::dead_letters::drain::{Drain, DrainUntil, Drained};
 
 /// Which queues.
 #[derive(Debug, Args)]
@@ -41,9 +41,9 @@ pub(super) async fn run(
         prefetch: arguments.prefetch,
     };
     let until = if arguments.follow {
-        Until::Stopped
+        DrainUntil::Stopped
     } else {
-        Until::Empty
+        DrainUntil::Empty
     };
     let queues = arguments.queue.iter();
     let drains = queues.map(|queue| drain.run(queue, until, &stop, |_| {}));

@@ -21,7 +21,7 @@ use super::exit::{Exit, Failure};
 use super::output;
 use crate::dead_letters::{DeadLetterError, Desk};
 use crate::environment::{Shutdown, TokioEnvironment};
-use crate::store::Access;
+use crate::store::AccessMode;
 
 /// What to do with them.
 #[derive(Debug, Args)]
@@ -71,7 +71,7 @@ enum Action {
 
 impl Action {
     /// What it does to the database. What takes letters in makes one if there is none.
-    fn access(&self) -> Access {
+    fn access(&self) -> AccessMode {
         match self {
             Self::List(_)
             | Self::Show(_)
@@ -79,10 +79,12 @@ impl Action {
             | Self::Stats
             | Self::Export(_)
             | Self::Audit(_)
-            | Self::Move(_) => Access::Read,
-            Self::Replay(replay) if replay.is_dry() => Access::Read,
-            Self::Replay(_) | Self::Edit(_) | Self::Discard(_) | Self::Purge(_) => Access::Write,
-            Self::Drain(_) | Self::Import(_) => Access::Migrate,
+            | Self::Move(_) => AccessMode::Read,
+            Self::Replay(replay) if replay.is_dry() => AccessMode::Read,
+            Self::Replay(_) | Self::Edit(_) | Self::Discard(_) | Self::Purge(_) => {
+                AccessMode::Write
+            }
+            Self::Drain(_) | Self::Import(_) => AccessMode::Migrate,
         }
     }
 }
@@ -115,12 +117,12 @@ struct Office {
 }
 
 impl Office {
-    async fn open(database: &DatabaseArguments, access: Access) -> Result<Self, Failure> {
+    async fn open(database: &DatabaseArguments, access: AccessMode) -> Result<Self, Failure> {
         let database = database.database()?;
         let store = match access {
-            Access::Read => database.open_to_read().await?,
-            Access::Write => database.open_to_write().await?,
-            Access::Migrate => database.open().await?,
+            AccessMode::Read => database.open_to_read().await?,
+            AccessMode::Write => database.open_to_write().await?,
+            AccessMode::Migrate => database.open().await?,
         };
         let desk = Desk {
             environment: Arc::new(TokioEnvironment),

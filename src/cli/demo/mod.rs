@@ -34,7 +34,7 @@ use faults::FaultPlan;
 use progress::Progress;
 use report::{Cpu, Report};
 use workload::{Sizes, Workload};
-use world::World;
+use world::DemoWorld;
 
 /// How long the last messages may take to leave the outbox once every saga has ended: rows that a
 /// crash left behind are swept after a grace time.
@@ -116,7 +116,7 @@ async fn demonstrate(arguments: &Arguments) -> Result<Report, Failure> {
     } else {
         FaultPlan::new(arguments.seed, &workload)
     });
-    let world = World::open(&arguments.database, &arguments.broker, arguments.attach).await?;
+    let world = DemoWorld::open(&arguments.database, &arguments.broker, arguments.attach).await?;
     world.stock_up(&workload, environment.now()).await?;
     let shop = if arguments.attach {
         None
@@ -160,7 +160,7 @@ async fn demonstrate(arguments: &Arguments) -> Result<Report, Failure> {
 }
 
 /// Waits until the outboxes are empty, or for [`DRAIN_TIME_MAX`].
-async fn drained(world: &World) -> Result<Proof, StoreError> {
+async fn drained(world: &DemoWorld) -> Result<Proof, StoreError> {
     let (sagas, participants) = (world.sagas(), world.participants());
     let outboxes: [&dyn Outbox; 2] = [&*sagas, &*participants];
     let begin = Instant::now();

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Arguments;
 use super::client::Outcome;
 use super::faults::{FaultPlan, HANG, Injected};
-use super::world::{DOWN_TIME, World};
+use super::world::{DOWN_TIME, DemoWorld};
 use crate::proof::Proof;
 
 /// Clock ticks a second in `/proc`, the same on every Linux that Rust runs on.
@@ -66,7 +66,7 @@ impl Report {
     /// Puts together what was seen.
     pub(super) fn new(
         arguments: &Arguments,
-        world: &World,
+        world: &DemoWorld,
         outcome: Outcome,
         plan: &FaultPlan,
         cpu: Option<Duration>,

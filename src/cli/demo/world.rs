@@ -41,7 +41,7 @@ const REPLY_GRACE: Duration = Duration::from_secs(2);
 const TASKS_TIDY_AT: usize = 256;
 
 /// The databases and the broker.
-pub(super) struct World {
+pub(super) struct DemoWorld {
     /// The server, if it is one: a service that crashes has connections of its own, which the
     /// server must find broken. A connection given back by a task that was dropped in the middle
     /// of a statement would spoil it for others.
@@ -55,7 +55,7 @@ pub(super) struct World {
     _files: Option<Ephemeral>,
 }
 
-impl World {
+impl DemoWorld {
     /// Opens what is configured; without any configuration, files that are thrown away and a
     /// broker inside the process.
     pub(super) async fn open(

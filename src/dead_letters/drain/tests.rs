@@ -74,7 +74,7 @@ impl Bundle {
     pub(super) async fn drain_of(&self, queue: &str) -> Drained {
         let stop = Shutdown::default();
         self.drain
-            .run(queue, Until::Empty, &stop, |_| {})
+            .run(queue, DrainUntil::Empty, &stop, |_| {})
             .await
             .unwrap()
     }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Replayed;
 use super::publish::SETTLE_PAUSE;
 use crate::broker::Broker;
-use crate::dead_letters::drain::{Drain, Until};
+use crate::dead_letters::drain::{Drain, DrainUntil};
 use crate::dead_letters::route::Watch;
 use crate::dead_letters::{DeadLetterError, Desk};
 use crate::environment::Shutdown;
@@ -124,7 +124,7 @@ async fn watch_queue(drain: &Drain, queue: &str, enough: &Shutdown) -> Result<()
         Ok(None) => return blind("it does not exist"),
         Err(error) => return blind(&error.to_string()),
     }
-    match drain.run(queue, Until::Stopped, enough, |_| {}).await {
+    match drain.run(queue, DrainUntil::Stopped, enough, |_| {}).await {
         Ok(_) if enough.is_requested() => Ok(()),
         Ok(_) => blind("the broker ended the consumer"),
         Err(error) => {

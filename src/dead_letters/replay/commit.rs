@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::prepare::{Refusal, check, check_answer, prepare};
+use super::prepare::{ReplayRefusal, check, check_answer, prepare};
 use super::{ReplayEvent, ReplayOptions, Replayed};
 use crate::dead_letters::route::{Dead, Routes, Watch};
 use crate::dead_letters::{DeadLetterError, Desk, change};
 use crate::error::code;
 use crate::id::{SagaId, Timestamp};
 use crate::message::DEAD_LETTER_QUEUE;
-use crate::store::dead_letters::{Change, Letter, LetterHead, PublishedReplays, Trail};
+use crate::store::dead_letters::{Letter, LetterAction, LetterHead, PublishedReplays, Trail};
 use crate::store::{LoadRequest, OutboxMessage, Status};
 
 /// A letter that is replayed.
@@ -32,7 +32,7 @@ pub(super) struct Chunk<'a, T> {
 }
 
 impl<T: FnMut(ReplayEvent<'_>) + Send> Chunk<'_, T> {
-    fn refuse(&mut self, head: &LetterHead, refusal: &Refusal) {
+    fn refuse(&mut self, head: &LetterHead, refusal: &ReplayRefusal) {
         self.total.refused += 1;
         (self.tell)(ReplayEvent::Refused(head, refusal));
     }
@@ -135,7 +135,7 @@ impl Desk {
         let decided = self.decide(heads, &mut chunk).await?;
         let changes: Vec<_> = decided
             .iter()
-            .map(|(head, sent)| change(head, Change::Replay(Box::new(sent.row.clone()))))
+            .map(|(head, sent)| change(head, LetterAction::Replay(Box::new(sent.row.clone()))))
             .collect();
         let actor = self.actor(&chunk.options.by, &chunk.options.why);
         let lost = self

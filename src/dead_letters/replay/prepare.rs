@@ -19,7 +19,7 @@ use crate::store::{OutboxMessage, Status};
 
 /// Why a letter is not replayed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum ReplayRefusal {
     /// It was handled.
     #[error("it was {0} already; `--again` replays it all the same")]
     Handled(LetterStatus),
@@ -49,7 +49,7 @@ pub enum Refusal {
     Unsendable(String),
 }
 
-impl Refusal {
+impl ReplayRefusal {
     /// The same words for all letters that are refused for the same reason.
     pub fn summary(&self) -> String {
         match self {
@@ -68,7 +68,7 @@ pub(super) fn prepare(
     route: &Route,
     id: Uuid,
     due_at: Timestamp,
-) -> Result<OutboxMessage, Refusal> {
+) -> Result<OutboxMessage, ReplayRefusal> {
     let head = &letter.head;
     let mut message: Message = letter.message().clone();
     let headers = &mut message.properties.headers;
@@ -128,47 +128,47 @@ pub(super) fn check(
     head: &LetterHead,
     saga: Option<Status>,
     options: &ReplayOptions,
-) -> Result<(), Refusal> {
+) -> Result<(), ReplayRefusal> {
     match head.status {
         LetterStatus::Open => {}
-        LetterStatus::Replaying => return Err(Refusal::OnItsWay),
-        handled if !options.again => return Err(Refusal::Handled(handled)),
+        LetterStatus::Replaying => return Err(ReplayRefusal::OnItsWay),
+        handled if !options.again => return Err(ReplayRefusal::Handled(handled)),
         _ => {}
     }
     if let (Some(id), Some(status)) = (head.saga, saga)
         && matches!(status, Status::Completed | Status::Compensated)
         && !options.force
     {
-        return Err(Refusal::Ended(id, status));
+        return Err(ReplayRefusal::Ended(id, status));
     }
     if head.replays >= options.replays_max {
-        return Err(Refusal::TooOften(head.replays));
+        return Err(ReplayRefusal::TooOften(head.replays));
     }
     Ok(())
 }
 
 /// Whether the answer to a letter's message may go where it says. To a queue of ours only if it came
 /// like that: else whoever it is sent to would speak for us. Replies are no matter: they need our mac.
-pub(super) fn check_answer(letter: &Letter, imported: bool) -> Result<(), Refusal> {
+pub(super) fn check_answer(letter: &Letter, imported: bool) -> Result<(), ReplayRefusal> {
     let reply_to = letter.message().properties.reply_to.as_deref();
     let came_so = !imported && letter.original.properties.reply_to.as_deref() == reply_to;
     match reply_to {
         Some(queue) if is_own(queue) && queue != REPLY_QUEUE && !came_so => {
-            Err(Refusal::Answers(queue.to_owned()))
+            Err(ReplayRefusal::Answers(queue.to_owned()))
         }
         _ => Ok(()),
     }
 }
 
 /// Which header is to blame, if the headers are too many bytes.
-fn unsendable(why: String, message: &Message) -> Refusal {
+fn unsendable(why: String, message: &Message) -> ReplayRefusal {
     if !why.contains("headers") {
-        return Refusal::Unsendable(why);
+        return ReplayRefusal::Unsendable(why);
     }
     let bytes = |value: &Value| value.to_string().len();
     let headers = message.properties.headers.iter();
     let largest = headers.max_by_key(|(_, value)| bytes(value));
-    Refusal::Unsendable(match largest {
+    ReplayRefusal::Unsendable(match largest {
         Some((name, _)) => format!("{why} (`{name}` is the largest)"),
         None => why,
     })

@@ -11,7 +11,7 @@ use cel::common::value::{CowVal, Val};
 use cel::{Context, ExecutionError};
 use serde_json::{Map, Value};
 
-use super::Scope;
+use super::EvaluationScope;
 use super::number::Numeral;
 use super::path::{given, no_item, no_saga, whole_saga};
 use super::references::{Extent, HASH, References};
@@ -29,7 +29,7 @@ type Boxed<'v> = Box<dyn Val + 'v>;
 pub(super) fn bind<'v>(
     context: &mut Context<'_, 'v>,
     references: &References,
-    scope: &Scope<'v>,
+    scope: &EvaluationScope<'v>,
     replies: &'v [(&'v str, Value)],
 ) -> Result<(), String> {
     let mut size = Size::default();

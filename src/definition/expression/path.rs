@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::presence::Presence;
 use super::references::{GIVEN, References};
-use super::{SagaFacts, Scope};
+use super::{EvaluationScope, SagaFacts};
 
 /// Names that CEL does not allow as a field after a dot.
 const RESERVED: [&str; 4] = ["true", "false", "null", "in"];
@@ -95,7 +95,7 @@ impl Path {
     }
 
     /// Reads the value.
-    pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Value, String> {
+    pub fn evaluate(&self, scope: &EvaluationScope<'_>) -> Result<Value, String> {
         match self.root {
             Root::Input => self.read(scope.input, 0),
             Root::Item => self.read(scope.item.ok_or_else(no_item)?, 0),
@@ -179,7 +179,7 @@ pub(super) fn whole_saga(facts: &SagaFacts) -> Value {
 }
 
 /// The value of `signal`, `event` or `tick`.
-pub(super) fn given<'v>(scope: &Scope<'v>, name: &str) -> Result<&'v Value, String> {
+pub(super) fn given<'v>(scope: &EvaluationScope<'v>, name: &str) -> Result<&'v Value, String> {
     scope
         .given
         .filter(|(known, _)| *known == name)

@@ -41,7 +41,7 @@ fn evaluate(source: &str) -> Result<Value, String> {
         key: "o-1".to_owned(),
         started_at: Timestamp::from_micros(1_700_000_000_000_000),
     };
-    let scope = Scope {
+    let scope = EvaluationScope {
         input: &input,
         steps: &replies,
         item: Some(&input["items"][1]),
@@ -182,7 +182,7 @@ fn reckoned(source: &str, a: &[&str], b: &[&str]) -> BTreeMap<String, Vec<String
     for a in a {
         for b in b {
             let input: Value = serde_json::from_str(&format!(r#"{{"a": {a}, "b": {b}}}"#)).unwrap();
-            let scope = Scope {
+            let scope = EvaluationScope {
                 input: &input,
                 steps: &(),
                 item: None,
@@ -379,7 +379,7 @@ fn sources_that_cannot_work_are_refused_at_load() {
 #[test]
 fn loops_over_large_data_are_refused_when_they_are_run() {
     let run = |source: &str, input: &Value| {
-        let scope = Scope {
+        let scope = EvaluationScope {
             input,
             steps: &(),
             item: None,
@@ -404,7 +404,7 @@ fn the_largest_expression_that_is_let_in_needs_little_stack() {
     let expression = compile(&source).unwrap();
     let input = json!({});
     let evaluate = move || {
-        expression.evaluate(&Scope {
+        expression.evaluate(&EvaluationScope {
             input: &input,
             steps: &(),
             item: None,

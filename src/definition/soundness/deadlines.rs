@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::super::draft::Draft;
 use super::super::duration::format_duration;
 use super::super::problem::{Position, Rule};
-use super::super::{Definition, Delay, Node, NodeId, NodeKind, Retry, Step};
+use super::super::{Block, BlockId, BlockKind, Definition, Delay, Retry, Step};
 
 type Found = (Position, Rule, String);
 /// What each block may take at worst, by its number; `None` if nothing bounds it.
@@ -24,8 +24,8 @@ impl Draft<'_> {
             self.visit(Definition::ROOT, Duration::ZERO, saga, &mut found);
         }
         let worst = self.at_worst();
-        let leases = self.nodes.iter().filter_map(|node| match &node.kind {
-            NodeKind::Step(step) => self.check_lease(node.id, step.expires_in?, &worst),
+        let leases = self.blocks.iter().filter_map(|node| match &node.kind {
+            BlockKind::Step(step) => self.check_lease(node.id, step.expires_in?, &worst),
             _ => None,
         });
         found.extend(leases);
@@ -33,43 +33,43 @@ impl Draft<'_> {
     }
 
     /// Checks the blocks before the pivot; `passed` is what surely has passed at a block's begin.
-    fn visit(&self, id: NodeId, passed: Duration, saga: Duration, found: &mut Vec<Found>) {
+    fn visit(&self, id: BlockId, passed: Duration, saga: Duration, found: &mut Vec<Found>) {
         if self.is_behind_pivot(id) {
             return;
         }
-        match &self.node(id).kind {
-            NodeKind::Sequence(children) => {
+        match &self.block(id).kind {
+            BlockKind::Sequence(children) => {
                 let mut passed = passed;
                 for child in children {
                     self.visit(*child, passed, saga, found);
                     passed = passed.saturating_add(self.surely(*child));
                 }
             }
-            NodeKind::Parallel(children) => {
+            BlockKind::Parallel(children) => {
                 for child in children {
                     self.visit(*child, passed, saga, found);
                 }
             }
-            NodeKind::ForEach { body, .. } => self.visit(*body, passed, saga, found),
-            NodeKind::Step(_) | NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => {
+            BlockKind::ForEach { body, .. } => self.visit(*body, passed, saga, found),
+            BlockKind::Step(_) | BlockKind::Wait(_) | BlockKind::Sleep(_) | BlockKind::Saga(_) => {
                 found.extend(self.check_deadline(id, passed, saga));
             }
         }
     }
 
-    fn check_deadline(&self, id: NodeId, passed: Duration, saga: Duration) -> Option<Found> {
-        let (field, own, what) = match &self.node(id).kind {
-            NodeKind::Step(step) if step.forward.is_some() && self.says(id, "timeout") => {
+    fn check_deadline(&self, id: BlockId, passed: Duration, saga: Duration) -> Option<Found> {
+        let (field, own, what) = match &self.block(id).kind {
+            BlockKind::Step(step) if step.forward.is_some() && self.says(id, "timeout") => {
                 ("timeout", step.timeout, "this timeout")
             }
-            NodeKind::Saga(saga) if self.says(id, "timeout") => {
+            BlockKind::Saga(saga) if self.says(id, "timeout") => {
                 ("timeout", saga.timeout, "this timeout")
             }
-            NodeKind::Wait(wait) => match wait.timeout {
+            BlockKind::Wait(wait) => match wait.timeout {
                 Some(Delay::Fixed(timeout)) => ("timeout", timeout, "this timeout"),
                 _ => return None,
             },
-            NodeKind::Sleep(sleep) => match sleep.delay {
+            BlockKind::Sleep(sleep) => match sleep.delay {
                 Delay::Fixed(delay) => ("for", delay, "the end of this sleep"),
                 Delay::Computed(_) => return None,
             },
@@ -92,22 +92,22 @@ impl Draft<'_> {
     }
 
     /// What a block takes at least, if it is run: the sleeps that nothing skips.
-    fn surely(&self, id: NodeId) -> Duration {
-        let node = self.node(id);
+    fn surely(&self, id: BlockId) -> Duration {
+        let node = self.block(id);
         if node.when.is_some() {
             return Duration::ZERO;
         }
         match &node.kind {
-            NodeKind::Sequence(children) => children
+            BlockKind::Sequence(children) => children
                 .iter()
                 .map(|child| self.surely(*child))
                 .fold(Duration::ZERO, Duration::saturating_add),
-            NodeKind::Parallel(children) => children
+            BlockKind::Parallel(children) => children
                 .iter()
                 .map(|child| self.surely(*child))
                 .max()
                 .unwrap_or_default(),
-            NodeKind::ForEach {
+            BlockKind::ForEach {
                 items,
                 body,
                 sequential,
@@ -123,18 +123,18 @@ impl Draft<'_> {
                 };
                 self.surely(*body).saturating_mul(times)
             }
-            NodeKind::Sleep(sleep) => match sleep.delay {
+            BlockKind::Sleep(sleep) => match sleep.delay {
                 Delay::Fixed(delay) => delay,
                 Delay::Computed(_) => Duration::ZERO,
             },
-            NodeKind::Step(_) | NodeKind::Wait(_) | NodeKind::Saga(_) => Duration::ZERO,
+            BlockKind::Step(_) | BlockKind::Wait(_) | BlockKind::Saga(_) => Duration::ZERO,
         }
     }
 
     /// Whether a reservation may lapse before the pivot.
     fn check_lease(
         &self,
-        id: NodeId,
+        id: BlockId,
         lease: Duration,
         worst: &[Option<Duration>],
     ) -> Option<Found> {
@@ -157,25 +157,28 @@ impl Draft<'_> {
     }
 
     /// What may pass at worst from a block's begin to the pivot; `None` if nothing bounds it.
-    fn worst_to_pivot(&self, id: NodeId, all: &[Option<Duration>]) -> Option<Duration> {
-        let of = |id: NodeId| all[usize::from(id.0)];
+    fn worst_to_pivot(&self, id: BlockId, all: &[Option<Duration>]) -> Option<Duration> {
+        let of = |id: BlockId| all[usize::from(id.0)];
         let mut worst = of(id)?;
-        let mut at = self.node(id);
-        while let Some(parent) = at.parent.map(|parent| self.node(parent)) {
+        let mut at = self.block(id);
+        while let Some(parent) = at.parent.map(|parent| self.block(parent)) {
             match &parent.kind {
-                NodeKind::Sequence(children) => {
+                BlockKind::Sequence(children) => {
                     for later in &children[at.position + 1..] {
                         worst = worst.saturating_add(of(*later)?);
                     }
                 }
-                NodeKind::Parallel(children) => {
+                BlockKind::Parallel(children) => {
                     for beside in children {
                         worst = worst.max(of(*beside)?);
                     }
                 }
                 // It may be the first item's.
-                NodeKind::ForEach { .. } => worst = worst.max(of(parent.id)?),
-                NodeKind::Step(_) | NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => {}
+                BlockKind::ForEach { .. } => worst = worst.max(of(parent.id)?),
+                BlockKind::Step(_)
+                | BlockKind::Wait(_)
+                | BlockKind::Sleep(_)
+                | BlockKind::Saga(_) => {}
             }
             at = parent;
         }
@@ -184,31 +187,31 @@ impl Draft<'_> {
 
     /// What each block may take at worst before the pivot.
     fn at_worst(&self) -> Worst {
-        let mut worst = vec![None; self.nodes.len()];
+        let mut worst = vec![None; self.blocks.len()];
         // What is inside a block has a higher number.
-        for node in self.nodes.iter().rev() {
+        for node in self.blocks.iter().rev() {
             worst[usize::from(node.id.0)] = self.one_at_worst(node, &worst);
         }
         worst
     }
 
-    fn one_at_worst(&self, node: &Node, inner: &[Option<Duration>]) -> Option<Duration> {
+    fn one_at_worst(&self, node: &Block, inner: &[Option<Duration>]) -> Option<Duration> {
         if self.is_behind_pivot(node.id) {
             return Some(Duration::ZERO);
         }
-        let of = |id: &NodeId| inner[usize::from(id.0)];
+        let of = |id: &BlockId| inner[usize::from(id.0)];
         let fixed = |delay: &Delay| match delay {
             Delay::Fixed(delay) => Some(*delay),
             Delay::Computed(_) => None,
         };
         match &node.kind {
-            NodeKind::Sequence(children) => children
+            BlockKind::Sequence(children) => children
                 .iter()
                 .try_fold(Duration::ZERO, |sum, id| Some(sum.saturating_add(of(id)?))),
-            NodeKind::Parallel(children) => children
+            BlockKind::Parallel(children) => children
                 .iter()
                 .try_fold(Duration::ZERO, |most, id| Some(most.max(of(id)?))),
-            NodeKind::ForEach {
+            BlockKind::ForEach {
                 body,
                 sequential,
                 at_most,
@@ -218,10 +221,10 @@ impl Draft<'_> {
                 let times = u32::try_from(times).unwrap_or(u32::MAX);
                 Some(of(body)?.saturating_mul(times))
             }
-            NodeKind::Step(step) => Some(all_attempts(step)),
-            NodeKind::Wait(wait) => wait.timeout.as_ref().and_then(fixed),
-            NodeKind::Sleep(sleep) => fixed(&sleep.delay),
-            NodeKind::Saga(saga) => Some(saga.timeout),
+            BlockKind::Step(step) => Some(all_attempts(step)),
+            BlockKind::Wait(wait) => wait.timeout.as_ref().and_then(fixed),
+            BlockKind::Sleep(sleep) => fixed(&sleep.delay),
+            BlockKind::Saga(saga) => Some(saga.timeout),
         }
     }
 }

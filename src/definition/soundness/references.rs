@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use super::super::draft::{Draft, Place, Use};
 use super::super::expression::Expression;
 use super::super::problem::{Position, Rule, did_you_mean};
-use super::super::{NodeId, NodeKind, OnReject, OnTimeout};
+use super::super::{BlockId, BlockKind, OnReject, OnTimeout};
 
 impl Draft<'_> {
     /// Notes every reference that can't be resolved when its expression is evaluated.
@@ -81,7 +81,7 @@ impl Tree<'_, '_> {
             let message = format!("there is no step `{step}`{}", hint(step, known));
             return Some((Rule::UnknownReference, message));
         };
-        if matches!(self.kind(target), NodeKind::Sleep(_)) {
+        if matches!(self.kind(target), BlockKind::Sleep(_)) {
             let message = format!("`{step}` is a sleep, which has no reply; drop this");
             return Some((Rule::UnknownReference, message));
         }
@@ -102,7 +102,7 @@ impl Tree<'_, '_> {
     }
 
     /// Why the step can't have run when the expression is evaluated.
-    fn not_yet_run(&self, place: Place, target: NodeId, step: &str) -> Option<String> {
+    fn not_yet_run(&self, place: Place, target: BlockId, step: &str) -> Option<String> {
         // The output is computed when all is over.
         let user = place.block()?;
         let user_runs_late = self.is_asked_late(place, user);
@@ -141,11 +141,11 @@ impl Tree<'_, '_> {
     }
 
     /// Why there may be no reply although the step has had its turn, unless the expression asks.
-    fn may_be_absent(&self, usage: &Use, target: NodeId, step: &str) -> Option<&'static str> {
+    fn may_be_absent(&self, usage: &Use, target: BlockId, step: &str) -> Option<&'static str> {
         if !usage.references.unasked.contains(step) {
             return None;
         }
-        let around_user: Vec<NodeId> = usage
+        let around_user: Vec<BlockId> = usage
             .place
             .block()
             .into_iter()
@@ -153,17 +153,17 @@ impl Tree<'_, '_> {
             .collect();
         let mut goes_on_without = self.goes_on_without(target);
         // The conditions on the way from the target up to the block it shares with the user.
-        let mut conditions: Vec<(&Expression, Option<NodeId>)> = Vec::new();
+        let mut conditions: Vec<(&Expression, Option<BlockId>)> = Vec::new();
         for id in self.ancestry(target) {
             if around_user.contains(&id) {
                 break;
             }
-            if matches!(self.kind(id), NodeKind::ForEach { .. }) {
+            if matches!(self.kind(id), BlockKind::ForEach { .. }) {
                 // Its reply is a list, with null for a skipped item: always there.
                 conditions.clear();
                 goes_on_without = None;
             }
-            let when = self.draft.node(id).when.as_ref();
+            let when = self.draft.block(id).when.as_ref();
             conditions.extend(when.map(|when| (when, self.loop_around(id))));
         }
         let guards = self.guards(usage);
@@ -172,8 +172,8 @@ impl Tree<'_, '_> {
             return None;
         }
         // The same text means the same only about the same item.
-        let is_guarded = |condition: &(&Expression, Option<NodeId>)| {
-            let same = |guard: &(&Expression, Option<NodeId>)| {
+        let is_guarded = |condition: &(&Expression, Option<BlockId>)| {
+            let same = |guard: &(&Expression, Option<BlockId>)| {
                 guard.0.source == condition.0.source && guard.1 == condition.1
             };
             guards.iter().any(same)
@@ -187,13 +187,13 @@ impl Tree<'_, '_> {
     /// The conditions that hold when the expression is evaluated, each with the loop it is asked in.
     /// Of a block that does not run nothing is evaluated, so its own `when` is one of them for all but
     /// itself.
-    fn guards(&self, usage: &Use) -> Vec<(&Expression, Option<NodeId>)> {
+    fn guards(&self, usage: &Use) -> Vec<(&Expression, Option<BlockId>)> {
         let around = usage.place.block().into_iter();
         around
             .flat_map(|id| self.ancestry(id))
             .filter(|id| usage.place != Place::When(*id))
             .filter_map(|id| {
-                let when = self.draft.node(id).when.as_ref()?;
+                let when = self.draft.block(id).when.as_ref()?;
                 Some((when, self.loop_around(id)))
             })
             .collect()
@@ -220,15 +220,15 @@ impl Tree<'_, '_> {
     }
 
     /// Why a block that has run may have no reply.
-    fn goes_on_without(&self, id: NodeId) -> Option<&'static str> {
+    fn goes_on_without(&self, id: BlockId) -> Option<&'static str> {
         match self.kind(id) {
-            NodeKind::Step(step) if step.on_reject == OnReject::Continue => {
+            BlockKind::Step(step) if step.on_reject == OnReject::Continue => {
                 Some("may be rejected, and the saga goes on without it")
             }
-            NodeKind::Saga(block) if block.step.on_reject == OnReject::Continue => {
+            BlockKind::Saga(block) if block.step.on_reject == OnReject::Continue => {
                 Some("may roll back, and the saga goes on without it")
             }
-            NodeKind::Wait(wait)
+            BlockKind::Wait(wait)
                 if wait.timeout.is_some() && wait.on_timeout == OnTimeout::Continue =>
             {
                 Some("may get no signal in time, and the saga goes on without it")
@@ -246,23 +246,23 @@ impl Tree<'_, '_> {
         let skip = usize::from(!matches!(place, Place::Until(_)));
         self.ancestry(id)
             .skip(skip)
-            .any(|id| matches!(self.kind(id), NodeKind::ForEach { .. }))
+            .any(|id| matches!(self.kind(id), BlockKind::ForEach { .. }))
     }
 
     /// The innermost loop around a block.
-    fn loop_around(&self, id: NodeId) -> Option<NodeId> {
+    fn loop_around(&self, id: BlockId) -> Option<BlockId> {
         self.ancestry(id)
             .skip(1)
-            .find(|id| matches!(self.kind(*id), NodeKind::ForEach { .. }))
+            .find(|id| matches!(self.kind(*id), BlockKind::ForEach { .. }))
     }
 
     /// Whether it runs after the pivot.
-    fn runs_late(&self, id: NodeId) -> bool {
+    fn runs_late(&self, id: BlockId) -> bool {
         self.draft.is_confirm_only(id) || self.draft.is_behind_pivot(id)
     }
 
     /// Whether an expression of a block is asked after the pivot.
-    fn is_asked_late(&self, place: Place, id: NodeId) -> bool {
+    fn is_asked_late(&self, place: Place, id: BlockId) -> bool {
         match place {
             Place::With(_) | Place::When(_) => self.runs_late(id),
             _ => self.draft.is_behind_pivot(id),
@@ -270,35 +270,35 @@ impl Tree<'_, '_> {
     }
 
     /// Whether `inner` is somewhere below `outer`.
-    fn is_inside(&self, inner: NodeId, outer: NodeId) -> bool {
+    fn is_inside(&self, inner: BlockId, outer: BlockId) -> bool {
         self.ancestry(inner).any(|id| id == outer)
     }
 
     /// Which of two blocks runs first; `None` if they run at the same time.
-    fn order(&self, one: NodeId, other: NodeId) -> Option<Ordering> {
-        let mut one: Vec<NodeId> = self.ancestry(one).collect();
-        let mut other: Vec<NodeId> = self.ancestry(other).collect();
+    fn order(&self, one: BlockId, other: BlockId) -> Option<Ordering> {
+        let mut one: Vec<BlockId> = self.ancestry(one).collect();
+        let mut other: Vec<BlockId> = self.ancestry(other).collect();
         one.reverse();
         other.reverse();
         let shared = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
         let around = *one.get(shared.checked_sub(1)?)?;
-        let position = |path: &[NodeId]| {
+        let position = |path: &[BlockId]| {
             let id = path.get(shared)?;
-            Some(self.draft.node(*id).position)
+            Some(self.draft.block(*id).position)
         };
         match self.kind(around) {
-            NodeKind::Parallel(_) => None,
+            BlockKind::Parallel(_) => None,
             _ => Some(position(&one)?.cmp(&position(&other)?)),
         }
     }
 
     /// The block and those around it, innermost first.
-    fn ancestry(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
-        std::iter::successors(Some(id), |id| self.draft.node(*id).parent)
+    fn ancestry(&self, id: BlockId) -> impl Iterator<Item = BlockId> {
+        std::iter::successors(Some(id), |id| self.draft.block(*id).parent)
     }
 
-    fn kind(&self, id: NodeId) -> &NodeKind {
-        &self.draft.node(id).kind
+    fn kind(&self, id: BlockId) -> &BlockKind {
+        &self.draft.block(id).kind
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::draft::Draft;
 use super::super::problem::{Position, Rule};
-use super::super::{Definition, INSTANCES_MAX, NodeId, NodeKind};
+use super::super::{BlockId, BlockKind, Definition, INSTANCES_MAX};
 
 impl Draft<'_> {
     /// At most one problem: the first loop that makes it too much.
@@ -23,19 +23,19 @@ impl Draft<'_> {
     /// Adds what is in a block; the innermost loop around, if it becomes too much there.
     fn count(
         &self,
-        id: NodeId,
+        id: BlockId,
         times: usize,
-        inside: Option<NodeId>,
+        inside: Option<BlockId>,
         total: &mut usize,
-    ) -> Option<NodeId> {
-        match &self.node(id).kind {
-            NodeKind::Sequence(children) | NodeKind::Parallel(children) => children
+    ) -> Option<BlockId> {
+        match &self.block(id).kind {
+            BlockKind::Sequence(children) | BlockKind::Parallel(children) => children
                 .iter()
                 .find_map(|child| self.count(*child, times, inside, total)),
-            NodeKind::ForEach { body, at_most, .. } => {
+            BlockKind::ForEach { body, at_most, .. } => {
                 self.count(*body, times.saturating_mul(*at_most), Some(id), total)
             }
-            NodeKind::Step(_) | NodeKind::Wait(_) | NodeKind::Sleep(_) | NodeKind::Saga(_) => {
+            BlockKind::Step(_) | BlockKind::Wait(_) | BlockKind::Sleep(_) | BlockKind::Saga(_) => {
                 *total = total.saturating_add(times);
                 inside.filter(|_| *total > INSTANCES_MAX)
             }

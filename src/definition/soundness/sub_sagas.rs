@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::super::duration::format_duration;
 use super::super::problem::{Findings, Position, Rule, did_you_mean};
-use super::super::{Definition, Delay, NodeId, NodeKind, SUB_SAGAS_DEEP_MAX};
+use super::super::{BlockId, BlockKind, Definition, Delay, SUB_SAGAS_DEEP_MAX};
 
 /// A definition as far as other files matter.
 pub(in crate::definition) struct Caller<'d> {
@@ -106,10 +106,10 @@ fn check_time(caller: &Caller<'_>, target: &Caller<'_>, at: Position, findings: 
     let target = target.definition;
     let given = caller
         .definition
-        .nodes
+        .blocks
         .iter()
         .filter_map(|node| match &node.kind {
-            NodeKind::Saga(block) if block.saga == target.name => Some(block.timeout),
+            BlockKind::Saga(block) if block.saga == target.name => Some(block.timeout),
             _ => None,
         });
     let Some(given) = given.min() else { return };
@@ -126,28 +126,28 @@ fn check_time(caller: &Caller<'_>, target: &Caller<'_>, at: Position, findings: 
 }
 
 /// The sleeps that nothing skips or repeats, up to the pivot.
-fn surely(definition: &Definition, id: NodeId) -> Duration {
-    let node = definition.node(id);
+fn surely(definition: &Definition, id: BlockId) -> Duration {
+    let node = definition.block(id);
     if node.when.is_some() {
         return Duration::ZERO;
     }
     match &node.kind {
-        NodeKind::Sequence(children) => {
+        BlockKind::Sequence(children) => {
             let mut sum = Duration::ZERO;
             for child in children {
                 sum = sum.saturating_add(surely(definition, *child));
-                if definition.node(*child).pivot {
+                if definition.block(*child).pivot {
                     break;
                 }
             }
             sum
         }
-        NodeKind::Parallel(children) => children
+        BlockKind::Parallel(children) => children
             .iter()
             .map(|child| surely(definition, *child))
             .max()
             .unwrap_or_default(),
-        NodeKind::Sleep(sleep) => match sleep.delay {
+        BlockKind::Sleep(sleep) => match sleep.delay {
             Delay::Fixed(delay) => delay,
             Delay::Computed(_) => Duration::ZERO,
         },

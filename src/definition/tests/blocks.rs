@@ -7,14 +7,17 @@ use crate::definition::{CatchUp, ConflictRule, Delay, OnReject, OnTimeout};
 
 /// One line a node: its kind and what it says, indented by depth.
 fn tree(definition: &Definition) -> Vec<String> {
-    let depth = |id: NodeId| {
-        std::iter::successors(definition.node(id).parent, |id| definition.node(*id).parent).count()
+    let depth = |id: BlockId| {
+        std::iter::successors(definition.block(id).parent, |id| {
+            definition.block(*id).parent
+        })
+        .count()
     };
-    let line = |node: &Node| {
+    let line = |node: &Block| {
         let text = match &node.kind {
-            NodeKind::Sequence(_) => "steps".to_owned(),
-            NodeKind::Parallel(_) => "parallel".to_owned(),
-            NodeKind::ForEach {
+            BlockKind::Sequence(_) => "steps".to_owned(),
+            BlockKind::Parallel(_) => "parallel".to_owned(),
+            BlockKind::ForEach {
                 items,
                 sequential,
                 until,
@@ -24,15 +27,15 @@ fn tree(definition: &Definition) -> Vec<String> {
                 let until = until.as_ref().map(|until| until.source.as_str());
                 format!("each {} {sequential} {until:?} {at_most}", items.source)
             }
-            NodeKind::Step(step) => format!("step {}", step.name),
-            NodeKind::Wait(wait) => format!("wait {} for {}", wait.name, wait.signal),
-            NodeKind::Sleep(sleep) => format!("sleep {}", sleep.name),
-            NodeKind::Saga(saga) => format!("saga {} runs {}", saga.name, saga.saga),
+            BlockKind::Step(step) => format!("step {}", step.name),
+            BlockKind::Wait(wait) => format!("wait {} for {}", wait.name, wait.signal),
+            BlockKind::Sleep(sleep) => format!("sleep {}", sleep.name),
+            BlockKind::Saga(saga) => format!("saga {} runs {}", saga.name, saga.saga),
         };
         let pivot = if node.pivot { " PIVOT" } else { "" };
         format!("{}{text}{pivot}", " ".repeat(depth(node.id)))
     };
-    definition.nodes.iter().map(line).collect()
+    definition.blocks.iter().map(line).collect()
 }
 
 fn parsed(steps: &str) -> Definition {
@@ -81,13 +84,13 @@ fn every_kind_of_block_becomes_a_node_and_every_loop_one_around_it() {
     assert_eq!(names, ["a", "b", "c", "d", "e", "f", "g"]);
     assert!(matches!(
         definition.named("d").map(|node| &node.kind),
-        Some(NodeKind::Saga(_))
+        Some(BlockKind::Saga(_))
     ));
     assert!(definition.step("e").is_none());
 }
 
-fn scope<'v>(name: &'static str, given: &'v Value) -> Scope<'v> {
-    Scope {
+fn scope<'v>(name: &'static str, given: &'v Value) -> EvaluationScope<'v> {
+    EvaluationScope {
         input: &Value::Null,
         steps: &(),
         item: None,
@@ -111,7 +114,7 @@ fn a_wait_says_for_what_how_long_and_what_then() {
 "#,
     );
     let wait = |name: &str| match &definition.named(name).unwrap().kind {
-        NodeKind::Wait(wait) => wait,
+        BlockKind::Wait(wait) => wait,
         other => panic!("{other:?}"),
     };
     let money = wait("money");
@@ -127,7 +130,7 @@ fn a_wait_says_for_what_how_long_and_what_then() {
     let input = json!({ "total": 5 });
     let matches = |amount: i64| {
         let signal = json!({ "amount": amount });
-        let scope = Scope {
+        let scope = EvaluationScope {
             input: &input,
             ..scope("signal", &signal)
         };
@@ -143,7 +146,7 @@ fn a_wait_says_for_what_how_long_and_what_then() {
 #[test]
 fn what_is_given_elsewhere_is_not_known_here() {
     let definition = parsed("  - { wait: a, match: \"${ (signal.x) == 1 }\" }");
-    let NodeKind::Wait(wait) = &definition.named("a").unwrap().kind else {
+    let BlockKind::Wait(wait) = &definition.named("a").unwrap().kind else {
         panic!("not a wait");
     };
     let value = json!({ "x": 1 });
@@ -177,7 +180,7 @@ fn defaults_hold_for_steps_that_do_not_say_it_themselves() {
         (b.retry.attempts, b.retry.first),
         (9, Duration::from_mins(1))
     );
-    let NodeKind::Saga(c) = &definition.named("c").unwrap().kind else {
+    let BlockKind::Saga(c) = &definition.named("c").unwrap().kind else {
         panic!("not a saga");
     };
     assert_eq!(

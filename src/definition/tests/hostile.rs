@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{PLACE_ORDER, problems, rules, with_steps};
 use crate::definition::{
-    CatchUp, Definition, Every, FOR_EACH_ITEMS_MAX, NODES_MAX, NodeId, NodeKind, PROBLEMS_MAX,
+    BLOCKS_MAX, BlockId, BlockKind, CatchUp, Definition, Every, FOR_EACH_ITEMS_MAX, PROBLEMS_MAX,
     SOURCE_BYTES_MAX, parse,
 };
 use crate::id::Timestamp;
@@ -106,8 +106,8 @@ fn blocks_are_bounded_in_depth_and_number() {
         steps.collect::<Vec<_>>().concat()
     };
     // The root is a node too.
-    assert_eq!(rules(&with_steps(&many(NODES_MAX - 1))), [""; 0]);
-    let found = problems(&with_steps(&many(NODES_MAX + 50)));
+    assert_eq!(rules(&with_steps(&many(BLOCKS_MAX - 1))), [""; 0]);
+    let found = problems(&with_steps(&many(BLOCKS_MAX + 50)));
     assert_eq!(found.len(), 1);
     assert!(found[0].1.contains("more than 1000 blocks"), "{found:?}");
 
@@ -271,24 +271,24 @@ fn blocks() -> impl Strategy<Value = String> {
 
 /// Parents and children name one another, and numbers are given out in the order of the file.
 fn check_tree(definition: &Definition) {
-    for node in &definition.nodes {
-        let children: Vec<NodeId> = match &node.kind {
-            NodeKind::Sequence(children) | NodeKind::Parallel(children) => children.clone(),
-            NodeKind::ForEach { body, at_most, .. } => {
+    for node in &definition.blocks {
+        let children: Vec<BlockId> = match &node.kind {
+            BlockKind::Sequence(children) | BlockKind::Parallel(children) => children.clone(),
+            BlockKind::ForEach { body, at_most, .. } => {
                 assert!((1..=FOR_EACH_ITEMS_MAX).contains(at_most));
                 vec![*body]
             }
             _ => Vec::new(),
         };
         for (position, child) in children.iter().enumerate() {
-            let child = definition.node(*child);
+            let child = definition.block(*child);
             assert_eq!((child.parent, child.position), (Some(node.id), position));
             assert!(child.id > node.id);
         }
         assert_eq!(node.parent.is_none(), node.id == Definition::ROOT);
         assert!(!node.pivot || node.parent == Some(Definition::ROOT));
     }
-    assert!(definition.nodes.iter().filter(|node| node.pivot).count() <= 1);
+    assert!(definition.blocks.iter().filter(|node| node.pivot).count() <= 1);
 }
 
 const TOKENS: &[&str] = &[

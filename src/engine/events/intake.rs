@@ -13,7 +13,7 @@ use crate::engine::intake::Workers;
 use crate::engine::lock;
 use crate::engine::shared_ack::SharedAck;
 use crate::engine::work::{Job, Origin, Work};
-use crate::engine::worker::Node;
+use crate::engine::worker::Shared;
 use crate::error::code;
 use crate::message::{
     DOMAIN_EVENT_QUEUE, Destination, HEADER_EVENT_EXCHANGE, HEADER_EVENT_FOR,
@@ -22,7 +22,7 @@ use crate::message::{
 use crate::metric;
 use crate::store::DeadLetter;
 
-impl Node {
+impl Shared {
     /// Has a batch of domain events worked on, in order.
     pub(in crate::engine) async fn receive_events(
         &self,

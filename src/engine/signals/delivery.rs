@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use super::{Addressee, Correlated, SignalAnswer, SignalError, SignalRequest, What, code_of};
-use crate::definition::{Definition, NodeKind};
+use crate::definition::{BlockKind, Definition};
 use crate::engine::batch::{Batch, Decided};
 use crate::engine::decode::Undecodable;
 use crate::engine::encode::start_answer;
@@ -189,7 +189,7 @@ impl Batch<'_> {
         {
             return Err(Undelivered::Ignored);
         }
-        let NodeKind::Wait(wait) = &definition.node(correlated.block).kind else {
+        let BlockKind::Wait(wait) = &definition.block(correlated.block).kind else {
             return Err(Undelivered::Ignored);
         };
         let payload = match &wait.on {
@@ -222,9 +222,9 @@ impl Batch<'_> {
         let newest = self.saga(id).and_then(|saga| self.newest(&saga.name));
         newest.is_none_or(|newest| {
             newest
-                .nodes
+                .blocks
                 .iter()
-                .any(|node| matches!(&node.kind, NodeKind::Wait(wait) if wait.signal == signal))
+                .any(|node| matches!(&node.kind, BlockKind::Wait(wait) if wait.signal == signal))
         })
     }
 

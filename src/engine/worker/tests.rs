@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::*;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, Queue, Topology};
-use crate::definition::{Definition, NodeKind, parse};
+use crate::definition::{BlockKind, Definition, parse};
 use crate::engine::decode::check_start;
 use crate::engine::signals::{Addressee, Correlated, SignalRequest, What};
 use crate::engine::{Engine, EngineParts, StartError};
@@ -284,8 +284,8 @@ fn start(engine: &Engine, input: Value, starter: Option<Starter>) -> (Work, Hear
 }
 
 fn event(definition: &Arc<Definition>, event: Value) -> Work {
-    let wait = |kind: &NodeKind| matches!(kind, NodeKind::Wait(_));
-    let block = definition.nodes.iter().find(|node| wait(&node.kind));
+    let wait = |kind: &BlockKind| matches!(kind, BlockKind::Wait(_));
+    let block = definition.blocks.iter().find(|node| wait(&node.kind));
     let key = SagaKey {
         name: definition.name.clone(),
         key: event["id"].as_str().unwrap().to_owned(),

@@ -23,9 +23,13 @@ impl CommandHandler for Moody {
         Ok(None)
     }
 
-    async fn handle(&self, _command: &Command, _unit: &mut UnitOfWork) -> Result<Value, Refusal> {
+    async fn handle(
+        &self,
+        _command: &Command,
+        _unit: &mut UnitOfWork,
+    ) -> Result<Value, CommandRefusal> {
         match self.asked.fetch_add(1, Ordering::SeqCst) {
-            0 => Err(Refusal::Failed("the moon is wrong".to_owned())),
+            0 => Err(CommandRefusal::Failed("the moon is wrong".to_owned())),
             times => Ok(json!(times)),
         }
     }
@@ -44,7 +48,11 @@ impl CommandHandler for Talkative {
         key_of::<Inventory>("a".to_owned()).map(Some)
     }
 
-    async fn handle(&self, command: &Command, unit: &mut UnitOfWork) -> Result<Value, Refusal> {
+    async fn handle(
+        &self,
+        command: &Command,
+        unit: &mut UnitOfWork,
+    ) -> Result<Value, CommandRefusal> {
         let key = key_of::<Inventory>("a".to_owned())?;
         let stock = unit.aggregate::<Inventory>(&key)?;
         stock.record(&[inventory::Event::Received { quantity: 1 }])?;

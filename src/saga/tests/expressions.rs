@@ -134,13 +134,13 @@ output: { n: '${ steps.a.number }' }
     let why = "its output can't be computed: ${ steps.a.number }: `steps.a` has no field `number`";
     assert_eq!(story.reason(), why);
     let told: Vec<(&str, &Value, Option<&str>)> = decision
-        .sends
+        .emissions
         .iter()
         .filter_map(|send| match send {
-            Send::Answer {
+            Emission::Answer {
                 kind, body, reason, ..
             } => Some((*kind, body, reason.as_deref())),
-            Send::Notice { change, body } => Some((*change, body, Some(why))),
+            Emission::Notice { change, body } => Some((*change, body, Some(why))),
             _ => None,
         })
         .collect();

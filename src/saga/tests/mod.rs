@@ -120,9 +120,9 @@ impl Story {
         self.journal.extend(decision.events);
         self.check_fold();
         let mut sent = Vec::new();
-        for send in decision.sends {
+        for send in decision.emissions {
             match send {
-                Send::Command {
+                Emission::Command {
                     step,
                     phase,
                     attempt,
@@ -130,9 +130,9 @@ impl Story {
                 } => {
                     sent.push(format!("{step} {phase}#{attempt}"));
                 }
-                Send::Notice { change, .. } => self.notices.push(change),
-                Send::Answer { .. } | Send::Successor(_) => {}
-                Send::ToParent { answer, .. } => self.told.push(answer),
+                Emission::Notice { change, .. } => self.notices.push(change),
+                Emission::Answer { .. } | Emission::Successor(_) => {}
+                Emission::ToParent { answer, .. } => self.told.push(answer),
             }
         }
         Ok(sent)

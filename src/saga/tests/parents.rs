@@ -60,19 +60,19 @@ fn commands_to_a_sub_saga_go_to_the_start_queue_with_its_name_and_input() {
         input,
         starter: None,
     };
-    let mut sends = decide(&story.definition, &mut story.saga, start, story.now)
+    let mut emissions = decide(&story.definition, &mut story.saga, start, story.now)
         .unwrap()
-        .sends;
+        .emissions;
     let cancel = operator("a-1", OperatorKind::Cancel);
-    sends.extend(
+    emissions.extend(
         decide(&story.definition, &mut story.saga, cancel, story.now)
             .unwrap()
-            .sends,
+            .emissions,
     );
-    let commands: Vec<_> = sends
+    let commands: Vec<_> = emissions
         .into_iter()
         .filter_map(|send| match send {
-            Send::Command {
+            Emission::Command {
                 phase,
                 command,
                 to,

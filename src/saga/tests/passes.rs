@@ -145,8 +145,8 @@ fn payloads_carry_what_was_computed_and_the_reservation() {
     ] {
         let input = reply(step, answer);
         let decision = decide(&story.definition, &mut story.saga, input, story.now).unwrap();
-        for send in decision.sends {
-            if let Send::Command {
+        for send in decision.emissions {
+            if let Emission::Command {
                 step,
                 phase,
                 body,

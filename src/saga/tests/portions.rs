@@ -45,14 +45,14 @@ impl Large {
         } = &mut self.0;
         let decision = decide(definition, saga, input, *now)?;
         let written = serde_json::to_string(&decision.events).unwrap().len();
-        let sent: usize = decision.sends.iter().map(bytes_of).sum();
+        let sent: usize = decision.emissions.iter().map(bytes_of).sum();
         // What it says besides (paths, times) is small.
         let most = PORTION_BYTES + COMPUTED.bytes + COMMAND.bytes + BODY.bytes + 1024 * 1024;
         assert!(written + sent <= most, "{written} + {sent}");
         assert_eq!(decision.wake_at, saga.wake_at());
         journal.extend(decision.events);
-        let commands = decision.sends.iter().filter_map(|send| match send {
-            Send::Command { step, phase, .. } => Some(format!("{step} {phase}")),
+        let commands = decision.emissions.iter().filter_map(|send| match send {
+            Emission::Command { step, phase, .. } => Some(format!("{step} {phase}")),
             _ => None,
         });
         let commands: Vec<String> = commands.collect();
@@ -91,9 +91,9 @@ impl Large {
     }
 }
 
-fn bytes_of(send: &Send) -> usize {
+fn bytes_of(send: &Emission) -> usize {
     match send {
-        Send::Command { body, .. } => Extent::of(body).bytes,
+        Emission::Command { body, .. } => Extent::of(body).bytes,
         _ => 0,
     }
 }

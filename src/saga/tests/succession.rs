@@ -29,11 +29,14 @@ fn told(story: &mut Story, input: Input) -> Result<Vec<String>, Refusal> {
     let decision = decide(&story.definition, &mut story.saga, input, story.now)?;
     story.journal.extend(decision.events);
     story.check_fold();
-    let told = decision.sends.into_iter().filter_map(|send| match send {
-        Send::Successor(successor) => Some(format!("start {}", successor.saga.0.as_u128())),
-        Send::Answer { starter, kind, .. } => Some(format!("{kind} {}", starter.reply_to)),
-        _ => None,
-    });
+    let told = decision
+        .emissions
+        .into_iter()
+        .filter_map(|send| match send {
+            Emission::Successor(successor) => Some(format!("start {}", successor.saga.0.as_u128())),
+            Emission::Answer { starter, kind, .. } => Some(format!("{kind} {}", starter.reply_to)),
+            _ => None,
+        });
     Ok(told.collect())
 }
 
@@ -237,10 +240,10 @@ fn whoever_wanted_the_same_saga_hears_how_it_ends() {
     let end = operator("end", OperatorKind::ForceComplete);
     let decision = decide(&story.definition, &mut story.saga, end, story.now).unwrap();
     let told: Vec<_> = decision
-        .sends
+        .emissions
         .iter()
         .filter_map(|send| match send {
-            Send::Answer { starter, kind, .. } => {
+            Emission::Answer { starter, kind, .. } => {
                 Some((starter.correlation_id.as_deref().unwrap(), *kind))
             }
             _ => None,

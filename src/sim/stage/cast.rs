@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use super::answer::{Call, Calls, Does, Response};
 use super::improvise::Improviser;
 use super::judge::is_behind_pivot;
-use super::ledger::{Effect, Ledger};
+use super::ledger::{Effect, EffectLedger};
 use super::schema;
 use crate::broker::{Binding, Broker, Outgoing, Queue, Topology};
-use crate::definition::{Definition, NodeKind, Step};
+use crate::definition::{BlockKind, Definition, Step};
 use crate::environment::Environment;
 use crate::id::{Phase, SagaId, StepPath, Timestamp};
 use crate::message::{
@@ -46,7 +46,7 @@ pub(super) struct Cast {
 struct State {
     barriers: BTreeMap<(SagaId, StepPath), Barrier>,
     heard: BTreeMap<(SagaId, StepPath, Phase), u32>,
-    ledger: Ledger,
+    ledger: EffectLedger,
 }
 
 impl Cast {
@@ -66,7 +66,7 @@ impl Cast {
     }
 
     /// What they did so far.
-    pub(super) fn ledger(&self) -> Ledger {
+    pub(super) fn ledger(&self) -> EffectLedger {
         self.state().ledger.clone()
     }
 
@@ -287,10 +287,13 @@ pub(super) fn topology(destinations: &BTreeSet<Destination>) -> Topology {
 }
 
 fn steps(definition: &Definition) -> impl Iterator<Item = &Step> {
-    definition.nodes.iter().filter_map(|node| match &node.kind {
-        NodeKind::Step(step) => Some(step),
-        _ => None,
-    })
+    definition
+        .blocks
+        .iter()
+        .filter_map(|node| match &node.kind {
+            BlockKind::Step(step) => Some(step),
+            _ => None,
+        })
 }
 
 fn reply(command: &Command, answer: &Answer, now: Timestamp) -> Message {

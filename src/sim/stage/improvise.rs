@@ -13,7 +13,7 @@ use super::super::scheduler::Scheduler;
 use super::answer::{Call, Does, Response, echoes, fails, rejects, silent};
 use super::outside::{Cue, Entrance, lock};
 use super::{DAY, invent};
-use crate::definition::{Definition, Delay, NodeKind, Step, Wait};
+use crate::definition::{BlockKind, Definition, Delay, Step, Wait};
 use crate::id::Phase;
 
 /// Most times in a row that a `confirm` or `compensate` goes wrong.
@@ -118,10 +118,13 @@ impl Usher {
         let Some(definition) = self.newest(saga).filter(|_| is_new) else {
             return Vec::new();
         };
-        let waits = definition.nodes.iter().filter_map(|node| match &node.kind {
-            NodeKind::Wait(wait) => Some(wait),
-            _ => None,
-        });
+        let waits = definition
+            .blocks
+            .iter()
+            .filter_map(|node| match &node.kind {
+                BlockKind::Wait(wait) => Some(wait),
+                _ => None,
+            });
         let scheduler = &self.scheduler;
         waits
             .filter(|_| scheduler.chance(SIGNAL_CHANCE))

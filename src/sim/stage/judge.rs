@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::ledger::Effect;
 use super::play::{Play, SagaPlay};
-use crate::definition::{Definition, NodeId, NodeKind, Step};
+use crate::definition::{BlockId, BlockKind, Definition, Step};
 use crate::id::{Phase, StepPath};
 use crate::saga::{Event, OperatorKind, Status};
 
@@ -154,28 +154,28 @@ fn runs_before(definition: &Definition, one: &StepPath, other: &StepPath) -> boo
     };
     let (block, _) = a[at - 1];
     let (mine, theirs) = (a[at], b[at]);
-    match &definition.node(block).kind {
-        NodeKind::Sequence(_) => {
-            definition.node(mine.0).position < definition.node(theirs.0).position
+    match &definition.block(block).kind {
+        BlockKind::Sequence(_) => {
+            definition.block(mine.0).position < definition.block(theirs.0).position
         }
-        NodeKind::ForEach { sequential, .. } => *sequential && mine.1 < theirs.1,
+        BlockKind::ForEach { sequential, .. } => *sequential && mine.1 < theirs.1,
         _ => false,
     }
 }
 
 /// The blocks from the root to a step, each with its place in the loop right around it.
-fn way(definition: &Definition, path: &StepPath) -> Option<Vec<(NodeId, Option<u32>)>> {
+fn way(definition: &Definition, path: &StepPath) -> Option<Vec<(BlockId, Option<u32>)>> {
     let mut indices = path.indices.clone();
     let mut at = definition.named(&path.name)?;
     let mut way = Vec::new();
     loop {
-        let Some(parent) = at.parent.map(|parent| definition.node(parent)) else {
+        let Some(parent) = at.parent.map(|parent| definition.block(parent)) else {
             way.push((at.id, None));
             way.reverse();
             return Some(way);
         };
         let index = match &parent.kind {
-            NodeKind::ForEach { .. } => Some(indices.pop()?),
+            BlockKind::ForEach { .. } => Some(indices.pop()?),
             _ => None,
         };
         way.push((at.id, index));
@@ -185,7 +185,7 @@ fn way(definition: &Definition, path: &StepPath) -> Option<Vec<(NodeId, Option<u
 
 /// Whether a step stands where there is no way back.
 pub(super) fn is_behind_pivot(definition: &Definition, step: &Step) -> bool {
-    let Some(pivot) = definition.nodes.iter().find(|node| node.pivot) else {
+    let Some(pivot) = definition.blocks.iter().find(|node| node.pivot) else {
         return false;
     };
     let mut at = definition.named(&step.name);
@@ -193,7 +193,7 @@ pub(super) fn is_behind_pivot(definition: &Definition, step: &Step) -> bool {
         if node.parent == Some(Definition::ROOT) {
             return node.position > pivot.position;
         }
-        at = node.parent.map(|parent| definition.node(parent));
+        at = node.parent.map(|parent| definition.block(parent));
     }
     false
 }

@@ -24,7 +24,7 @@ pub struct Effect {
 
 /// What all participants did, in order.
 #[derive(Debug, Clone, Default)]
-pub struct Ledger {
+pub struct EffectLedger {
     /// In the order in which they happened.
     pub effects: Vec<Effect>,
     /// Commands that no orchestrator may ever send: a confirm of nothing, a compensation of what
@@ -43,7 +43,7 @@ pub struct Counts {
     pub compensated: u32,
 }
 
-impl Ledger {
+impl EffectLedger {
     /// How often the commands of a saga's steps took effect.
     pub fn counts(&self, saga: SagaId) -> BTreeMap<StepPath, Counts> {
         let mut counts: BTreeMap<StepPath, Counts> = BTreeMap::new();

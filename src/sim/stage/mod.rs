@@ -58,7 +58,7 @@ use crate::saga::{OperatorKind, Sabotage};
 use crate::store::memory::MemoryStore;
 
 pub use answer::{Calls, Response, echoes, fails, on, on_step, rejects, silent, succeeds};
-pub use ledger::{Counts, Effect, Ledger};
+pub use ledger::{Counts, Effect, EffectLedger};
 pub use play::{Play, SagaPlay};
 
 use outside::{Cue, Entrance};

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::super::scheduler::Ended;
 use super::judge;
-use super::ledger::{Effect, Ledger};
+use super::ledger::{Effect, EffectLedger};
 use crate::definition::Definition;
 use crate::id::{Phase, SagaId, Timestamp};
 use crate::saga::{Saga, Status};
@@ -23,7 +23,7 @@ pub struct Play {
     /// All sagas, in the order in which they started.
     pub sagas: Vec<SagaPlay>,
     /// What participants did.
-    pub ledger: Ledger,
+    pub ledger: EffectLedger,
     /// What those outside wanted and did not get, in words.
     pub refused: Vec<String>,
     /// Messages that nobody could handle.
@@ -70,7 +70,7 @@ pub struct SagaPlay {
 pub(super) struct Facts {
     pub(super) seed: u64,
     pub(super) histories: Vec<(History, Option<Arc<Definition>>)>,
-    pub(super) ledger: Ledger,
+    pub(super) ledger: EffectLedger,
     pub(super) refused: Vec<String>,
     pub(super) letters: Vec<DeadLetter>,
     pub(super) ended: Ended,
@@ -178,7 +178,7 @@ impl Play {
 }
 
 impl SagaPlay {
-    fn new(history: History, definition: Option<Arc<Definition>>, ledger: &Ledger) -> Self {
+    fn new(history: History, definition: Option<Arc<Definition>>, ledger: &EffectLedger) -> Self {
         let state = view::folded(&history);
         let head = &history.head;
         let effects = ledger.effects.iter();

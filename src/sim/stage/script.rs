@@ -15,7 +15,7 @@ use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter, Spanned}
 use super::answer::{Calls, Does, Response};
 use super::outside::{Cue, Entrance};
 use super::{Stage, invent};
-use crate::definition::{Definition, Forward, NodeKind, parse_duration};
+use crate::definition::{BlockKind, Definition, Forward, parse_duration};
 use crate::id::Phase;
 use crate::saga::OperatorKind;
 
@@ -184,8 +184,8 @@ impl Names {
     }
 
     fn add(&mut self, definition: &Definition) {
-        for node in &definition.nodes {
-            let NodeKind::Step(step) = &node.kind else {
+        for node in &definition.blocks {
+            let BlockKind::Step(step) = &node.kind else {
                 continue;
             };
             self.steps.insert(step.name.clone());

@@ -6,7 +6,7 @@ use super::*;
 use crate::aggregates::{Inventory, Payments, inventory, payments};
 use crate::id::Phase;
 use crate::limits::COMMAND;
-use crate::saga::{Flaw, Status};
+use crate::saga::{PlantedBug, Status};
 
 const TRIP: &str = "
 saga: trip
@@ -259,7 +259,7 @@ fn the_same_seed_is_the_same_play() {
 
 #[test]
 fn an_unknown_outcome_that_is_not_undone_is_noticed() {
-    let forgetful = Sabotage::with(Flaw::ForgetUnknown);
+    let forgetful = Sabotage::with(PlantedBug::ForgetUnknown);
     let stage = || trip().answer("hotel.reserve", echoes().lost());
     stage().play().assert_sound();
     let wrong = stage().sabotage(forgetful).play().wrong().join("; ");
@@ -296,7 +296,7 @@ steps:
             .collect()
     };
     assert_eq!(search(Sabotage::default()), [""; 0]);
-    let wrong = search(Sabotage::with(Flaw::RenderSkipped)).join("; ");
+    let wrong = search(Sabotage::with(PlantedBug::RenderSkipped)).join("; ");
     assert!(wrong.contains("never ends"), "{wrong}");
 }
 
@@ -317,7 +317,9 @@ fn a_payload_of_any_size_and_a_fan_out_that_is_forgotten_in_part_are_noticed() {
             .start("note", json!({ "id": "n", "text": text }))
     };
     large().play().assert_sound();
-    let wrong = large().sabotage(Sabotage::with(Flaw::AnyPayload)).play();
+    let wrong = large()
+        .sabotage(Sabotage::with(PlantedBug::AnyPayload))
+        .play();
     let wrong = wrong.wrong().join("; ");
     assert!(wrong.contains("never ends"), "{wrong}");
 
@@ -327,7 +329,9 @@ fn a_payload_of_any_size_and_a_fan_out_that_is_forgotten_in_part_are_noticed() {
     let play = wide().play();
     play.assert_sound();
     assert_eq!(play.saga("w").ended_as(), "completed");
-    let wrong = wide().sabotage(Sabotage::with(Flaw::ForgetLeftOff)).play();
+    let wrong = wide()
+        .sabotage(Sabotage::with(PlantedBug::ForgetLeftOff))
+        .play();
     let wrong = wrong.wrong().join("; ");
     assert!(wrong.contains("never ends"), "{wrong}");
 }

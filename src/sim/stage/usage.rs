@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::scheduler::EPOCH;
 use super::DAY;
-use crate::definition::{Definition, Delay, NodeKind};
+use crate::definition::{BlockKind, Definition, Delay};
 
 /// Comparisons, longest first.
 const COMPARISONS: [&str; 6] = ["==", "!=", "<=", ">=", "<", ">"];
@@ -106,11 +106,14 @@ pub(super) fn delay(
     definition: &Definition,
     random: &mut fastrand::Rng,
 ) -> Option<Value> {
-    let waited = definition.nodes.iter().filter_map(|node| match &node.kind {
-        NodeKind::Sleep(sleep) => Some(&sleep.delay),
-        NodeKind::Wait(wait) => wait.timeout.as_ref(),
-        _ => None,
-    });
+    let waited = definition
+        .blocks
+        .iter()
+        .filter_map(|node| match &node.kind {
+            BlockKind::Sleep(sleep) => Some(&sleep.delay),
+            BlockKind::Wait(wait) => wait.timeout.as_ref(),
+            _ => None,
+        });
     let path = format!("{root}.{name}");
     let mut sources = waited.filter_map(|delay| match delay {
         Delay::Computed(expression) => Some(expression.source.trim()),

@@ -16,7 +16,7 @@ use super::play::Play;
 use super::{DAY, Stage};
 use crate::broker::Broker;
 use crate::broker::memory::MemoryBroker;
-use crate::definition::{Definition, NodeKind};
+use crate::definition::{BlockKind, Definition};
 use crate::engine::relay::RelayOptions;
 use crate::engine::{Engine, EngineOptions, EngineParts};
 use crate::environment::{Environment, Shutdown};
@@ -57,7 +57,7 @@ pub(super) fn play(mut stage: Stage) -> Play {
         entrances.extend(usher.before_starts(&entrances));
     }
     let props = std::mem::take(&mut stage.props);
-    let world = World::new(&scheduler, stage);
+    let world = StageWorld::new(&scheduler, stage);
     for prop in props {
         prop(&world.shop);
     }
@@ -74,7 +74,7 @@ pub(super) fn play(mut stage: Stage) -> Play {
     world.close(ended, crashes)
 }
 
-struct World {
+struct StageWorld {
     scheduler: Scheduler,
     stage: Stage,
     served: BTreeSet<String>,
@@ -87,7 +87,7 @@ struct World {
     outside: Arc<Outside>,
 }
 
-impl World {
+impl StageWorld {
     fn new(scheduler: &Scheduler, stage: Stage) -> Self {
         let rates = stage.faults.unwrap_or_else(FaultRates::none);
         let faults = Faults::new(scheduler, rates);
@@ -414,7 +414,7 @@ async fn see_to(
             }
             Waiting::Signal(None) => {
                 let kind = definition.and_then(|it| it.named(&path.name));
-                let Some(NodeKind::Wait(wait)) = kind.map(|node| &node.kind) else {
+                let Some(BlockKind::Wait(wait)) = kind.map(|node| &node.kind) else {
                     continue;
                 };
                 let (saga, key) = (&head.name, &head.key);

@@ -11,7 +11,7 @@ use crate::error::code;
 use crate::message::Message;
 use crate::store::dead_letters::audit::{AuditHead, verify};
 use crate::store::dead_letters::{
-    Actor, Change, LetterChange, LetterFilter, LetterHead, LetterPage, LetterStatus,
+    Actor, LetterAction, LetterChange, LetterFilter, LetterHead, LetterPage, LetterStatus,
     PublishedReplays, ReturnedReplay,
 };
 use crate::store::{Commit, DeadLetter};
@@ -68,7 +68,7 @@ async fn found(store: &dyn Complete, filter: LetterFilter) -> Vec<u128> {
     heads.iter().map(number).collect()
 }
 
-async fn change(store: &dyn Complete, number: u128, version: u64, what: Change) -> Vec<Uuid> {
+async fn change(store: &dyn Complete, number: u128, version: u64, what: LetterAction) -> Vec<Uuid> {
     let change = LetterChange {
         letter: uuid(number),
         version,
@@ -243,7 +243,7 @@ async fn assert_pages(store: &dyn Complete, mut expected: [u128; 4]) {
 /// Status, outbox row and audit entry together; not on another version; then confirmed.
 pub async fn a_replay_is_committed_whole_and_once(store: &dyn Complete) {
     put(store, &[drained(1), drained(2)]).await;
-    let replay = || Change::Replay(Box::new(outbox(50)));
+    let replay = || LetterAction::Replay(Box::new(outbox(50)));
     assert_eq!(change(store, 1, 0, replay()).await, NONE);
     assert_eq!(change(store, 1, 0, replay()).await, [uuid(1)]);
     assert_eq!(change(store, 9, 0, replay()).await, [uuid(9)]);
@@ -268,7 +268,7 @@ pub async fn a_replay_is_committed_whole_and_once(store: &dyn Complete) {
     assert_eq!(store.outbox_len().await.unwrap(), 0);
 
     // No queue took this one.
-    change(store, 2, 0, Change::Replay(Box::new(outbox(51)))).await;
+    change(store, 2, 0, LetterAction::Replay(Box::new(outbox(51)))).await;
     let returned = PublishedReplays {
         returned: vec![ReturnedReplay {
             letter: uuid(2),
@@ -288,7 +288,7 @@ pub async fn a_replay_is_committed_whole_and_once(store: &dyn Complete) {
     assert!(last.body.contains("no queue takes it"), "{}", last.body);
 
     // A relay published this one.
-    change(store, 2, 2, Change::Replay(Box::new(outbox(52)))).await;
+    change(store, 2, 2, LetterAction::Replay(Box::new(outbox(52)))).await;
     store.remove_sent(&[uuid(52)]).await.unwrap();
     assert_eq!(store.settle_replays().await.unwrap(), 0);
     assert_eq!(head(store, 2).await.status, LetterStatus::Replayed);
@@ -311,7 +311,7 @@ pub async fn an_edit_leaves_the_original(store: &dyn Complete) {
             ..Message::default()
         };
         assert_eq!(
-            change(store, 1, version, Change::Edit(Box::new(message))).await,
+            change(store, 1, version, LetterAction::Edit(Box::new(message))).await,
             NONE
         );
     }
@@ -333,7 +333,7 @@ pub async fn letters_are_grouped_by_cause(store: &dyn Complete) {
     let mut other = drained(3);
     "something else".clone_into(&mut other.reason);
     put(store, &[drained(1), drained(2), other]).await;
-    change(store, 1, 0, Change::Discard).await;
+    change(store, 1, 0, LetterAction::Discard).await;
     let groups = store
         .letter_groups(&LetterFilter::default(), 9)
         .await
@@ -374,8 +374,8 @@ pub async fn letters_are_grouped_by_cause(store: &dyn Complete) {
 /// Only what is handled, and only what is old.
 pub async fn retention_spares_what_is_open(store: &dyn Complete) {
     put(store, &[drained(1), drained(2), drained(3)]).await;
-    change(store, 1, 0, Change::Discard).await;
-    change(store, 2, 0, Change::Replay(Box::new(outbox(50)))).await;
+    change(store, 1, 0, LetterAction::Discard).await;
+    change(store, 2, 0, LetterAction::Replay(Box::new(outbox(50)))).await;
     let late = actor().at.after(Duration::from_secs(1));
     assert_eq!(
         store.purge_letters(&actor(), actor().at, 9).await.unwrap(),
@@ -411,7 +411,7 @@ pub async fn an_import_has_entries_of_its_own_and_is_remembered(store: &dyn Comp
     let mut imported = store.imported(&asked).await.unwrap();
     imported.sort_unstable();
     assert_eq!(imported, [uuid(2), uuid(3)]);
-    change(store, 2, 0, Change::Discard).await;
+    change(store, 2, 0, LetterAction::Discard).await;
     store.purge_letters(&actor(), at(1_000), 10).await.unwrap();
     assert_eq!(store.imported(&[uuid(2)]).await.unwrap(), [uuid(2)]);
     assert_eq!(store.imported(&NONE).await.unwrap(), NONE);

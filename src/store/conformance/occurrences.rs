@@ -8,8 +8,8 @@ use super::sample::{at, dead_letter, outbox, uuid};
 use crate::error::code;
 use crate::message::Message;
 use crate::store::dead_letters::{
-    Actor, Change, Earlier, HEADER_LETTER, HEADER_REPLAYS, LetterChange, LetterFilter, LetterHead,
-    LetterPage, LetterStatus, PublishedReplays, Sighting,
+    Actor, Earlier, HEADER_LETTER, HEADER_REPLAYS, LetterAction, LetterChange, LetterFilter,
+    LetterHead, LetterPage, LetterStatus, PublishedReplays, Sighting,
 };
 use crate::store::participant::ParticipantWrites;
 use crate::store::{Commit, DeadLetter};
@@ -91,7 +91,7 @@ async fn head(store: &dyn Complete, number: u128) -> LetterHead {
     letters.into_iter().next().unwrap().head
 }
 
-async fn change(store: &dyn Complete, number: u128, what: Change) {
+async fn change(store: &dyn Complete, number: u128, what: LetterAction) {
     let actor = Actor {
         by: "ann".to_owned(),
         why: "stock is back".to_owned(),
@@ -114,7 +114,7 @@ async fn every_way(store: &dyn Complete, case: impl AsyncFn(&dyn Complete, Way))
         // Handled and old, so that nothing is left of this way.
         for letter in all(store).await {
             if letter.status == LetterStatus::Open {
-                change(store, number(&letter), Change::Discard).await;
+                change(store, number(&letter), LetterAction::Discard).await;
             }
         }
         let actor = Actor {
@@ -200,9 +200,9 @@ pub async fn what_comes_after_a_letter_was_handled_is_a_new_one(store: &dyn Comp
         };
         for (first, id) in [(1, Some("a")), (11, None)] {
             way.put(store, vec![sent(first, id)]).await;
-            change(store, first, Change::Discard).await;
+            change(store, first, LetterAction::Discard).await;
             way.put(store, vec![sent(first + 1, id)]).await;
-            let replay = Change::Replay(Box::new(outbox(1_000 + first)));
+            let replay = LetterAction::Replay(Box::new(outbox(1_000 + first)));
             change(store, first + 1, replay).await;
             store.remove_sent(&[uuid(1_000 + first)]).await.unwrap();
             store.settle_replays().await.unwrap();
@@ -228,7 +228,7 @@ pub async fn a_message_of_another_type_did_not_come_back(store: &dyn Complete) {
     };
     other.message.properties.kind = Some("another".to_owned());
     Way::Node.put(store, vec![first]).await;
-    change(store, 1, Change::Discard).await;
+    change(store, 1, LetterAction::Discard).await;
     Way::Node.put(store, vec![other]).await;
     assert_eq!(head(store, 2).await.came_back_from, None);
 }
@@ -252,7 +252,7 @@ async fn put(store: &dyn Complete, letters: &[DeadLetter]) -> usize {
 /// By its header, or by its message's id if whoever buried it again dropped the header.
 pub async fn a_replay_that_comes_back_is_linked_to_its_letter(store: &dyn Complete) {
     put(store, &[drained(1), drained(2), drained(3)]).await;
-    change(store, 1, Change::Replay(Box::new(outbox(50)))).await;
+    change(store, 1, LetterAction::Replay(Box::new(outbox(50)))).await;
     let marked = json!({ HEADER_LETTER: uuid(2).to_string(), HEADER_REPLAYS: 2 });
     let mut from_another = drained(12);
     from_another.message.properties.headers = serde_json::from_value(marked).unwrap();

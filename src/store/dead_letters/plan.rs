@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::audit::Unlinked;
 use super::occurrence::{NewLetter, Settled};
-use super::{Actor, Change, LetterChange, LetterStatus, PublishedReplays};
+use super::{Actor, LetterAction, LetterChange, LetterStatus, PublishedReplays};
 use crate::id::Timestamp;
 use crate::message::Message;
 use crate::store::OutboxMessage;
@@ -27,7 +27,7 @@ pub(in crate::store) struct Current {
 
 /// What to write.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Plan<'a> {
+pub(in crate::store) struct LetterWrites<'a> {
     /// Letters as they will be.
     pub(in crate::store) updates: BTreeMap<Uuid, Current>,
     pub(in crate::store) outbox: Vec<&'a OutboxMessage>,
@@ -59,8 +59,8 @@ pub(in crate::store) fn plan<'a>(
     actor: &Actor,
     changes: &'a [LetterChange],
     published: &PublishedReplays,
-) -> Plan<'a> {
-    let mut plan = Plan::default();
+) -> LetterWrites<'a> {
+    let mut plan = LetterWrites::default();
     for (letter, outbox) in &published.confirmed {
         plan.settle(&mut letters, *letter, *outbox, None);
     }
@@ -78,7 +78,7 @@ pub(in crate::store) fn plan<'a>(
     plan
 }
 
-impl<'a> Plan<'a> {
+impl<'a> LetterWrites<'a> {
     /// Notes what became of a replay; `returned` says why it was not taken.
     fn settle(
         &mut self,
@@ -109,7 +109,7 @@ impl<'a> Plan<'a> {
         let before = current.status;
         current.version += 1;
         match &change.what {
-            Change::Replay(row) => {
+            LetterAction::Replay(row) => {
                 current.status = LetterStatus::Replaying;
                 current.replays = current.replays.saturating_add(1);
                 current.outbox = Some(row.id);
@@ -121,19 +121,19 @@ impl<'a> Plan<'a> {
                 });
                 self.entries.push(entry("replay", letter, detail));
             }
-            Change::Edit(message) => {
+            LetterAction::Edit(message) => {
                 current.edits = current.edits.saturating_add(1);
                 self.edits.push((letter, current.edits, message));
                 let detail = json!({ "edit": current.edits, "bytes": message.body.len() });
                 self.entries.push(entry("edit", letter, detail));
             }
-            Change::Discard => {
+            LetterAction::Discard => {
                 current.status = LetterStatus::Discarded;
                 current.handled_at = Some(at);
                 let detail = json!({ "was": before });
                 self.entries.push(entry("discard", letter, detail));
             }
-            Change::Reopen => {
+            LetterAction::Reopen => {
                 current.status = LetterStatus::Open;
                 current.handled_at = None;
                 let detail = json!({ "was": before });

@@ -71,7 +71,7 @@ const UPSERT_SNAPSHOTS: &str = "
 
 /// A batch whose messages' properties are text already, so that no error of ours can occur
 /// between the statements.
-pub(super) struct Batch<'a> {
+pub(super) struct PreparedCommit<'a> {
     commit: &'a Commit,
     /// Properties of each saga's outbox, in the order of `commit.sagas`.
     of_sagas: Vec<Vec<String>>,
@@ -79,7 +79,7 @@ pub(super) struct Batch<'a> {
     letters: Vec<NewLetter<'a>>,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> PreparedCommit<'a> {
     pub(super) fn new(commit: &'a Commit) -> Result<Self, StoreError> {
         let sagas = commit.sagas.iter();
         Ok(Self {

@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 use super::PostgresOptions;
 use super::errors::Distrust;
 use super::liveness::{Identity, Liveness};
-use crate::store::schema::Access;
+use crate::store::schema::AccessMode;
 
 /// Longest time that it may take to open a connection.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
@@ -101,7 +101,7 @@ pub(super) struct Connections(Arc<Shared>);
 struct Shared {
     server: PgConnectOptions,
     acquire_timeout: Duration,
-    access: Access,
+    access: AccessMode,
     most: u32,
     free: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
@@ -260,7 +260,7 @@ impl Session {
         let opening = async {
             let mut connection = PgConnection::connect_with(&shared.server).await?;
             sqlx::raw_sql(SESSION).execute(&mut connection).await?;
-            if shared.access == Access::Read {
+            if shared.access == AccessMode::Read {
                 sqlx::raw_sql(READ_ONLY).execute(&mut connection).await?;
             }
             match sqlx::raw_sql(NOTICE_LOSS).execute(&mut connection).await {

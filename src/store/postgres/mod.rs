@@ -38,7 +38,7 @@ use self::connections::{Begin, Connections, Session, Transaction};
 use self::errors::{Distrust, open_failed};
 use self::floor::Floor;
 use super::StoreError;
-use super::schema::{self, Access, SchemaError, Tables};
+use super::schema::{self, AccessMode, SchemaError, Tables};
 
 /// The schema that everything lives in.
 const SCHEMA: &str = "backstitch";
@@ -60,7 +60,7 @@ pub struct PostgresOptions {
     /// How long a call waits for a connection before it fails as unavailable.
     pub acquire_timeout: Duration,
     /// What may be done to the database.
-    pub access: Access,
+    pub access: AccessMode,
 }
 
 impl Default for PostgresOptions {
@@ -68,7 +68,7 @@ impl Default for PostgresOptions {
         Self {
             connections_max: 10,
             acquire_timeout: Duration::from_secs(10),
-            access: Access::Migrate,
+            access: AccessMode::Migrate,
         }
     }
 }
@@ -104,7 +104,7 @@ impl PostgresStore {
         path.map_err(open_failed)?;
         prepare_tables(&mut plain, access).await?;
         plain.close().await.map_err(open_failed)?;
-        if access == Access::Migrate {
+        if access == AccessMode::Migrate {
             let mut session = pool.acquire().await.map_err(open_failed)?;
             warn_if_not_durable(&mut session).await?;
         }
@@ -188,7 +188,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
         .execute(&mut connection)
         .await
         .map_err(open_failed)?;
-    let applied = prepare_tables(&mut connection, Access::Migrate).await?;
+    let applied = prepare_tables(&mut connection, AccessMode::Migrate).await?;
     connection.close().await.map_err(open_failed)?;
     Ok(applied)
 }
@@ -197,7 +197,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
 /// Writes nothing if none is missing, so that who works with the tables need not own them.
 async fn prepare_tables(
     connection: &mut PgConnection,
-    access: Access,
+    access: AccessMode,
 ) -> Result<Vec<String>, StoreError> {
     let mut migrator = Migrator::with_migrations(MIGRATIONS.map(migration).to_vec());
     migrator.set_ignore_missing(true);
@@ -206,7 +206,7 @@ async fn prepare_tables(
     if missing.is_empty() {
         return Ok(missing);
     }
-    if access != Access::Migrate {
+    if access != AccessMode::Migrate {
         return Err(schema::behind(found.as_ref(), missing).into());
     }
     if !exists(connection, SCHEMA_EXISTS).await? {

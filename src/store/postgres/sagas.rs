@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::commit::Batch;
+use super::commit::PreparedCommit;
 use super::connections::Begin;
 use super::{PostgresStore, column};
 use crate::id::{SagaId, Timestamp};
@@ -201,7 +201,7 @@ impl Store for PostgresStore {
 
     async fn commit(&self, commit: Commit) -> Result<CommitOutcome, StoreError> {
         shape::check(&commit)?;
-        let batch = Batch::new(&commit)?;
+        let batch = PreparedCommit::new(&commit)?;
         if batch.is_only_sent() {
             self.remove_sent(&commit.sent).await?;
             return Ok(CommitOutcome::default());

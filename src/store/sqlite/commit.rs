@@ -60,14 +60,14 @@ const SELECT_IDS: &str = "
 
 /// A batch whose messages' properties are text already, so that no error of ours can occur
 /// between the statements.
-pub(super) struct Batch<'a> {
+pub(super) struct PreparedCommit<'a> {
     commit: &'a Commit,
     /// Messages with their properties and, if it must win first, the saga they belong to.
     outbox: Vec<(Option<SagaId>, (&'a OutboxMessage, String))>,
     letters: Vec<NewLetter<'a>>,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> PreparedCommit<'a> {
     pub(super) fn new(commit: &'a Commit) -> Result<Self, StoreError> {
         let of_sagas = commit.sagas.iter().flat_map(|write| {
             let id = Some(write.head.id);

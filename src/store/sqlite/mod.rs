@@ -31,7 +31,7 @@ use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqlSafeStr, SqliteConnection, SqlitePool, SqliteTransaction};
 
-use super::schema::{self, Access, SchemaError, Tables};
+use super::schema::{self, AccessMode, SchemaError, Tables};
 use super::{BoxedError, StoreError};
 
 /// How long a statement waits for another program that uses the same file.
@@ -65,21 +65,21 @@ impl SqliteStore {
     /// Opens a file (a path, or a `sqlite:` URL), creating it if need be, and applies the
     /// migrations that are missing. `:memory:` and `sqlite::memory:` are [`Self::open_in_memory`].
     pub async fn open(path_or_url: &str) -> Result<Self, StoreError> {
-        Self::open_for(path_or_url, Access::Migrate).await
+        Self::open_for(path_or_url, AccessMode::Migrate).await
     }
 
     /// The same, for what is to be done with it.
-    pub async fn open_for(path_or_url: &str, access: Access) -> Result<Self, StoreError> {
+    pub async fn open_for(path_or_url: &str, access: AccessMode) -> Result<Self, StoreError> {
         let Some(options) = options(path_or_url)? else {
             return Self::open_in_memory().await;
         };
-        if access == Access::Read {
+        if access == AccessMode::Read {
             return Self::open_to_read(options).await;
         }
-        if access == Access::Migrate {
+        if access == AccessMode::Migrate {
             create_private(options.get_filename());
         }
-        let options = options.create_if_missing(access == Access::Migrate);
+        let options = options.create_if_missing(access == AccessMode::Migrate);
         let (writer, _) = open_writer(options.clone(), access).await?;
         let readers = pool(READERS_MAX)
             .connect_with(options.read_only(true))
@@ -102,7 +102,7 @@ impl SqliteStore {
             Err(error) => return Err(open_failed(error)),
         };
         let mut connection = readers.acquire().await.map_err(open_failed)?;
-        prepare_tables(&mut connection, Access::Read).await?;
+        prepare_tables(&mut connection, AccessMode::Read).await?;
         drop(connection);
         // Whoever writes all the same is told by the file that it can't be.
         let writer = readers.clone();
@@ -112,7 +112,7 @@ impl SqliteStore {
     /// A database that is gone with its last handle.
     pub async fn open_in_memory() -> Result<Self, StoreError> {
         let options = tuned(SqliteConnectOptions::new()).in_memory(true);
-        let (writer, _) = open_writer(options, Access::Migrate).await?;
+        let (writer, _) = open_writer(options, AccessMode::Migrate).await?;
         // A second connection would be another database.
         let readers = writer.clone();
         Ok(Self { writer, readers })
@@ -185,7 +185,7 @@ pub async fn migrate(path_or_url: &str) -> Result<Vec<String>, StoreError> {
         return Ok(Vec::new());
     };
     create_private(options.get_filename());
-    let (writer, applied) = open_writer(options, Access::Migrate).await?;
+    let (writer, applied) = open_writer(options, AccessMode::Migrate).await?;
     writer.close().await;
     Ok(applied)
 }
@@ -236,7 +236,7 @@ fn pool(connections_max: u32) -> SqlitePoolOptions {
 /// Opens the file for writing, and returns the names of the migrations that were applied.
 async fn open_writer(
     options: SqliteConnectOptions,
-    access: Access,
+    access: AccessMode,
 ) -> Result<(SqlitePool, Vec<String>), StoreError> {
     let writer = pool(1).connect_with(options).await.map_err(open_failed)?;
     let mut connection = writer.acquire().await.map_err(open_failed)?;
@@ -248,7 +248,7 @@ async fn open_writer(
 /// Sees to it that the tables are there; returns the names of the migrations that were applied.
 async fn prepare_tables(
     connection: &mut SqliteConnection,
-    access: Access,
+    access: AccessMode,
 ) -> Result<Vec<String>, StoreError> {
     let mut migrator = Migrator::with_migrations(MIGRATIONS.map(migration).to_vec());
     migrator.set_ignore_missing(true);
@@ -257,7 +257,7 @@ async fn prepare_tables(
     if missing.is_empty() {
         return Ok(missing);
     }
-    if access != Access::Migrate {
+    if access != AccessMode::Migrate {
         return Err(schema::behind(found.as_ref(), missing).into());
     }
     migrator

@@ -9,7 +9,7 @@ use sqlx::{QueryBuilder, Sqlite};
 use uuid::Uuid;
 
 use super::bulk;
-use super::commit::Batch;
+use super::commit::PreparedCommit;
 use super::{SqliteStore, failed};
 use crate::id::{SagaId, Timestamp};
 use crate::store::loading::Loading;
@@ -172,7 +172,7 @@ impl Store for SqliteStore {
         if commit.is_empty() {
             return Ok(CommitOutcome::default());
         }
-        let batch = Batch::new(&commit)?;
+        let batch = PreparedCommit::new(&commit)?;
         let mut transaction = self.transaction().await?;
         let outcome = batch.write(&mut transaction).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;

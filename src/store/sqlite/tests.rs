@@ -127,7 +127,7 @@ async fn a_file_that_may_only_be_read_is_read_and_one_without_tables_is_told_apa
     let batch = sample::batch(vec![sample::new_saga(1, "a", 2)]);
     store.commit(batch).await.unwrap();
     store.close().await;
-    let read = SqliteStore::open_for(path, Access::Read).await.unwrap();
+    let read = SqliteStore::open_for(path, AccessMode::Read).await.unwrap();
     assert_eq!(
         read.list(&ListFilter {
             limit: 9,
@@ -146,12 +146,12 @@ async fn a_file_that_may_only_be_read_is_read_and_one_without_tables_is_told_apa
 
     let empty = directory.path().join("empty.db");
     std::fs::write(&empty, "").unwrap();
-    for access in [Access::Read, Access::Write] {
+    for access in [AccessMode::Read, AccessMode::Write] {
         let refused = SqliteStore::open_for(empty.to_str().unwrap(), access).await;
         let missing = matches!(refused, Err(StoreError::Schema(SchemaError::Missing)));
         assert!(missing, "{access:?}: {refused:?}");
         let made = std::fs::metadata(&empty).unwrap().len();
-        assert!(made == 0 || access != Access::Read, "nothing is made");
+        assert!(made == 0 || access != AccessMode::Read, "nothing is made");
     }
 }
 

@@ -3,7 +3,9 @@
 use super::*;
 use crate::error::code;
 use crate::id::Timestamp;
-use crate::store::dead_letters::{Actor, Change, LetterChange, PublishedReplays, ReturnedReplay};
+use crate::store::dead_letters::{
+    Actor, LetterAction, LetterChange, PublishedReplays, ReturnedReplay,
+};
 use crate::store::memory::MemoryStore;
 use crate::store::{Commit, DeadLetter, OutboxMessage, Store};
 
@@ -30,7 +32,7 @@ fn actor() -> Actor {
     }
 }
 
-async fn change(store: &MemoryStore, number: u128, version: u64, what: Change) {
+async fn change(store: &MemoryStore, number: u128, version: u64, what: LetterAction) {
     let letter = Uuid::from_u128(number);
     let change = LetterChange {
         letter,
@@ -42,8 +44,8 @@ async fn change(store: &MemoryStore, number: u128, version: u64, what: Change) {
     assert_eq!(lost.unwrap(), Vec::<Uuid>::new());
 }
 
-fn replay(number: u128) -> Change {
-    Change::Replay(Box::new(OutboxMessage {
+fn replay(number: u128) -> LetterAction {
+    LetterAction::Replay(Box::new(OutboxMessage {
         id: Uuid::from_u128(number),
         destination: crate::message::Destination::queue("q"),
         message: crate::message::Message::default(),
@@ -95,11 +97,11 @@ async fn store() -> MemoryStore {
         .await
         .unwrap();
     for number in [4, 5, 12] {
-        change(&store, number, 0, Change::Discard).await;
+        change(&store, number, 0, LetterAction::Discard).await;
     }
-    change(&store, 5, 1, Change::Reopen).await;
-    change(&store, 6, 0, Change::Edit(Box::default())).await;
-    change(&store, 21, 0, Change::Edit(Box::default())).await;
+    change(&store, 5, 1, LetterAction::Reopen).await;
+    change(&store, 6, 0, LetterAction::Edit(Box::default())).await;
+    change(&store, 21, 0, LetterAction::Edit(Box::default())).await;
     store
 }
 

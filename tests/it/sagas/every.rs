@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use backstitch::definition::{Definition, Forward, NodeKind, OnReject, Step};
+use backstitch::definition::{BlockKind, Definition, Forward, OnReject, Step};
 use backstitch::id::Phase;
 use backstitch::saga::Status;
 use backstitch::sim::network::FaultRates;
@@ -236,8 +236,8 @@ impl Shipped {
 }
 
 fn steps(definition: &Definition) -> impl Iterator<Item = &Step> {
-    definition.nodes.iter().filter_map(|node| match &node.kind {
-        NodeKind::Step(step) => Some(step),
+    definition.blocks.iter().filter_map(|node| match &node.kind {
+        BlockKind::Step(step) => Some(step),
         _ => None,
     })
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::broker::Outgoing;
 use crate::error::code;
 use crate::message::{Destination, Message, Properties, START_QUEUE};
-use crate::saga::Flaw;
+use crate::saga::PlantedBug;
 
 /// Sends sixty starts, and one more in their middle.
 async fn send_starts(broker: &MemoryBroker, culprit: &str) {
@@ -46,7 +46,7 @@ async fn one_of_many_becomes_a_letter(culprit: &str, flaw: Sabotage) -> DeadLett
 
 #[tokio::test]
 async fn a_decision_that_panics_costs_its_message_alone() {
-    let flaw = Sabotage::with(Flaw::PanicOver("culprit"));
+    let flaw = Sabotage::with(PlantedBug::PanicOver("culprit"));
     let letter = one_of_many_becomes_a_letter("culprit", flaw).await;
     assert_eq!(letter.code, code::HANDLING_PANICKED);
     assert!(letter.reason.contains("sabotaged"), "{}", letter.reason);
