@@ -11,6 +11,7 @@ use super::node::{self, NodeArguments, NodePlan, RunPlan};
 use super::seeds::SeedArguments;
 use crate::aggregates::participants;
 use crate::environment::{Environment, TokioEnvironment};
+use crate::participant::ParticipantOptions;
 
 /// Where definitions are looked for.
 const SAGAS_DEFAULT: &str = "sagas";
@@ -62,6 +63,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
             arguments: arguments.node,
         }),
         participants: participants(),
+        participant_options: ParticipantOptions::default(),
     })
     .await?;
     Ok(Exit::Done)

@@ -17,6 +17,7 @@ mod door;
 mod drains;
 pub mod exit;
 mod gauges;
+mod grants;
 mod list;
 mod logging;
 mod migrate;
@@ -124,6 +125,8 @@ enum Command {
     DeadLetters(Box<dead_letters::Arguments>),
     /// Look at everything that nodes depend on, and say what to do about what is wrong.
     Doctor(doctor::Arguments),
+    /// Print the least rights that nodes, participants and auditors need, as commands to give them.
+    Grants(grants::Arguments),
     /// Bring the database's tables up to date; nodes do so themselves when they start.
     Migrate(migrate::Arguments),
 }
@@ -147,6 +150,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Schema => schema::run(),
+        Command::Grants(arguments) => grants::run(&arguments),
         Command::Start(arguments) => start::run(&arguments),
         Command::Cancel(arguments) => operator::run("cancel", &arguments),
         Command::Retry(arguments) => operator::retry(&arguments),

@@ -81,6 +81,8 @@ pub(super) struct RunPlan {
     pub(super) node: Option<NodePlan>,
     /// Participants, if this process has some.
     pub(super) participants: Vec<Participant>,
+    /// How those run.
+    pub(super) participant_options: ParticipantOptions,
 }
 
 /// An orchestrator.
@@ -99,6 +101,7 @@ pub(super) async fn run(plan: RunPlan) -> Result<(), Failure> {
         broker,
         node,
         participants,
+        participant_options,
     } = plan;
     let node = match node {
         None => None,
@@ -113,7 +116,13 @@ pub(super) async fn run(plan: RunPlan) -> Result<(), Failure> {
             }
         }
     };
-    let participants = Participants::start(participants, &store, &broker, &environment);
+    let participants = Participants::start(
+        participants,
+        participant_options,
+        &store,
+        &broker,
+        &environment,
+    );
     let failed = tokio::select! {
         () = signals.next() => None,
         error = participants.failed() => Some(error),
@@ -317,6 +326,7 @@ struct Participants {
 impl Participants {
     fn start(
         participants: Vec<Participant>,
+        options: ParticipantOptions,
         store: &OpenStore,
         broker: &OpenBroker,
         environment: &Arc<dyn Environment>,
@@ -334,7 +344,7 @@ impl Participants {
             Arc::clone(environment),
             store.participants(),
             broker.handle(),
-            ParticipantOptions::default(),
+            options,
             stop.clone(),
         );
         tokio::spawn(async move {

@@ -9,13 +9,17 @@ use super::node::{self, RunPlan};
 use super::seeds::SeedArguments;
 use crate::aggregates::participants;
 use crate::environment::{Environment, TokioEnvironment};
-use crate::participant::Participant;
+use crate::participant::{Participant, ParticipantOptions};
 
 /// Which to run.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Which of `inventory`, `orders`, `payments`, `mailer`, `credit`, `quotas`, `invoices` to run; all if none is named.
     names: Vec<String>,
+    /// Answer by the exchange `backstitch.replies`: the right to write to that alone is enough then
+    /// (`backstitch grants`).
+    #[arg(long, env = "BACKSTITCH_REPLY_EXCHANGE")]
+    reply_exchange: bool,
     #[command(flatten)]
     seeds: SeedArguments,
     #[command(flatten)]
@@ -41,6 +45,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         broker: OpenBroker::open(Some(&url), "backstitch participants").await?,
         node: None,
         participants,
+        participant_options: ParticipantOptions {
+            reply_exchange: arguments.reply_exchange,
+            ..ParticipantOptions::default()
+        },
     })
     .await?;
     Ok(Exit::Done)

@@ -10,6 +10,7 @@ use super::definitions;
 use super::exit::{Exit, Failure};
 use super::node::{self, NodeArguments, NodePlan, RunPlan};
 use crate::aggregates::participants;
+use crate::participant::ParticipantOptions;
 
 /// How to run a node.
 #[derive(Debug, Args)]
@@ -57,6 +58,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         } else {
             Vec::new()
         },
+        participant_options: ParticipantOptions::default(),
     })
     .await?;
     Ok(Exit::Done)

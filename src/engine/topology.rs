@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 
 use super::events::EventRules;
-use crate::broker::{Queue, Topology, Trouble, TroubleAbout};
+use crate::broker::{Binding, Queue, Topology, Trouble, TroubleAbout};
 use crate::error::code;
 use crate::message::{
-    DEAD_LETTER_QUEUE, DOMAIN_EVENT_QUEUE, EVENT_EXCHANGE, REPLY_QUEUE, SIGNAL_QUEUE, START_QUEUE,
+    DEAD_LETTER_QUEUE, DOMAIN_EVENT_QUEUE, DOORS, EVENT_EXCHANGE, REPLY_QUEUE, SIGNAL_QUEUE,
+    START_QUEUE,
 };
 
 /// A queue, exchange or binding that can't be had, and who is without it.
@@ -43,6 +44,9 @@ impl TopologyTrouble {
         let mut effects = Vec::new();
         if is_ours {
             effects.push("events wait in the outbox until it can be had".to_owned());
+        }
+        if DOORS.contains(&exchange.as_str()) {
+            effects.push("who publishes by it instead of to the queue is not heard".to_owned());
         }
         let listeners = rules.listeners(exchange, key);
         if !listeners.is_empty() {
@@ -83,15 +87,27 @@ pub(super) fn topology() -> Topology {
     Topology {
         queues,
         queues_in_order: vec![own(DOMAIN_EVENT_QUEUE)],
-        topic_exchanges: vec![EVENT_EXCHANGE.to_owned()],
-        bindings: Vec::new(),
+        topic_exchanges: [EVENT_EXCHANGE]
+            .iter()
+            .chain(&DOORS)
+            .map(|name| (*name).to_owned())
+            .collect(),
+        bindings: DOORS.iter().map(|name| door(name)).collect(),
+    }
+}
+
+/// By the exchange of a queue's name, whatever the routing key.
+fn door(name: &str) -> Binding {
+    Binding {
+        exchange: name.to_owned(),
+        queue: name.to_owned(),
+        routing_key: "#".to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::Binding;
     use crate::engine::catalogue::Catalogue;
 
     fn told(about: TroubleAbout) -> TopologyTrouble {

@@ -28,6 +28,9 @@ pub const SIGNAL_QUEUE: &str = "backstitch.signals";
 pub const DOMAIN_EVENT_QUEUE: &str = "backstitch.domain-events";
 /// Where the broker puts what could not be handled.
 pub const DEAD_LETTER_QUEUE: &str = "backstitch.dead-letters";
+/// Exchanges that lead to the queues of the same names and to nothing else. Who publishes by one needs
+/// the right to write to it alone; by the default exchange, the right to write to every queue.
+pub const DOORS: [&str; 3] = [START_QUEUE, REPLY_QUEUE, SIGNAL_QUEUE];
 /// The topic exchange on which life-cycle events are published.
 pub const EVENT_EXCHANGE: &str = "backstitch.events";
 

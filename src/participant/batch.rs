@@ -20,7 +20,7 @@ use crate::id::Timestamp;
 use crate::limits::BODY;
 use crate::message::{
     CONTENT_TYPE_JSON, Destination, HEADER_OUTCOME, HEADER_REASON, HEADER_TRACEPARENT, Message,
-    Properties,
+    Properties, REPLY_QUEUE,
 };
 use crate::store::dead_letters::Sighting;
 use crate::store::participant::{
@@ -46,6 +46,8 @@ pub(super) struct Intake {
 pub(super) struct BatchOptions {
     /// When any instance may publish a reply that its writer did not.
     pub replies_due_at: Timestamp,
+    /// See [`super::ParticipantOptions::reply_exchange`].
+    pub reply_exchange: bool,
     /// See [`ParticipantOptions::dedupe`](super::ParticipantOptions::dedupe).
     pub dedupe: bool,
 }
@@ -291,10 +293,18 @@ impl CommandBatch<'_> {
         let id = self.environment.new_id();
         self.outbox.push(OutboxMessage {
             id,
-            destination: Destination::queue(&address.reply_to),
+            destination: self.way_to(&address.reply_to),
             message: reply(id, self.now, address, answer),
             due_at: self.options.replies_due_at,
         });
+    }
+
+    fn way_to(&self, reply_to: &str) -> Destination {
+        let mut way = Destination::queue(reply_to);
+        if self.options.reply_exchange && reply_to == REPLY_QUEUE {
+            REPLY_QUEUE.clone_into(&mut way.exchange);
+        }
+        way
     }
 
     fn close(self, sent: &[Uuid]) -> Result<ParticipantWrites, StoreError> {

@@ -51,6 +51,9 @@ pub struct ParticipantOptions {
     pub workers: usize,
     /// Age at which a committed reply counts as left behind and any instance publishes it.
     pub reply_grace: Duration,
+    /// Whether replies to nodes go by the exchange `backstitch.replies`, for which the right to write to
+    /// that alone is enough, instead of by the default exchange.
+    pub reply_exchange: bool,
     /// Whether duplicates are told from new commands. Only ever false in tests which must prove
     /// that the simulator notices.
     pub dedupe: bool,
@@ -61,6 +64,7 @@ impl Default for ParticipantOptions {
         Self {
             workers: 2,
             reply_grace: RelayOptions::default().grace,
+            reply_exchange: false,
             dedupe: true,
         }
     }

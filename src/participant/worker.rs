@@ -321,6 +321,7 @@ impl Worker {
         let options = BatchOptions {
             replies_due_at: environment.now().after(self.options.reply_grace),
             dedupe: self.options.dedupe,
+            reply_exchange: self.options.reply_exchange,
         };
         let (environment, store) = (&**environment, &**store);
         let attempt = batch::attempt(

@@ -21,6 +21,7 @@ mod outbox_poison;
 mod python_participant;
 mod random_sagas;
 mod releases;
+mod rights;
 mod sagas;
 mod security;
 mod signals;
