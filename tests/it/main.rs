@@ -11,6 +11,7 @@ mod dead_letters_large;
 mod dead_letters_plain;
 mod dead_letters_routes;
 mod demo;
+mod deploy;
 mod end_to_end;
 mod fixture;
 mod garbage;
