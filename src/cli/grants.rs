@@ -91,10 +91,9 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA backstitch GRANT SELECT ON TABLES TO {prefix}
 fn rabbitmq(virtual_host: &str, prefix: &str, definitions: &[Definition]) -> String {
     let quoted = virtual_host.replace('\'', "'\\''");
     let exchanges = exchanges(definitions);
-    let more: String = exchanges
+    let more = exchanges
         .iter()
-        .map(|name| format!("|{}", escaped(name)))
-        .collect();
+        .fold(String::new(), |more, name| more + "|" + &escaped(name));
     let own = format!("^(backstitch\\..*{more})$");
     let write = format!("^(amq\\.default|backstitch\\..*{more})$");
     let grant = |user: &str, configure: &str, write: &str, read: &str| {

@@ -236,10 +236,13 @@ impl Shipped {
 }
 
 fn steps(definition: &Definition) -> impl Iterator<Item = &Step> {
-    definition.blocks.iter().filter_map(|node| match &node.kind {
-        BlockKind::Step(step) => Some(step),
-        _ => None,
-    })
+    definition
+        .blocks
+        .iter()
+        .filter_map(|node| match &node.kind {
+            BlockKind::Step(step) => Some(step),
+            _ => None,
+        })
 }
 
 fn phase(forward: &Forward) -> Phase {
