@@ -57,12 +57,14 @@ async fn seed_chunk<A: Aggregate>(
         record::<A>(&mut unit, key, events)
             .map_err(|refusal| StoreError::Refused(refusal.into()))?;
     }
-    let (aggregates, events) = unit.close()?;
-    let seeded = aggregates.len();
+    // What the events ask for is asked of a participant, and there is none here.
+    let closed = unit.close()?;
+    let seeded = closed.aggregates.len();
     transaction
         .commit(ParticipantWrites {
-            aggregates,
-            events,
+            aggregates: closed.aggregates,
+            events: closed.events,
+            snapshots: closed.snapshots,
             ..ParticipantWrites::default()
         })
         .await?;

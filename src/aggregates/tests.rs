@@ -30,11 +30,13 @@ pub(super) fn command(name: &str, saga: u128, step: &str, payload: serde_json::V
         fingerprint: fingerprint(phase, &payload),
         payload,
         message_id: None,
-        reply_address: ReplyAddress {
+        saga_key: None,
+        correlation: None,
+        reply_address: Some(ReplyAddress {
             reply_to: "replies".to_owned(),
             correlation_id: "none".to_owned(),
             traceparent: None,
-        },
+        }),
     }
 }
 

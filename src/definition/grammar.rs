@@ -7,6 +7,7 @@ pub(super) const DEFINITION: &[&str] = &[
     "version",
     "description",
     "key",
+    "correlate",
     "start",
     "input",
     "timeout",

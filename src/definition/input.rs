@@ -24,14 +24,17 @@ impl Definition {
 
     /// The business key of a saga with this input: text or a whole number.
     pub fn key_of(&self, input: &Value) -> Result<String, EvaluationError> {
-        let scope = EvaluationScope {
-            input,
-            steps: &(),
-            item: None,
-            given: None,
-            saga: None,
-        };
-        checked_key(&self.key, self.key.render(&scope)?)
+        of_input(&self.key, input)
+    }
+
+    /// What a saga with this input belongs to, if the definition says so: what a key can be.
+    pub fn correlation_of(&self, input: &Value) -> Result<Option<String>, EvaluationError> {
+        let correlate = self.correlate.as_ref();
+        let correlation = correlate.map(|it| of_input(it, input)).transpose();
+        correlation.map_err(|error| EvaluationError {
+            why: error.why.replacen("the key", "the correlation", 1),
+            ..error
+        })
     }
 }
 
@@ -55,6 +58,17 @@ impl InputSchema {
         });
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
+}
+
+fn of_input(template: &Template, input: &Value) -> Result<String, EvaluationError> {
+    let scope = EvaluationScope {
+        input,
+        steps: &(),
+        item: None,
+        given: None,
+        saga: None,
+    };
+    checked_key(template, template.render(&scope)?)
 }
 
 /// What a key template gave, if it can be a key: text or a whole number.

@@ -102,6 +102,8 @@ pub struct Definition {
     pub source: String,
     /// Computes the business key from the input.
     pub key: Template,
+    /// Computes from the input what its commands, and the events they lead to, belong to.
+    pub correlate: Option<Template>,
     /// How it is started besides by command.
     pub start: StartRules,
     /// What inputs must look like.

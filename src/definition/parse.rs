@@ -193,6 +193,7 @@ fn read(source: &str, file: &str, strictness: Strictness) -> Parsed {
         hash: hash_of(source),
         source: source.to_owned(),
         key: header.key,
+        correlate: header.correlate,
         start,
         input: header.input,
         timeout: draft.saga_timeout,
@@ -216,6 +217,7 @@ struct Header {
     version: u32,
     description: Option<String>,
     key: Template,
+    correlate: Option<Template>,
     input: Option<InputSchema>,
 }
 
@@ -245,6 +247,9 @@ impl Draft<'_> {
                 || Template(Shape::Constant(Value::Null)),
                 |key| self.key(key),
             ),
+            correlate: fields
+                .get("correlate")
+                .and_then(|correlate| self.correlate(correlate)),
             input: fields
                 .get("input")
                 .and_then(|input| self.schema("input", input)),
@@ -265,6 +270,16 @@ impl Draft<'_> {
             self.findings.add(yaml.at, Rule::Contradiction, message);
         }
         key
+    }
+
+    /// What belongs together: one string. Unlike the key it may be the same for all sagas.
+    fn correlate(&mut self, yaml: &Yaml) -> Option<Template> {
+        if yaml.text().is_none() {
+            let expected = "text, as in `${ input.work_item }`";
+            wrong_type(yaml, "correlate", expected, &mut self.findings);
+            return None;
+        }
+        Some(self.template(yaml, Place::Key))
     }
 
     /// The blocks, below a root sequence.

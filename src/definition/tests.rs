@@ -128,6 +128,44 @@ fn a_key_is_text_or_a_whole_number_and_short() {
 }
 
 #[test]
+fn what_a_saga_belongs_to_is_computed_from_its_input_alone() {
+    let with = |correlate: &str| {
+        let source = with_steps("  - { step: a, confirm: a.b }");
+        source.replace("steps:", &format!("correlate: {correlate}\nsteps:"))
+    };
+    let of = |correlate: &str, input| {
+        let definition = parse(&with(correlate), "x").unwrap();
+        definition
+            .correlation_of(&input)
+            .map_err(|error| error.to_string())
+    };
+    let item = json!({ "id": "a", "item": 17 });
+    assert_eq!(
+        of("${ input.item }", item.clone()),
+        Ok(Some("17".to_owned()))
+    );
+    assert_eq!(
+        of("item-${ input.item }", item.clone()),
+        Ok(Some("item-17".to_owned()))
+    );
+    assert_eq!(of("all", item), Ok(Some("all".to_owned())));
+    let none = parse(&with_steps("  - { step: a, confirm: a.b }"), "x").unwrap();
+    assert_eq!(none.correlation_of(&json!({})).unwrap(), None);
+    let missing = of("${ input.item }", json!({ "id": "a" })).unwrap_err();
+    assert!(missing.contains("no field `item`"), "{missing}");
+    let empty = of("${ input.item }", json!({ "id": "a", "item": "" })).unwrap_err();
+    assert!(empty.contains("the correlation is empty"), "{empty}");
+    for (correlate, rule) in [
+        ("${ steps.a.id }", "unknown-reference"),
+        ("${ saga.id }", "unknown-reference"),
+        ("[a]", "wrong-type"),
+    ] {
+        let found = problems(&with(correlate));
+        assert!(found[0].0.contains(rule), "{correlate}: {found:?}");
+    }
+}
+
+#[test]
 fn an_input_that_breaks_the_schema_is_told_where_and_how() {
     let definition = parse(PLACE_ORDER, "x").unwrap();
     let good = json!({

@@ -334,9 +334,12 @@ impl<'a> Batch<'a> {
         open.note(&entry, wake_at);
         let mut bytes = entry.body.len();
         entries.push(entry);
+        let belongs_to = open.definition.correlation_of(&open.saga.input);
         let encoder = Encoder {
             secret: &node.secret,
             saga: &open.saga,
+            // It could be computed when the saga was started.
+            correlation: belongs_to.ok().flatten(),
             seq,
             now,
         };

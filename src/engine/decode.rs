@@ -146,6 +146,10 @@ pub(super) fn start_of(
             .key_of(&input)
             .map_err(|error| Undecodable::new(code::KEY_INVALID, error.to_string()))?,
     };
+    // Now, so that no saga is started that could not send a command.
+    definition
+        .correlation_of(&input)
+        .map_err(|error| Undecodable::new(code::KEY_INVALID, error.to_string()))?;
     let input_hash = fingerprint(&input);
     Ok(StartRequest {
         definition: Arc::clone(definition),

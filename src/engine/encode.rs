@@ -10,8 +10,9 @@ use crate::message::correlation::{Correlation, Secret};
 use crate::message::mask;
 use crate::message::{
     CONTENT_TYPE_JSON, Destination, HEADER_ATTEMPT, HEADER_CHILD_DEPTH, HEADER_CHILD_SEAL,
-    HEADER_DEADLINE, HEADER_OUTCOME, HEADER_PHASE, HEADER_REASON, HEADER_REPLACES, HEADER_SAGA,
-    HEADER_SAGA_KEY, HEADER_TRACEPARENT, Headers, Message, Properties, REPLY_QUEUE, START_QUEUE,
+    HEADER_CORRELATION, HEADER_DEADLINE, HEADER_OUTCOME, HEADER_PHASE, HEADER_REASON,
+    HEADER_REPLACES, HEADER_SAGA, HEADER_SAGA_KEY, HEADER_TRACEPARENT, Headers, Message,
+    Properties, REPLY_QUEUE, START_QUEUE,
 };
 use crate::saga::{ChildAnswer, Emission, Parent, Saga, Starter};
 
@@ -21,6 +22,8 @@ pub struct Encoder<'a> {
     pub secret: &'a Secret,
     /// The saga that speaks.
     pub saga: &'a Saga,
+    /// What it belongs to, if its definition says so.
+    pub correlation: Option<String>,
     /// The journal entry that says so.
     pub seq: u64,
     /// When.
@@ -63,6 +66,9 @@ impl Encoder<'_> {
                         Value::from(traceparent(self.saga.id, id)),
                     ),
                 ]);
+                if let Some(correlation) = &self.correlation {
+                    headers.insert(HEADER_CORRELATION.to_owned(), correlation.as_str().into());
+                }
                 // Definitions can't name the start queue, so this is for a sub-saga.
                 if to == Destination::queue(START_QUEUE) {
                     headers.extend(self.child_headers(&command, &correlation));

@@ -42,6 +42,10 @@ pub const HEADER_REASON: &str = "reason";
 pub const HEADER_SAGA: &str = "saga";
 /// Header with the saga's key on commands, and on signals that name their saga by its key.
 pub const HEADER_SAGA_KEY: &str = "saga-key";
+/// Header with what belongs together, on commands of sagas whose definition has `correlate`.
+pub const HEADER_CORRELATION: &str = "correlation";
+/// Header that is true on a command that an aggregate has asked for itself.
+pub const HEADER_FOLLOW_UP: &str = "follow-up";
 /// Header with the attempt's number on commands, from 1.
 pub const HEADER_ATTEMPT: &str = "attempt";
 /// Header with the time (RFC 3339) after which the orchestrator no longer waits.

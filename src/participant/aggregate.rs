@@ -14,18 +14,22 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::command::Command;
+use super::follow_up::{Asked, FollowUp};
 use super::handler::{
-    CommandHandler, CommandRefusal, CommandSpec, OpenAggregate, Rejection, UnitOfWork,
+    Closed, CommandHandler, CommandSpec, OpenAggregate, CommandRefusal, Rejection, UnitOfWork,
 };
 use crate::id::Timestamp;
 use crate::limits::BODY;
 use crate::store::StoreError;
 use crate::store::participant::{
-    AggregateEvent, AggregateKey, AggregateRow, ParticipantStore, Write,
+    AggregateEvent, AggregateKey, AggregateRow, AggregateSnapshot, Origin, ParticipantStore, Write,
 };
 
 /// Longest id of an aggregate, in bytes.
 pub const AGGREGATE_ID_BYTES_MAX: usize = 255;
+
+/// Events after which a state is kept beside the newest one, so that an old one is near.
+pub const SNAPSHOT_EVERY: u64 = 256;
 
 /// Rows read at once by [`states`] and [`rebuild`].
 const PAGE_ROWS: usize = 500;
@@ -54,6 +58,20 @@ pub trait Aggregate: Send + Sync + 'static {
 
     /// Folds an event. Total: an event that was recorded has happened.
     fn apply(state: &mut Self::State, event: &Self::Event);
+
+    /// Since when an event is true, if that is not when it is recorded: then replay as of a time
+    /// takes it from then on.
+    fn valid_from(event: &Self::Event) -> Option<Timestamp> {
+        let _ = event;
+        None
+    }
+
+    /// The command that the aggregate gives itself because of an event. Asked once, when the event
+    /// is recorded; never in replay.
+    fn follow_up(event: &Self::Event) -> Option<FollowUp> {
+        let _ = event;
+        None
+    }
 }
 
 /// What events fold to.
@@ -131,7 +149,17 @@ pub struct Open<A: Aggregate> {
     state: A::State,
     /// The newest stored event; `None` if there is no row.
     stored_revision: Option<u64>,
-    events: Vec<Bytes>,
+    events: Vec<Recorded>,
+    /// Where what is recorded now comes from.
+    origin: Origin,
+}
+
+/// An event that is not yet written.
+struct Recorded {
+    body: Bytes,
+    valid_from: Option<Timestamp>,
+    follow_up: Option<FollowUp>,
+    origin: Origin,
 }
 
 impl<A: Aggregate> Open<A> {
@@ -145,7 +173,12 @@ impl<A: Aggregate> Open<A> {
             state,
             stored_revision: row.map(|row| row.revision),
             events: Vec::new(),
+            origin: Origin::default(),
         })
+    }
+
+    pub(super) fn set_origin(&mut self, origin: &Origin) {
+        self.origin.clone_from(origin);
     }
 
     /// The state now.
@@ -160,10 +193,16 @@ impl<A: Aggregate> Open<A> {
 
     /// Records events: all of them, or none if one can't be written down.
     pub fn record(&mut self, events: &[A::Event]) -> Result<(), CommandRefusal> {
-        let encoded: Result<Vec<Bytes>, _> = events
-            .iter()
-            .map(|event| serde_json::to_vec(event).map(Bytes::from))
-            .collect();
+        let recorded = |event: &A::Event| {
+            Ok(Recorded {
+                body: serde_json::to_vec(event)?.into(),
+                valid_from: A::valid_from(event),
+                follow_up: A::follow_up(event),
+                origin: self.origin.clone(),
+            })
+        };
+        let encoded: Result<Vec<Recorded>, serde_json::Error> =
+            events.iter().map(recorded).collect();
         let encoded = encoded.map_err(|error| {
             CommandRefusal::Failed(format!("an event of {} can't be written: {error}", A::KIND))
         })?;
@@ -190,10 +229,10 @@ impl<A: Aggregate> OpenAggregate for Open<A> {
         self: Box<Self>,
         key: AggregateKey,
         at: Timestamp,
-        events: &mut Vec<AggregateEvent>,
-    ) -> Result<Option<Write<AggregateRow>>, StoreError> {
+        closed: &mut Closed,
+    ) -> Result<(), StoreError> {
         if self.events.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         let state = serde_json::to_vec(&self.state)
             .map_err(|error| corrupt(format!("{} `{}`", key.kind, key.id), &error))?;
@@ -202,21 +241,38 @@ impl<A: Aggregate> OpenAggregate for Open<A> {
             revision: self.revision(),
             state: state.into(),
         };
-        let first = self.stored_revision.unwrap_or(0) + 1;
-        events.extend(
-            (first..)
-                .zip(self.events)
-                .map(|(seq, body)| AggregateEvent {
+        let stored = self.stored_revision.unwrap_or(0);
+        if row.revision / SNAPSHOT_EVERY > stored / SNAPSHOT_EVERY {
+            closed.snapshots.push(AggregateSnapshot {
+                key: key.clone(),
+                revision: row.revision,
+                at,
+                state: row.state.clone(),
+            });
+        }
+        for (seq, recorded) in (stored + 1..).zip(self.events) {
+            if let Some(follow_up) = recorded.follow_up {
+                closed.follow_ups.push(Asked {
                     key: key.clone(),
                     seq,
-                    at,
-                    body,
-                }),
-        );
-        Ok(Some(match self.stored_revision {
+                    correlation: recorded.origin.correlation.clone(),
+                    follow_up,
+                });
+            }
+            closed.events.push(AggregateEvent {
+                key: key.clone(),
+                seq,
+                at,
+                valid_from: recorded.valid_from,
+                origin: recorded.origin,
+                body: recorded.body,
+            });
+        }
+        closed.aggregates.push(match self.stored_revision {
             None => Write::Insert(row),
             Some(_) => Write::Update(row),
-        }))
+        });
+        Ok(())
     }
 }
 

@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::Participant;
 use super::barrier::{self, Answer, Asked, Barrier, Verdict};
 use super::command::{Command, ReplyAddress, UnusableCommand, decode, printable};
-use super::handler::{CommandRefusal, Rejection, UnitOfWork};
+use super::follow_up;
+use super::handler::{Closed, CommandRefusal, Rejection, UnitOfWork};
 use crate::broker::{Delivery, Session};
 use crate::environment::Environment;
 use crate::error::Code;
@@ -20,7 +21,7 @@ use crate::id::Timestamp;
 use crate::limits::BODY;
 use crate::message::{
     CONTENT_TYPE_JSON, Destination, HEADER_OUTCOME, HEADER_REASON, HEADER_TRACEPARENT, Message,
-    Properties, REPLY_QUEUE,
+    Outcome, Properties, REPLY_QUEUE,
 };
 use crate::store::dead_letters::Sighting;
 use crate::store::participant::{
@@ -131,6 +132,7 @@ async fn attempt_answerable(
         barriers: loaded.barriers.into_iter().map(Tracked::stored).collect(),
         unit: UnitOfWork::new(now, &aggregates, loaded.aggregates),
         outbox: Vec::with_capacity(intakes.len()),
+        later: Vec::new(),
         dead_letters: Vec::new(),
     };
     for intake in intakes {
@@ -140,8 +142,9 @@ async fn attempt_answerable(
             return Ok(None);
         }
     }
+    // Follow-ups wait in the outbox until their time.
+    let replies = batch.outbox.clone();
     let writes = batch.close(sent)?;
-    let replies = writes.outbox.clone();
     transaction.commit(writes).await?;
     Ok(Some(replies))
 }
@@ -154,6 +157,8 @@ struct CommandBatch<'a> {
     barriers: BTreeMap<BarrierKey, Tracked>,
     unit: UnitOfWork,
     outbox: Vec<OutboxMessage>,
+    /// What is to be published, but not now.
+    later: Vec<OutboxMessage>,
     dead_letters: Vec<DeadLetter>,
 }
 
@@ -200,8 +205,22 @@ impl CommandBatch<'_> {
                 reason = answer.reason.as_deref(),
                 "handled"
             );
-            self.answer(&command.reply_address, &answer);
+            match &command.reply_address {
+                Some(address) => self.answer(address, &answer),
+                None if answer.outcome == Outcome::Failed => self.put_off(intake),
+                None => {}
+            }
         }
+    }
+
+    /// Has a follow-up come again later.
+    fn put_off(&mut self, intake: &Intake) {
+        self.later.push(OutboxMessage {
+            id: self.environment.new_id(),
+            destination: Destination::queue(self.participant.name()),
+            message: intake.message.clone(),
+            due_at: self.now.after(follow_up::RETRY_AFTER),
+        });
     }
 
     async fn answer_to(&mut self, intake: &Intake, command: &Command) -> Option<Answer> {
@@ -259,7 +278,10 @@ impl CommandBatch<'_> {
         }
         let result = match &intake.aggregate {
             Err(rejection) => Err(CommandRefusal::Rejected(rejection.clone())),
-            Ok(_) => self.participant.handle(command, &mut self.unit).await,
+            Ok(_) => {
+                self.unit.begin(command);
+                self.participant.handle(command, &mut self.unit).await
+            }
         };
         match result {
             Ok(body) => {
@@ -308,7 +330,17 @@ impl CommandBatch<'_> {
     }
 
     fn close(self, sent: &[Uuid]) -> Result<ParticipantWrites, StoreError> {
-        let (aggregates, events) = self.unit.close()?;
+        let Closed {
+            aggregates,
+            events,
+            snapshots,
+            follow_ups,
+        } = self.unit.close()?;
+        let mut outbox = self.outbox;
+        outbox.extend(self.later);
+        let name = self.participant.name();
+        let rows = follow_ups.into_iter();
+        outbox.extend(rows.map(|asked| follow_up::row(self.environment.new_id(), name, asked)));
         let mut barriers = Vec::new();
         for (key, tracked) in self.barriers {
             let (true, Ok(barrier)) = (tracked.is_changed, &tracked.barrier) else {
@@ -334,7 +366,8 @@ impl CommandBatch<'_> {
             barriers,
             aggregates,
             events,
-            outbox: self.outbox,
+            snapshots,
+            outbox,
             sent: sent.to_vec(),
             dead_letters: self.dead_letters,
         })

@@ -8,14 +8,16 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::follow_up;
+use crate::definition::check_key;
 use crate::error::{Code, code};
 use crate::id::{Phase, SagaId, StepPath};
 use crate::limits::{self, COMMAND};
 use crate::message::address::check_reply_to;
 use crate::message::correlation::Correlation;
-use crate::message::{HEADER_TRACEPARENT, Message};
+use crate::message::{HEADER_CORRELATION, HEADER_SAGA_KEY, HEADER_TRACEPARENT, Message};
 use crate::store::Hash;
-use crate::store::participant::BarrierKey;
+use crate::store::participant::{BarrierKey, Origin};
 
 /// Field of a `confirm` or `compensate` payload that repeats the reserve's reply.
 pub const RESERVATION_FIELD: &str = "reservation";
@@ -40,8 +42,12 @@ pub struct Command {
     pub fingerprint: Hash,
     /// The message's id, for handlers whose effects are outside the database.
     pub message_id: Option<String>,
-    /// Where the answer goes.
-    pub reply_address: ReplyAddress,
+    /// The saga's key, if the message says it.
+    pub saga_key: Option<String>,
+    /// What the saga's definition says that belongs together.
+    pub correlation: Option<String>,
+    /// Where the answer goes; nowhere, if the aggregate has asked itself.
+    pub reply_address: Option<ReplyAddress>,
 }
 
 impl Command {
@@ -51,6 +57,17 @@ impl Command {
             participant: participant.to_owned(),
             saga: self.saga,
             step: self.step.clone(),
+        }
+    }
+
+    /// Where events that it leads to come from.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            // A command to itself has no saga, only a row of its own at the barrier.
+            saga: self.reply_address.as_ref().map(|_| self.saga),
+            saga_key: self.saga_key.clone(),
+            message_id: self.message_id.clone(),
+            correlation: self.correlation.clone(),
         }
     }
 }
@@ -122,14 +139,13 @@ pub fn decode(
         return Err(unusable(code::PROPERTIES_UNREADABLE, why));
     }
     let name = name.ok_or_else(|| lacks("`type`"))?;
-    let Some(address) = reply_address.clone() else {
-        return Err(lacks(if correlation_id.is_none() {
-            "`correlation_id`"
-        } else {
-            "`reply_to`"
-        }));
+    let Some(correlation_id) = correlation_id else {
+        return Err(lacks("`correlation_id`"));
     };
-    let correlation = Correlation::parse(&address.correlation_id)
+    if reply_address.is_none() && !follow_up::is_one(message) {
+        return Err(lacks("`reply_to`"));
+    }
+    let correlation = Correlation::parse(&correlation_id)
         .map_err(|error| unusable(code::COMMAND_MALFORMED, error.to_string()))?;
     if correlation.step.name.chars().any(char::is_control) {
         return Err(unusable(
@@ -145,6 +161,8 @@ pub fn decode(
             ),
         ));
     }
+    let belongs_to = header_key(message, HEADER_CORRELATION)
+        .map_err(|why| unusable(code::COMMAND_MALFORMED, why))?;
     let payload = limits::read(&message.body, &COMMAND)
         .map_err(|error| unusable(error.code(), error.about("the command's body")))?;
     Ok(Command {
@@ -154,9 +172,27 @@ pub fn decode(
         step: correlation.step,
         phase: correlation.phase,
         payload,
-        message_id: properties.message_id.clone(),
-        reply_address: address,
+        message_id: properties.message_id.as_deref().map(printable),
+        // For people; a saga is found by its id.
+        saga_key: header_key(message, HEADER_SAGA_KEY).unwrap_or_default(),
+        correlation: belongs_to,
+        reply_address,
     })
+}
+
+/// A header whose text becomes a column that is searched.
+fn header_key(message: &Message, name: &str) -> Result<Option<String>, String> {
+    let Some(value) = message.properties.headers.get(name) else {
+        return Ok(None);
+    };
+    let text = value.as_str().ok_or("it is not text");
+    let text = text.map_err(str::to_owned);
+    match text.and_then(|text| check_key(text).map(|()| text)) {
+        Ok(text) => Ok(Some(text.to_owned())),
+        Err(why) => Err(format!(
+            "the header `{name}` must be text of 1 to 255 bytes without control characters: {why}"
+        )),
+    }
 }
 
 /// SHA-256 of a payload, whatever the order of its fields and its spaces.
@@ -218,7 +254,7 @@ mod tests {
         assert_eq!(command.step, "stock[2]".parse().unwrap());
         assert_eq!(command.phase, Phase::Reserve);
         assert_eq!(command.payload, json!({"sku": "a"}));
-        assert_eq!(command.reply_address.correlation_id, CORRELATION);
+        assert_eq!(command.reply_address.unwrap().correlation_id, CORRELATION);
     }
 
     #[test]

@@ -19,9 +19,12 @@ use serde_json::Value;
 
 use super::aggregate::{Aggregate, Open};
 use super::command::Command;
+use super::follow_up::Asked;
 use crate::id::Timestamp;
 use crate::store::StoreError;
-use crate::store::participant::{AggregateEvent, AggregateKey, AggregateRow, Write};
+use crate::store::participant::{
+    AggregateEvent, AggregateKey, AggregateRow, AggregateSnapshot, Origin, Write,
+};
 
 /// Handles commands.
 #[async_trait]
@@ -98,6 +101,18 @@ pub struct UnitOfWork {
     /// What was asked for at load, and found or not.
     loaded: BTreeMap<AggregateKey, Option<AggregateRow>>,
     open: BTreeMap<AggregateKey, Box<dyn OpenAggregate>>,
+    /// What is being handled.
+    origin: Origin,
+}
+
+/// What a unit of work comes to.
+#[derive(Debug, Default)]
+pub(crate) struct Closed {
+    /// One row for each aggregate that changed.
+    pub(crate) aggregates: Vec<Write<AggregateRow>>,
+    pub(crate) events: Vec<AggregateEvent>,
+    pub(crate) snapshots: Vec<AggregateSnapshot>,
+    pub(crate) follow_ups: Vec<Asked>,
 }
 
 impl UnitOfWork {
@@ -111,7 +126,13 @@ impl UnitOfWork {
             now,
             loaded,
             open: BTreeMap::new(),
+            origin: Origin::default(),
         }
+    }
+
+    /// From here on events are recorded because of this command.
+    pub(crate) fn begin(&mut self, command: &Command) {
+        self.origin = command.origin();
     }
 
     /// The time, the same for the whole batch.
@@ -139,36 +160,35 @@ impl UnitOfWork {
             })?;
             self.open.insert(key.clone(), Box::new(opened));
         }
-        self.open
-            .get_mut(key)
-            .and_then(|open| (open.as_mut() as &mut dyn Any).downcast_mut())
-            .ok_or_else(|| {
-                CommandRefusal::Failed(format!(
-                    "two kinds of aggregate share the name {}",
-                    key.kind
-                ))
-            })
+        let open = self.open.get_mut(key);
+        let open = open.and_then(|open| (open.as_mut() as &mut dyn Any).downcast_mut());
+        let open: &mut Open<A> = open.ok_or_else(|| {
+            CommandRefusal::Failed(format!(
+                "two kinds of aggregate share the name {}",
+                key.kind
+            ))
+        })?;
+        open.set_origin(&self.origin);
+        Ok(open)
     }
 
-    /// What is to be written: one row for each aggregate that changed, and its events.
-    pub(crate) fn close(
-        self,
-    ) -> Result<(Vec<Write<AggregateRow>>, Vec<AggregateEvent>), StoreError> {
-        let (mut rows, mut events) = (Vec::new(), Vec::new());
+    /// What is to be written.
+    pub(crate) fn close(self) -> Result<Closed, StoreError> {
+        let mut closed = Closed::default();
         for (key, open) in self.open {
-            rows.extend(open.close(key, self.now, &mut events)?);
+            open.close(key, self.now, &mut closed)?;
         }
-        Ok((rows, events))
+        Ok(closed)
     }
 }
 
 /// An aggregate in memory, whatever its type.
 pub(super) trait OpenAggregate: Any + Send {
-    /// The row to write, if anything changed; appends the new events.
+    /// Adds what is to be written, if anything changed.
     fn close(
         self: Box<Self>,
         key: AggregateKey,
         at: Timestamp,
-        events: &mut Vec<AggregateEvent>,
-    ) -> Result<Option<Write<AggregateRow>>, StoreError>;
+        closed: &mut Closed,
+    ) -> Result<(), StoreError>;
 }

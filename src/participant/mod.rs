@@ -18,6 +18,7 @@ mod aggregate;
 pub mod barrier;
 mod batch;
 mod command;
+mod follow_up;
 mod handler;
 mod worker;
 
@@ -31,7 +32,8 @@ pub use aggregate::{
     AGGREGATE_ID_BYTES_MAX, Aggregate, AggregateHandler, Open, key_of, rebuild, replay, states,
 };
 pub use command::{Command, RESERVATION_FIELD, ReplyAddress, UnusableCommand, decode, fingerprint};
-pub use handler::{CommandHandler, CommandRefusal, CommandSpec, Rejection, UnitOfWork};
+pub use follow_up::FollowUp;
+pub use handler::{CommandHandler, CommandSpec, CommandRefusal, Rejection, UnitOfWork};
 pub use worker::{Connections, ParticipantError, run_all};
 
 use crate::broker::{Queue, Topology};

@@ -16,7 +16,7 @@ use crate::environment::{Environment, Shutdown, TokioEnvironment};
 use crate::participant::{Aggregate, ParticipantOptions, run_all};
 use crate::store::memory::MemoryStore;
 use crate::store::participant::{
-    AggregateEvent, AggregateKey, AggregateRow, ParticipantWrites, Write,
+    AggregateEvent, AggregateKey, AggregateRow, Origin, ParticipantWrites, Write,
 };
 use crate::store::{Commit, ListFilter, SagaWrite};
 
@@ -108,6 +108,8 @@ impl Ran {
             key: key.clone(),
             seq,
             at: Timestamp::default(),
+            valid_from: None,
+            origin: Origin::default(),
             body: serde_json::to_vec(&event).unwrap().into(),
         });
         let row = AggregateRow {

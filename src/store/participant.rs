@@ -110,10 +110,40 @@ pub struct AggregateEvent {
     pub key: AggregateKey,
     /// From 1, without gaps.
     pub seq: u64,
-    /// When.
+    /// When it was recorded.
     pub at: Timestamp,
+    /// Since when it is true, if that is not when it was recorded.
+    pub valid_from: Option<Timestamp>,
+    /// What led to it.
+    pub origin: Origin,
     /// What, as JSON.
     pub body: Bytes,
+}
+
+/// What led to an event: the command that was handled. Empty for what came without one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The saga that sent it.
+    pub saga: Option<SagaId>,
+    /// That saga's key.
+    pub saga_key: Option<String>,
+    /// The command's message id.
+    pub message_id: Option<String>,
+    /// What the saga's definition says that belongs together.
+    pub correlation: Option<String>,
+}
+
+/// An aggregate's state at a revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AggregateSnapshot {
+    /// Whose.
+    pub key: AggregateKey,
+    /// The event it includes last.
+    pub revision: u64,
+    /// When that was recorded.
+    pub at: Timestamp,
+    /// The state, as the aggregate encodes it.
+    pub state: Bytes,
 }
 
 /// What a participant's batch writes.
@@ -123,8 +153,10 @@ pub struct ParticipantWrites {
     pub barriers: Vec<Write<BarrierRow>>,
     /// New and changed aggregates.
     pub aggregates: Vec<Write<AggregateRow>>,
-    /// Events to append.
+    /// Events to append; those of one aggregate in the order of their numbers.
     pub events: Vec<AggregateEvent>,
+    /// States to keep beside the newest ones.
+    pub snapshots: Vec<AggregateSnapshot>,
     /// Replies to publish once this is committed.
     pub outbox: Vec<OutboxMessage>,
     /// Outbox rows whose messages were confirmed since the last batch.

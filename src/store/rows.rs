@@ -9,7 +9,11 @@ use uuid::Uuid;
 
 use super::census::LiveGroup;
 use super::dead_letters::Sighting;
-use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
+use super::feed::{PlacedEvent, Position};
+use super::participant::{
+    AggregateEvent, AggregateKey, AggregateRow, AggregateSnapshot, BarrierKey, BarrierRow, Origin,
+};
+use super::projections::{DocumentRow, Generation};
 use super::{
     DeadLetter, DefinitionRow, Hash, JournalEntry, KeyMatch, LiveCount, Moved, OutboxMessage,
     SagaCount, SagaHead, SagaKey, ScheduleKey, ScheduleRow, Snapshot, StoreError,
@@ -242,15 +246,88 @@ pub(super) fn aggregate(row: AggregateTuple) -> Result<AggregateRow, StoreError>
     })
 }
 
-/// `seq, at, body` of `aggregate_events`.
-pub(super) type EventTuple = (i64, i64, Vec<u8>);
+/// `kind, id, seq, at, body, position, valid_from, saga_id, saga_key, message_id, correlation` of
+/// `aggregate_events`.
+pub(super) type EventTuple = (
+    String,
+    String,
+    i64,
+    i64,
+    Vec<u8>,
+    i64,
+    Option<i64>,
+    Option<Uuid>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
 
-pub(super) fn event(key: &AggregateKey, row: EventTuple) -> Result<AggregateEvent, StoreError> {
-    let (seq, at, body) = row;
-    Ok(AggregateEvent {
-        key: key.clone(),
-        seq: number(seq, || format!("event {seq} of {} `{}`", key.kind, key.id))?,
+pub(super) fn event(row: EventTuple) -> Result<AggregateEvent, StoreError> {
+    placed(row).map(|placed| placed.event)
+}
+
+pub(super) fn placed(row: EventTuple) -> Result<PlacedEvent, StoreError> {
+    let (kind, id, seq, at, body, position, valid_from, saga, saga_key, message_id, correlation) =
+        row;
+    let what = || format!("event {seq} of {kind} `{id}`");
+    let (position, seq_read) = (number(position, what)?, number(seq, what)?);
+    let event = AggregateEvent {
+        key: AggregateKey { kind, id },
+        seq: seq_read,
         at: Timestamp::from_micros(at),
+        valid_from: valid_from.map(Timestamp::from_micros),
+        origin: Origin {
+            saga: saga.map(SagaId),
+            saga_key,
+            message_id,
+            correlation,
+        },
+        body: Bytes::from(body),
+    };
+    Ok(PlacedEvent {
+        position: Position(position),
+        event,
+    })
+}
+
+/// `kind, id, revision, at, state` of `aggregate_snapshots`.
+pub(super) type AggregateSnapshotTuple = (String, String, i64, i64, Vec<u8>);
+
+pub(super) fn aggregate_snapshot(
+    row: AggregateSnapshotTuple,
+) -> Result<AggregateSnapshot, StoreError> {
+    let (kind, id, revision, at, state) = row;
+    Ok(AggregateSnapshot {
+        revision: number(revision, || format!("a snapshot of {kind} `{id}`"))?,
+        key: AggregateKey { kind, id },
+        at: Timestamp::from_micros(at),
+        state: Bytes::from(state),
+    })
+}
+
+/// `name, generation, version, position, serving` of `projections`.
+pub(super) type GenerationTuple = (String, i64, i64, i64, bool);
+
+pub(super) fn generation(row: GenerationTuple) -> Result<Generation, StoreError> {
+    let (name, generation, version, position, serving) = row;
+    let what = || format!("generation {generation} of projection `{name}`");
+    Ok(Generation {
+        generation: number(generation, what)?,
+        version: number(version, what)?,
+        position: Position(number(position, what)?),
+        serving,
+        name,
+    })
+}
+
+/// `key, position, body` of `projection_documents` or `projection_cache`.
+pub(super) type DocumentTuple = (String, i64, Vec<u8>);
+
+pub(super) fn document(row: DocumentTuple) -> Result<DocumentRow, StoreError> {
+    let (key, position, body) = row;
+    Ok(DocumentRow {
+        position: Position(number(position, || format!("document `{key}`"))?),
+        key,
         body: Bytes::from(body),
     })
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::participant::{AggregateKey, BarrierKey, ParticipantWrites};
+use super::projections::Advance;
 use super::{Commit, SagaWrite, StoreError, is_key};
 
 /// Refuses a batch that breaks the promises in [`Commit`]'s and [`SagaWrite`]'s documentation.
@@ -64,6 +65,45 @@ pub(super) fn is_barrier(key: &BarrierKey) -> bool {
 /// Whether such an aggregate can exist.
 pub(super) fn is_aggregate(key: &AggregateKey) -> bool {
     is_key(&key.kind) && is_key(&key.id)
+}
+
+/// Those keys that a document can have.
+pub(super) fn keys(keys: &[String]) -> impl Iterator<Item = &str> {
+    keys.iter().map(String::as_str).filter(|key| is_key(key))
+}
+
+/// Refuses a projection's name that can't be stored.
+pub(super) fn check_projection(name: &str) -> Result<(), StoreError> {
+    if is_key(name) && !name.is_empty() {
+        Ok(())
+    } else {
+        Err(StoreError::Refused(
+            "a projection's name that can't be stored".into(),
+        ))
+    }
+}
+
+/// Refuses a document whose key can't be stored.
+pub(super) fn check_document(name: &str, key: &str) -> Result<(), StoreError> {
+    check_projection(name)?;
+    if is_key(key) {
+        Ok(())
+    } else {
+        Err(StoreError::Refused(
+            "a document's key that can't be stored".into(),
+        ))
+    }
+}
+
+/// Refuses a step that goes backwards or whose keys can't be stored.
+pub(super) fn check_advance(advance: &Advance) -> Result<(), StoreError> {
+    if advance.to < advance.from {
+        return Err(StoreError::Refused(
+            "a projection can't go backwards".into(),
+        ));
+    }
+    let mut documents = advance.documents.iter();
+    documents.try_for_each(|row| check_document(&advance.name, &row.key))
 }
 
 fn refused(write: &SagaWrite, why: &str) -> StoreError {

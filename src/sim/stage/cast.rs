@@ -26,7 +26,7 @@ use crate::message::{
     Properties,
 };
 use crate::participant::barrier::{self, Answer, Asked, Barrier, Verdict};
-use crate::participant::{Command, RESERVATION_FIELD, decode};
+use crate::participant::{Command, RESERVATION_FIELD, ReplyAddress, decode};
 
 /// Most deliveries that a stand-in takes at once.
 const BATCH_MAX: usize = 100;
@@ -124,6 +124,7 @@ impl Cast {
                 return None;
             }
         };
+        let address = command.reply_address.clone()?;
         let key = message.header(HEADER_SAGA_KEY).unwrap_or_default();
         let definition = message.header(HEADER_SAGA);
         let place = self.definitions.iter().find_map(|it| {
@@ -136,8 +137,8 @@ impl Cast {
             return None;
         }
         let reply = Outgoing {
-            destination: Destination::queue(&command.reply_address.reply_to),
-            message: reply(&command, &answer, now),
+            destination: Destination::queue(&address.reply_to),
+            message: reply(address, &answer, now),
             mandatory: true,
         };
         Some((reply, response.after.max(self.latency)))
@@ -296,7 +297,7 @@ fn steps(definition: &Definition) -> impl Iterator<Item = &Step> {
         })
 }
 
-fn reply(command: &Command, answer: &Answer, now: Timestamp) -> Message {
+fn reply(address: ReplyAddress, answer: &Answer, now: Timestamp) -> Message {
     let mut headers = crate::message::Headers::new();
     headers.insert(HEADER_OUTCOME.to_owned(), answer.outcome.as_str().into());
     if let Some(reason) = &answer.reason {
@@ -304,7 +305,7 @@ fn reply(command: &Command, answer: &Answer, now: Timestamp) -> Message {
     }
     Message {
         properties: Properties {
-            correlation_id: Some(command.reply_address.correlation_id.clone()),
+            correlation_id: Some(address.correlation_id),
             timestamp: Some(now),
             headers,
             ..Properties::default()

@@ -8,33 +8,37 @@
 // A case is a test: it panics by design.
 #![allow(clippy::missing_panics_doc)]
 
+mod feed;
 mod letters;
 mod messages;
 mod occurrences;
 mod participants;
+mod projections;
 mod queries;
 mod sagas;
 pub mod sample;
 mod starts;
 mod tokens;
 
+pub use feed::*;
 pub use letters::*;
 pub use messages::*;
 pub use occurrences::*;
 pub use participants::*;
+pub use projections::*;
 pub use queries::*;
 pub use sagas::*;
 pub use starts::*;
 pub use tokens::*;
 
 use super::dead_letters::DeadLetterStore;
-use super::{CensusStore, Store, StoreError, TokenStore, participant::ParticipantStore};
+use super::projections::ReadModels;
+use super::{CensusStore, Store, StoreError, TokenStore};
 
 /// A store that keeps all kinds of tables, as a test gets it.
-pub trait Complete: Store + ParticipantStore + DeadLetterStore + TokenStore + CensusStore {}
+pub trait Complete: Store + ReadModels + DeadLetterStore + TokenStore + CensusStore {}
 
-impl<S> Complete for S where S: Store + ParticipantStore + DeadLetterStore + TokenStore + CensusStore
-{}
+impl<S> Complete for S where S: Store + ReadModels + DeadLetterStore + TokenStore + CensusStore {}
 
 /// An empty store for one case, and what must outlive it.
 #[async_trait::async_trait]
@@ -116,6 +120,15 @@ macro_rules! store_conformance {
             of_concurrent_first_answers_one_is_kept,
             events_come_in_order_and_are_numbered_once,
             aggregates_are_paged_by_id,
+            events_of_all_aggregates_are_in_one_order,
+            events_are_found_by_kind_and_correlation,
+            an_event_says_where_it_comes_from,
+            causes_stand_before_their_effects_whoever_commits_when,
+            an_old_state_is_found_by_revision_and_time,
+            a_generation_moves_with_its_documents_or_not_at_all,
+            of_concurrent_projectors_one_does_the_step,
+            a_generation_is_built_beside_the_one_that_serves,
+            a_document_made_on_demand_is_kept_for_its_time,
             a_token_is_found_by_its_hash_until_it_is_revoked,
             what_is_done_to_tokens_is_in_the_audit_log,
         }

@@ -106,6 +106,7 @@ pub async fn a_participants_commit_writes_everything(store: &dyn Complete) {
         sent: vec![uuid(1), uuid(1), uuid(99)],
         outbox: vec![outbox(4)],
         dead_letters: vec![dead_letter(3)],
+        ..ParticipantWrites::default()
     };
     write(store, second).await.unwrap();
     let keys = [changed.key.clone(), barrier(2, step(1)).key];

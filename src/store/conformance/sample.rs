@@ -9,7 +9,7 @@ use crate::id::{SagaId, StepPath, Timestamp};
 use crate::message::{Destination, Message, Properties};
 use crate::store::dead_letters::Sighting;
 use crate::store::participant::{
-    AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow,
+    AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow, Origin,
 };
 use crate::store::{
     Commit, DeadLetter, DefinitionRow, Hash, JournalEntry, LoadRequest, OutboxMessage, SagaHead,
@@ -221,6 +221,8 @@ pub fn event(id: &str, seq: u64) -> AggregateEvent {
         key: article(id),
         seq,
         at: at(8),
+        valid_from: None,
+        origin: Origin::default(),
         body: Bytes::from([BINARY, &seq.to_be_bytes()].concat()),
     }
 }

@@ -8,8 +8,10 @@
 //! Deliberately absent: durability, and locks on single rows (see [`participant`]).
 
 mod census;
+mod feed;
 mod letters;
 mod participant;
+mod projections;
 mod schedules;
 mod tokens;
 mod trials;
@@ -21,9 +23,13 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use self::letters::{Audit, LetterRecord};
+use self::projections::Projections;
 use super::dead_letters::occurrence::NewLetter;
 use super::dead_letters::{ReturnedReplay, Sighting, note_returned};
-use super::participant::{AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow};
+use super::feed::Position;
+use super::participant::{
+    AggregateEvent, AggregateKey, AggregateRow, AggregateSnapshot, BarrierKey, BarrierRow,
+};
 use super::{
     Commit, CommitOutcome, Conflict, DeadLetter, DefinitionRow, JournalEntry, KeyMatch,
     LIST_ROWS_MAX, ListFilter, LiveCount, LoadRequest, LoadedSaga, Outbox, OutboxMessage, Revision,
@@ -91,7 +97,11 @@ struct State {
     secret: Option<[u8; 32]>,
     barriers: BTreeMap<BarrierKey, BarrierRow>,
     aggregates: BTreeMap<AggregateKey, AggregateRow>,
-    events: BTreeMap<(AggregateKey, u64), AggregateEvent>,
+    events: BTreeMap<(AggregateKey, u64), Position>,
+    /// All events, in the order of their commits.
+    feed: BTreeMap<Position, AggregateEvent>,
+    snapshots: BTreeMap<(AggregateKey, u64), AggregateSnapshot>,
+    projections: Projections,
 }
 
 #[derive(Debug)]

@@ -61,8 +61,9 @@ impl ParticipantStore for MemoryStore {
             Bound::Included((key.clone(), u64::MAX)),
         );
         let state = self.state();
-        let events = state.events.range(bounds).map(|(_, event)| event.clone());
-        Ok(events.take(limit).collect())
+        let positions = state.events.range(bounds).take(limit);
+        let events = positions.filter_map(|(_, position)| state.feed.get(position));
+        Ok(events.cloned().collect())
     }
 }
 
@@ -107,7 +108,11 @@ impl ParticipantTransaction for MemoryTransaction {
             state.aggregates.insert(row.key.clone(), row.clone());
         }
         for event in writes.events {
-            state.events.insert((event.key.clone(), event.seq), event);
+            state.append(event);
+        }
+        for snapshot in writes.snapshots {
+            let id = (snapshot.key.clone(), snapshot.revision);
+            state.snapshots.entry(id).or_insert(snapshot);
         }
         state.keep(letters);
         state.write_messages(writes.outbox, &writes.sent);

@@ -16,12 +16,14 @@ mod census;
 mod commit;
 mod connections;
 mod errors;
+mod feed;
 mod floor;
 mod inspect;
 mod letters;
 mod liveness;
 mod messages;
 mod participant;
+mod projections;
 mod sagas;
 mod schedules;
 mod tokens;
@@ -79,6 +81,7 @@ pub struct PostgresStore {
     pool: Connections,
     distrust: Arc<Distrust>,
     polls: Arc<Polls>,
+    horizon: Arc<feed::Horizon>,
 }
 
 /// Where the next polls begin.
@@ -112,6 +115,7 @@ impl PostgresStore {
             pool,
             distrust,
             polls: Arc::default(),
+            horizon: Arc::default(),
         })
     }
 
@@ -137,7 +141,7 @@ impl PostgresStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (
         1,
         "foundation",
@@ -172,6 +176,11 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
         11,
         "tokens",
         include_str!("../../../migrations/postgres/0011_tokens.sql"),
+    ),
+    (
+        15,
+        "reading back",
+        include_str!("../../../migrations/postgres/0015_reading_back.sql"),
     ),
 ];
 

@@ -4,10 +4,11 @@ use async_trait::async_trait;
 
 use super::connections::{Begin, Session, Transaction};
 use super::{PostgresStore, column, errors, letters, messages};
+use crate::id::Timestamp;
 use crate::store::dead_letters::occurrence::NewLetter;
 use crate::store::participant::{
-    AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow, Loaded, ParticipantStore,
-    ParticipantTransaction, ParticipantWrites, Write,
+    AggregateEvent, AggregateKey, AggregateRow, AggregateSnapshot, BarrierKey, BarrierRow, Loaded,
+    ParticipantStore, ParticipantTransaction, ParticipantWrites, Write,
 };
 use crate::store::{StoreError, rows, shape};
 
@@ -57,11 +58,26 @@ const UPDATE_AGGREGATES: &str = "
         AS new (kind, id, revision, state)
     WHERE aggregates.kind = new.kind AND aggregates.id = new.id";
 
+/// Positions are drawn in the order of the rows, and only once there is a transaction id: readers
+/// rely on it (see [`super::feed`]).
 const INSERT_EVENTS: &str = "
-    INSERT INTO aggregate_events (kind, id, seq, at, body)
-    SELECT kind, id, seq, at, body
+    WITH begun AS MATERIALIZED (SELECT pg_current_xact_id() AS id)
+    INSERT INTO aggregate_events
+        (kind, id, seq, at, body, valid_from, saga_id, saga_key, message_id, correlation)
+    SELECT
+        new.kind, new.id, new.seq, new.at, new.body, new.valid_from, new.saga_id, new.saga_key,
+        new.message_id, new.correlation
+    FROM begun CROSS JOIN unnest(
+        $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::uuid[],
+        $8::text[], $9::text[], $10::text[]
+    ) AS new (kind, id, seq, at, body, valid_from, saga_id, saga_key, message_id, correlation)";
+
+const INSERT_SNAPSHOTS: &str = "
+    INSERT INTO aggregate_snapshots (kind, id, revision, at, state)
+    SELECT kind, id, revision, at, state
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bytea[])
-        AS new (kind, id, seq, at, body)";
+        AS new (kind, id, revision, at, state)
+    ON CONFLICT DO NOTHING";
 
 /// In order of the primary key.
 const AGGREGATES: &str = "
@@ -70,8 +86,9 @@ const AGGREGATES: &str = "
 
 /// In order of the primary key.
 const EVENTS: &str = "
-    SELECT seq, at, body FROM aggregate_events
-    WHERE kind = $1 AND id = $2 AND seq > $3 ORDER BY seq LIMIT $4";
+    SELECT
+        kind, id, seq, at, body, position, valid_from, saga_id, saga_key, message_id, correlation
+    FROM aggregate_events WHERE kind = $1 AND id = $2 AND seq > $3 ORDER BY seq LIMIT $4";
 
 #[async_trait]
 impl ParticipantStore for PostgresStore {
@@ -112,7 +129,7 @@ impl ParticipantStore for PostgresStore {
             .bind(rows::limit(limit));
         let found = query.fetch_all(&self.pool).await;
         let found = found.map_err(|error| self.failed(error))?;
-        rows::all(found, |row| rows::event(key, row))
+        rows::all(found, rows::event)
     }
 }
 
@@ -201,6 +218,7 @@ async fn write_state(connection: &mut Session, writes: &ParticipantWrites) -> sq
     write_aggregates(connection, INSERT_AGGREGATES, &new).await?;
     let aggregates_updated = write_aggregates(connection, UPDATE_AGGREGATES, &changed).await?;
     insert_events(connection, &writes.events).await?;
+    insert_snapshots(connection, &writes.snapshots).await?;
     Ok(barriers_complete && aggregates_updated == changed.len() as u64)
 }
 
@@ -263,6 +281,31 @@ async fn insert_events(connection: &mut Session, events: &[AggregateEvent]) -> s
         .bind(column(events, |row| rows::signed(row.seq)))
         .bind(column(events, |row| row.at.as_micros()))
         .bind(column(events, |row| &row.body[..]))
+        .bind(column(events, |row| {
+            row.valid_from.map(Timestamp::as_micros)
+        }))
+        .bind(column(events, |row| row.origin.saga.map(|saga| saga.0)))
+        .bind(column(events, |row| row.origin.saga_key.as_deref()))
+        .bind(column(events, |row| row.origin.message_id.as_deref()))
+        .bind(column(events, |row| row.origin.correlation.as_deref()))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn insert_snapshots(
+    connection: &mut Session,
+    snapshots: &[AggregateSnapshot],
+) -> sqlx::Result<()> {
+    if snapshots.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(INSERT_SNAPSHOTS)
+        .bind(column(snapshots, |row| row.key.kind.as_str()))
+        .bind(column(snapshots, |row| row.key.id.as_str()))
+        .bind(column(snapshots, |row| rows::signed(row.revision)))
+        .bind(column(snapshots, |row| row.at.as_micros()))
+        .bind(column(snapshots, |row| &row.state[..]))
         .execute(connection)
         .await?;
     Ok(())

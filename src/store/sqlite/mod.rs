@@ -15,9 +15,11 @@ mod bulk;
 mod census;
 mod commit;
 mod inspect;
+mod feed;
 mod letters;
 mod messages;
 mod participant;
+mod projections;
 mod sagas;
 mod schedules;
 mod tokens;
@@ -135,7 +137,7 @@ impl SqliteStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (
         1,
         "foundation",
@@ -170,6 +172,11 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
         11,
         "tokens",
         include_str!("../../../migrations/sqlite/0011_tokens.sql"),
+    ),
+    (
+        15,
+        "reading back",
+        include_str!("../../../migrations/sqlite/0015_reading_back.sql"),
     ),
 ];
 

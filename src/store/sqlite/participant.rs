@@ -8,6 +8,7 @@ use sqlx::{SqliteConnection, SqliteTransaction};
 
 use super::bulk::{self, Binding, Bulk};
 use super::{SqliteStore, failed, letters, messages};
+use crate::id::Timestamp;
 use crate::store::dead_letters::occurrence::NewLetter;
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, BarrierRow, Loaded, ParticipantStore,
@@ -65,9 +66,18 @@ static UPDATE_AGGREGATES: LazyLock<Bulk> = LazyLock::new(|| {
 
 static INSERT_EVENTS: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
-        "INSERT INTO aggregate_events (kind, id, seq, at, body)",
-        5,
+        "INSERT INTO aggregate_events
+            (kind, id, seq, at, body, valid_from, saga_id, saga_key, message_id, correlation)",
+        10,
         "",
+    )
+});
+
+static INSERT_SNAPSHOTS: LazyLock<Bulk> = LazyLock::new(|| {
+    Bulk::new(
+        "INSERT INTO aggregate_snapshots (kind, id, revision, at, state)",
+        5,
+        "ON CONFLICT DO NOTHING",
     )
 });
 
@@ -78,8 +88,9 @@ const AGGREGATES: &str = "
 
 /// In order of the primary key.
 const EVENTS: &str = "
-    SELECT seq, at, body FROM aggregate_events
-    WHERE kind = ?1 AND id = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4";
+    SELECT
+        kind, id, seq, at, body, position, valid_from, saga_id, saga_key, message_id, correlation
+    FROM aggregate_events WHERE kind = ?1 AND id = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4";
 
 #[async_trait]
 impl ParticipantStore for SqliteStore {
@@ -114,7 +125,7 @@ impl ParticipantStore for SqliteStore {
             .bind(rows::signed(after))
             .bind(rows::limit(limit));
         let found = query.fetch_all(&self.readers).await.map_err(failed)?;
-        rows::all(found, |row| rows::event(key, row))
+        rows::all(found, rows::event)
     }
 }
 
@@ -213,6 +224,21 @@ async fn write_state(
                 .bind(rows::signed(row.seq))
                 .bind(row.at.as_micros())
                 .bind(&row.body[..])
+                .bind(row.valid_from.map(Timestamp::as_micros))
+                .bind(row.origin.saga.map(|saga| saga.0))
+                .bind(row.origin.saga_key.as_deref())
+                .bind(row.origin.message_id.as_deref())
+                .bind(row.origin.correlation.as_deref())
+        })
+        .await?;
+    INSERT_SNAPSHOTS
+        .execute(connection, &writes.snapshots, |query, row| {
+            query
+                .bind(row.key.kind.as_str())
+                .bind(row.key.id.as_str())
+                .bind(rows::signed(row.revision))
+                .bind(row.at.as_micros())
+                .bind(&row.state[..])
         })
         .await?;
     Ok(barriers_complete && aggregates_updated == changed.len() as u64)
