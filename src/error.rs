@@ -242,6 +242,23 @@ pub const CODES: &[(Code, &str)] = &[
         "the node ended each time it handled the message",
     ),
     (
+        code::PROJECTION_STOPPED,
+        "a projection can't read a document or an event",
+    ),
+    (code::AGGREGATE_NOT_FOUND, "there is no such aggregate"),
+    (
+        code::STATE_UNKNOWN,
+        "the aggregate's state at that point can't be told",
+    ),
+    (
+        code::DOCUMENT_NOT_FOUND,
+        "there is no such projection or document",
+    ),
+    (
+        code::DOCUMENT_UNAVAILABLE,
+        "the document can't be read in this way now",
+    ),
+    (
         code::ADDRESS_REFUSED,
         "the broker can't take a message to this address",
     ),
@@ -377,6 +394,16 @@ pub mod code {
     pub const HANDLING_PANICKED: Code = Code(92);
     /// The node ended each time it handled the message.
     pub const NODE_ENDED: Code = Code(94);
+    /// A projection can't read a document or event, and stands still.
+    pub const PROJECTION_STOPPED: Code = Code(110);
+    /// There is no such aggregate.
+    pub const AGGREGATE_NOT_FOUND: Code = Code(111);
+    /// The aggregate's state at that point can't be told.
+    pub const STATE_UNKNOWN: Code = Code(112);
+    /// There is no such projection, or no such document.
+    pub const DOCUMENT_NOT_FOUND: Code = Code(113);
+    /// The document can't be read in this way now.
+    pub const DOCUMENT_UNAVAILABLE: Code = Code(114);
     /// The broker can't take a message to this address.
     pub const ADDRESS_REFUSED: Code = Code(93);
 }

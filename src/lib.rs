@@ -21,6 +21,7 @@ pub mod message;
 pub mod metric;
 pub mod numeral;
 pub mod participant;
+pub mod projection;
 pub mod proof;
 pub mod saga;
 pub mod sim;

@@ -88,8 +88,23 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         EVENTS_STRAY,
         "Domain events that no definition names and no binding of ours explains, by exchange",
     ),
+    (
+        PROJECTION_EVENTS,
+        "Aggregate events that a projection has folded into its documents",
+    ),
+    (
+        PROJECTION_LAG,
+        "Positions of aggregate events that a projection has still to read, roughly its events",
+    ),
+    (
+        PROJECTION_BEHIND,
+        "Age in seconds of the oldest aggregate event that a projection has not yet folded, as of its last step",
+    ),
 ];
 
+const PROJECTION_EVENTS: &str = "backstitch_projection_events_total";
+const PROJECTION_LAG: &str = "backstitch_projection_lag_events";
+const PROJECTION_BEHIND: &str = "backstitch_projection_lag_seconds";
 const DECISIONS: &str = "backstitch_decisions_total";
 const STARTED: &str = "backstitch_sagas_started_total";
 const ENDED: &str = "backstitch_sagas_ended_total";
@@ -139,6 +154,8 @@ pub fn describe() {
             OUTBOX_OVERDUE,
             QUEUE,
             QUEUE_CONSUMERS,
+            PROJECTION_LAG,
+            PROJECTION_BEHIND,
         ]
         .contains(&name)
         {
@@ -283,6 +300,17 @@ pub fn queue(name: &str, waiting: u64, consumers: Option<u64>) {
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 fn number(count: u64) -> f64 {
     count as f64
+}
+
+/// A projection has folded events.
+pub fn projection_folded(projection: &'static str, events: usize) {
+    counter!(PROJECTION_EVENTS, "projection" => projection).increment(events as u64);
+}
+
+/// How far behind a projection is.
+pub fn projection_lag(projection: &'static str, positions: u64, behind: Duration) {
+    gauge!(PROJECTION_LAG, "projection" => projection).set(number(positions));
+    gauge!(PROJECTION_BEHIND, "projection" => projection).set(behind.as_secs_f64());
 }
 
 /// Whether messages can flow.

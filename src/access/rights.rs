@@ -25,6 +25,8 @@ pub enum Scope {
     SagasOperate,
     /// End sagas by force, whatever is still open.
     SagasForce,
+    /// See aggregates, their events and projections.
+    AggregatesRead,
     /// See dead letters and the audit log.
     LettersRead,
     /// Edit, replay, discard, import and purge dead letters.
@@ -46,6 +48,11 @@ pub const SCOPES: &[(Scope, &str, &str)] = &[
         "cancel, retry, skip, pause, resume; set schedules",
     ),
     (Scope::SagasForce, "sagas:force", "end sagas by force"),
+    (
+        Scope::AggregatesRead,
+        "aggregates:read",
+        "see aggregates, their events and projections",
+    ),
     (
         Scope::LettersRead,
         "letters:read",

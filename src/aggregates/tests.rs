@@ -72,14 +72,17 @@ impl<A: Aggregate> Bundle<A> {
 #[test]
 fn every_command_has_one_participant_named_like_its_queue() {
     let mut owners = BTreeMap::new();
-    for participant in participants() {
+    for participant in participants().into_iter().chain(read_back()) {
         for command in participant.commands() {
             let queue = command.split('.').next().unwrap();
             assert_eq!(queue, participant.name(), "{command}");
             assert!(owners.insert(command, queue.to_owned()).is_none());
         }
     }
-    assert_eq!(owners.len(), 5 + 3 + 8 + 1 + 4 + 5 + 3);
+    assert_eq!(
+        owners.len(),
+        5 + 3 + 8 + 1 + 4 + 5 + 3 + 3 + 2 + 2 + 3 + 1 + 6
+    );
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::broker::rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 use crate::store::dead_letters::DeadLetterStore;
 use crate::store::participant::ParticipantStore;
 use crate::store::postgres::{self, PostgresOptions, PostgresStore};
+use crate::store::projections::ReadModels;
 use crate::store::schema::SchemaError;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{AccessMode, CensusStore, InspectStore, Store, StoreError, TokenStore};
@@ -251,6 +252,14 @@ impl OpenStore {
 
     /// For participants.
     pub(super) fn participants(&self) -> Arc<dyn ParticipantStore> {
+        match self {
+            Self::Postgres(store) => Arc::new(store.clone()),
+            Self::Sqlite(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// For reading back.
+    pub(super) fn read_models(&self) -> Arc<dyn ReadModels> {
         match self {
             Self::Postgres(store) => Arc::new(store.clone()),
             Self::Sqlite(store) => Arc::new(store.clone()),

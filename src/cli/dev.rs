@@ -7,9 +7,11 @@ use clap::Args;
 use super::backends::{Database, FILE_DEFAULT, OpenBroker};
 use super::definitions;
 use super::exit::{Exit, Failure};
+use super::followers::{FollowerArguments, Followers};
 use super::node::{self, NodeArguments, NodePlan, RunPlan};
+use super::participants::shipped;
 use super::seeds::SeedArguments;
-use crate::aggregates::participants;
+use crate::aggregates::projections;
 use crate::environment::{Environment, TokioEnvironment};
 use crate::participant::ParticipantOptions;
 
@@ -31,6 +33,8 @@ pub(super) struct Arguments {
     ephemeral: bool,
     #[command(flatten)]
     seeds: SeedArguments,
+    #[command(flatten)]
+    followers: FollowerArguments,
     #[command(flatten)]
     node: NodeArguments,
 }
@@ -55,14 +59,19 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     seeds
         .apply(&*store.participants(), TokioEnvironment.now())
         .await?;
+    let participants = shipped(&store);
     node::run(RunPlan {
+        followers: Followers {
+            projections: projections(),
+            publishes: arguments.followers.publish_aggregate_events,
+        },
         store,
         broker: OpenBroker::open(None, "backstitch dev").await?,
         node: Some(NodePlan {
             definitions,
             arguments: arguments.node,
         }),
-        participants: participants(),
+        participants,
         participant_options: ParticipantOptions::default(),
     })
     .await?;

@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: any rule about sagas. Commands open backends, call the library, print.
 
+mod aggregate;
 mod backends;
 mod check;
 mod client;
@@ -16,6 +17,7 @@ mod doctor;
 mod door;
 mod drains;
 pub mod exit;
+mod followers;
 mod gauges;
 mod grants;
 mod list;
@@ -26,6 +28,8 @@ mod operator;
 mod output;
 mod participants;
 mod plan;
+mod projection;
+mod projector;
 mod schedules;
 mod schema;
 mod secret;
@@ -85,6 +89,12 @@ enum Command {
     Serve(serve::Arguments),
     /// Run the shipped participants: inventory, orders, payments and four others.
     Participants(participants::Arguments),
+    /// Keep the shipped projections up to date.
+    Projector(projector::Arguments),
+    /// Show what an aggregate is, was, and how it came to be; reads the database.
+    Aggregate(aggregate::Arguments),
+    /// See how far projections have come, read documents, make them anew.
+    Projection(projection::Arguments),
     /// Check saga definitions and report everything that is wrong with them.
     Check(check::Arguments),
     /// Say what nodes would make of definitions, given what the database holds.
@@ -164,6 +174,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),
         Command::Participants(arguments) => block_on(participants::run(arguments)),
+        Command::Projector(arguments) => block_on(projector::run(arguments)),
+        Command::Aggregate(arguments) => block_on(aggregate::run(arguments)),
+        Command::Projection(arguments) => block_on(projection::run(arguments)),
         Command::Plan(arguments) => block_on(plan::run(arguments)),
         Command::List(arguments) => block_on(list::run(arguments)),
         Command::Show(arguments) => block_on(show::run(arguments)),
@@ -180,7 +193,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 /// what it is about.
 fn volume(command: &Command) -> logging::Volume {
     match command {
-        Command::Dev(_) | Command::Serve(_) | Command::Participants(_) => logging::Volume::Deeds,
+        Command::Dev(_) | Command::Serve(_) | Command::Participants(_) | Command::Projector(_) => {
+            logging::Volume::Deeds
+        }
         Command::Simulate(_) => logging::Volume::Nothing,
         _ => logging::Volume::Troubles,
     }

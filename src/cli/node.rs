@@ -16,11 +16,12 @@ use super::backends::{OpenBroker, OpenStore};
 use super::door::{Door, DoorArguments};
 use super::drains::Drains;
 use super::exit::Failure;
+use super::followers::Followers;
 use super::gauges;
 use crate::definition::Definition;
 use crate::engine::{Engine, EngineError, EngineOptions, EngineParts};
 use crate::environment::{Environment, Shutdown, TokioEnvironment};
-use crate::http::{self, Api, Limits};
+use crate::http::{self, Aggregates, Api, Limits};
 use crate::metric;
 use crate::participant::{Participant, ParticipantOptions, run_all};
 
@@ -83,6 +84,8 @@ pub(super) struct RunPlan {
     pub(super) participants: Vec<Participant>,
     /// How those run.
     pub(super) participant_options: ParticipantOptions,
+    /// What else follows events in this process.
+    pub(super) followers: Followers,
 }
 
 /// An orchestrator.
@@ -102,6 +105,7 @@ pub(super) async fn run(plan: RunPlan) -> Result<(), Failure> {
         node,
         participants,
         participant_options,
+        followers,
     } = plan;
     let node = match node {
         None => None,
@@ -123,6 +127,7 @@ pub(super) async fn run(plan: RunPlan) -> Result<(), Failure> {
         &broker,
         &environment,
     );
+    let following = followers.start(&store, &broker, &environment);
     let failed = tokio::select! {
         () = signals.next() => None,
         error = participants.failed() => Some(error),
@@ -140,6 +145,7 @@ pub(super) async fn run(plan: RunPlan) -> Result<(), Failure> {
         node.stop().await;
     }
     participants.stop().await;
+    following.stop().await;
     broker.close().await;
     store.close().await;
     tracing::info!("stopped");
@@ -219,6 +225,7 @@ impl RunningNode {
         let router = http::router(Api {
             engine: Arc::clone(&engine),
             access,
+            aggregates: Aggregates::shipped(environment, store.read_models()),
             letters: store.letters(),
             environment: Arc::clone(environment),
             metrics: Some(metrics),

@@ -8,9 +8,12 @@ use clap::Args;
 use super::backends::{BrokerArguments, DatabaseArguments, OpenBroker};
 use super::definitions;
 use super::exit::{Exit, Failure};
+use super::followers::{FollowerArguments, Followers};
 use super::node::{self, NodeArguments, NodePlan, RunPlan};
-use crate::aggregates::participants;
+use super::participants::shipped;
+use crate::aggregates::projections;
 use crate::participant::ParticipantOptions;
+use crate::projection::Projections;
 
 /// How to run a node.
 #[derive(Debug, Args)]
@@ -23,9 +26,11 @@ pub(super) struct Arguments {
         value_name = "DIR"
     )]
     sagas: PathBuf,
-    /// Run the shipped participants in this process too.
+    /// Run the shipped participants and projections in this process too.
     #[arg(long)]
     with_participants: bool,
+    #[command(flatten)]
+    followers: FollowerArguments,
     #[command(flatten)]
     node: NodeArguments,
     #[command(flatten)]
@@ -46,18 +51,28 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     tracing::info!("database: {}", database.shown());
     let store = database.open().await?;
     let broker = OpenBroker::open(url.as_deref(), "backstitch serve").await?;
+    let with_participants = arguments.with_participants;
+    let participants = if with_participants {
+        shipped(&store)
+    } else {
+        Vec::new()
+    };
     node::run(RunPlan {
+        followers: Followers {
+            projections: if with_participants {
+                projections()
+            } else {
+                Projections::new()
+            },
+            publishes: arguments.followers.publish_aggregate_events,
+        },
         store,
         broker,
         node: Some(NodePlan {
             definitions,
             arguments: arguments.node,
         }),
-        participants: if arguments.with_participants {
-            participants()
-        } else {
-            Vec::new()
-        },
+        participants,
         participant_options: ParticipantOptions::default(),
     })
     .await?;

@@ -194,7 +194,8 @@ fn seeds_are_names_and_numbers() {
 fn participants_are_chosen_by_name() {
     let names = |wanted: &[&str]| {
         let wanted: Vec<String> = wanted.iter().map(|&name| name.to_owned()).collect();
-        let chosen = participants::chosen(&wanted).map_err(|error| error.message)?;
+        let chosen = participants::chosen(&wanted, crate::aggregates::participants())
+            .map_err(|error| error.message)?;
         Ok::<_, String>(
             chosen
                 .iter()

@@ -50,6 +50,7 @@ impl Encoder<'_> {
                     step,
                     phase,
                 };
+                let trace = traceparent(self.saga.id, id);
                 let mut headers = Headers::from([
                     (HEADER_SAGA.to_owned(), Value::from(self.saga.name.as_str())),
                     (
@@ -61,14 +62,9 @@ impl Encoder<'_> {
                         HEADER_DEADLINE.to_owned(),
                         Value::from(deadline.to_string()),
                     ),
-                    (
-                        HEADER_TRACEPARENT.to_owned(),
-                        Value::from(traceparent(self.saga.id, id)),
-                    ),
+                    (HEADER_TRACEPARENT.to_owned(), Value::from(trace)),
                 ]);
-                if let Some(correlation) = &self.correlation {
-                    headers.insert(HEADER_CORRELATION.to_owned(), correlation.as_str().into());
-                }
+                headers.extend(self.belongs_to());
                 // Definitions can't name the start queue, so this is for a sub-saga.
                 if to == Destination::queue(START_QUEUE) {
                     headers.extend(self.child_headers(&command, &correlation));
@@ -138,6 +134,12 @@ impl Encoder<'_> {
                 child_reply(self.secret, self.saga.id, &parent, answer, self.now)
             }
         }
+    }
+
+    /// What a command belongs to.
+    fn belongs_to(&self) -> Option<(String, Value)> {
+        let correlation = self.correlation.as_deref()?;
+        Some((HEADER_CORRELATION.to_owned(), correlation.into()))
     }
 
     /// What tells a command to a sub-saga from a start.
@@ -284,6 +286,7 @@ mod tests {
         let encoder = Encoder {
             secret: &secret,
             saga: &saga,
+            correlation: None,
             seq: 1,
             now: Timestamp::default(),
         };

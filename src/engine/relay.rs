@@ -20,7 +20,7 @@ use crate::broker::{Broker, Outgoing, Published};
 use crate::environment::{Environment, Shutdown, Task};
 use crate::error::code;
 use crate::id::Timestamp;
-use crate::message::EVENT_EXCHANGE;
+use crate::message::{AGGREGATE_EVENT_EXCHANGE, EVENT_EXCHANGE};
 use crate::metric;
 use crate::store::dead_letters::{HEADER_LETTER, ReturnedReplay, Sighting};
 use crate::store::{DeadLetter, Outbox, OutboxMessage};
@@ -241,6 +241,7 @@ impl Shared {
                 destination: row.destination.clone(),
                 message: row.message.clone(),
                 mandatory: row.destination.exchange != EVENT_EXCHANGE
+                    && row.destination.exchange != AGGREGATE_EVENT_EXCHANGE
                     && !row.destination.is_direct_reply(),
             })
             .collect();

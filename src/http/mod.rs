@@ -20,6 +20,9 @@ mod host;
 mod letters_tests;
 pub mod metrics;
 mod problem;
+mod reading;
+#[cfg(test)]
+mod reading_tests;
 #[cfg(test)]
 mod rights_tests;
 mod routes;
@@ -54,6 +57,7 @@ use crate::store::dead_letters::DeadLetterStore;
 use guard::Need;
 pub use host::is_loopback;
 use problem::Problem;
+pub use reading::Aggregates;
 pub use tls::{Tls, TlsFiles};
 
 /// What a request may cost.
@@ -86,6 +90,8 @@ pub struct Api {
     pub engine: Arc<Engine>,
     /// Who may do what.
     pub access: Arc<Access>,
+    /// The aggregates of the node's database, and what is folded from their events.
+    pub aggregates: Aggregates,
     /// The dead letters of the node's database.
     pub letters: Arc<dyn DeadLetterStore>,
     /// Clock and ids.

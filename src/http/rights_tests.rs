@@ -49,6 +49,7 @@ impl Bundle {
         let router = router(Api {
             engine: Arc::clone(&engine),
             access: Arc::new(Access::new(Arc::clone(&environment), tokens, None)),
+            aggregates: Aggregates::shipped(&environment, Arc::new(store.clone())),
             letters: Arc::new(store.clone()),
             environment,
             metrics: None,

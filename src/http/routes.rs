@@ -8,10 +8,10 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::guard::About::{Everything, Id, Name, QueriedName};
 use super::guard::Need;
-use super::{Context, actions, dead_letters, health, sagas, schedules, signals};
+use super::{Context, actions, dead_letters, health, reading, sagas, schedules, signals};
 use crate::access::rights::Scope::{
-    LettersRead, LettersWrite, MetricsRead, SagasForce, SagasOperate, SagasRead, SagasStart,
-    SignalsSend,
+    AggregatesRead, LettersRead, LettersWrite, MetricsRead, SagasForce, SagasOperate, SagasRead,
+    SagasStart, SignalsSend,
 };
 
 /// One way to call the API.
@@ -59,6 +59,7 @@ fn probe(path: &'static str, need: Need, handler: MethodRouter<Arc<Context>>) ->
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let mut all = of_sagas();
     all.extend(of_letters());
+    all.extend(of_aggregates());
     all.extend([
         probe("/livez", Need::Nothing, get(health::live)),
         probe("/readyz", Need::Nothing, get(health::ready)),
@@ -112,6 +113,22 @@ fn of_sagas() -> Vec<Endpoint> {
             Scope(SagasOperate, Name),
             post(schedules::set),
         ),
+    ]
+}
+
+fn of_aggregates() -> Vec<Endpoint> {
+    let seen = Need::Scope(AggregatesRead, Everything);
+    vec![
+        read("/aggregates/{kind}", seen, get(reading::list)),
+        read("/aggregates/{kind}/{id}", seen, get(reading::show)),
+        read(
+            "/aggregates/{kind}/{id}/events",
+            seen,
+            get(reading::history),
+        ),
+        read("/events", seen, get(reading::events)),
+        read("/projections", seen, get(reading::projections)),
+        read("/projections/{name}/{key}", seen, get(reading::document)),
     ]
 }
 

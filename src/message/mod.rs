@@ -34,6 +34,9 @@ pub const DOORS: [&str; 3] = [START_QUEUE, REPLY_QUEUE, SIGNAL_QUEUE];
 /// The topic exchange on which life-cycle events are published.
 pub const EVENT_EXCHANGE: &str = "backstitch.events";
 
+/// The topic exchange on which events of aggregates are published, where that is asked for.
+pub const AGGREGATE_EVENT_EXCHANGE: &str = "backstitch.aggregate-events";
+
 /// Header that carries a reply's outcome; absent means `succeeded`.
 pub const HEADER_OUTCOME: &str = "outcome";
 /// Header with the reason of a `rejected` or `failed` outcome, or of a refused start.
@@ -44,6 +47,10 @@ pub const HEADER_SAGA: &str = "saga";
 pub const HEADER_SAGA_KEY: &str = "saga-key";
 /// Header with what belongs together, on commands of sagas whose definition has `correlate`.
 pub const HEADER_CORRELATION: &str = "correlation";
+/// Header with the time (RFC 3339) before which such a command is not handled.
+pub const HEADER_NOT_BEFORE: &str = "not-before";
+/// Header with an aggregate event's position among all.
+pub const HEADER_POSITION: &str = "position";
 /// Header that is true on a command that an aggregate has asked for itself.
 pub const HEADER_FOLLOW_UP: &str = "follow-up";
 /// Header with the attempt's number on commands, from 1.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::command::Command;
 use super::follow_up::{Asked, FollowUp};
 use super::handler::{
-    Closed, CommandHandler, CommandSpec, OpenAggregate, CommandRefusal, Rejection, UnitOfWork,
+    Closed, CommandHandler, CommandRefusal, CommandSpec, OpenAggregate, Rejection, UnitOfWork,
 };
 use crate::id::Timestamp;
 use crate::limits::BODY;

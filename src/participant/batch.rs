@@ -194,6 +194,13 @@ impl CommandBatch<'_> {
                 return;
             }
         };
+        let not_before = follow_up::not_before(&intake.message);
+        if let Some(at) = not_before.filter(|at| command.reply_address.is_none() && *at > self.now)
+        {
+            // Whoever published it has a faster clock.
+            self.put_off(intake, at);
+            return;
+        }
         if let Some(answer) = self.answer_to(intake, command).await {
             tracing::debug!(
                 participant = self.participant.name(),
@@ -207,19 +214,21 @@ impl CommandBatch<'_> {
             );
             match &command.reply_address {
                 Some(address) => self.answer(address, &answer),
-                None if answer.outcome == Outcome::Failed => self.put_off(intake),
+                None if answer.outcome == Outcome::Failed => {
+                    self.put_off(intake, self.now.after(follow_up::RETRY_AFTER));
+                }
                 None => {}
             }
         }
     }
 
     /// Has a follow-up come again later.
-    fn put_off(&mut self, intake: &Intake) {
+    fn put_off(&mut self, intake: &Intake, due_at: Timestamp) {
         self.later.push(OutboxMessage {
             id: self.environment.new_id(),
             destination: Destination::queue(self.participant.name()),
             message: intake.message.clone(),
-            due_at: self.now.after(follow_up::RETRY_AFTER),
+            due_at,
         });
     }
 

@@ -60,6 +60,22 @@ impl Command {
         }
     }
 
+    /// As a saga's action would send it, for tests of aggregates.
+    pub fn example(name: &str, payload: Value) -> Self {
+        Self {
+            name: name.to_owned(),
+            saga: SagaId(uuid::Uuid::nil()),
+            step: StepPath::plain("example"),
+            phase: Phase::Action,
+            fingerprint: fingerprint(Phase::Action, &payload),
+            payload,
+            message_id: None,
+            saga_key: None,
+            correlation: None,
+            reply_address: None,
+        }
+    }
+
     /// Where events that it leads to come from.
     pub fn origin(&self) -> Origin {
         Origin {

@@ -20,8 +20,8 @@ use uuid::Uuid;
 use crate::id::{MessageId, Phase, SagaId, StepPath, Timestamp};
 use crate::message::correlation::Correlation;
 use crate::message::{
-    CONTENT_TYPE_JSON, Destination, HEADER_CORRELATION, HEADER_FOLLOW_UP, Headers, Message,
-    Properties,
+    CONTENT_TYPE_JSON, Destination, HEADER_CORRELATION, HEADER_FOLLOW_UP, HEADER_NOT_BEFORE,
+    Headers, Message, Properties,
 };
 use crate::store::OutboxMessage;
 use crate::store::participant::AggregateKey;
@@ -68,7 +68,10 @@ pub(super) fn row(id: Uuid, participant: &str, asked: Asked) -> OutboxMessage {
     ));
     // An index has 32 bits; an aggregate that has had more events than that begins anew with a
     // step's name of its own.
-    let (round, index) = (seq >> 32, (seq & u64::from(u32::MAX)) as u32);
+    let (round, index) = (
+        seq >> 32,
+        u32::try_from(seq & u64::from(u32::MAX)).unwrap_or(0),
+    );
     let step = match round {
         0 => StepPath::at(STEP, &[index]),
         _ => StepPath::at(format!("{STEP}-{round}"), &[index]),
@@ -79,7 +82,13 @@ pub(super) fn row(id: Uuid, participant: &str, asked: Asked) -> OutboxMessage {
         step,
         phase: Phase::Action,
     };
-    let mut headers = Headers::from([(HEADER_FOLLOW_UP.to_owned(), Value::Bool(true))]);
+    let mut headers = Headers::from([
+        (HEADER_FOLLOW_UP.to_owned(), Value::Bool(true)),
+        (
+            HEADER_NOT_BEFORE.to_owned(),
+            follow_up.at.to_string().into(),
+        ),
+    ]);
     if let Some(correlation) = correlation {
         headers.insert(HEADER_CORRELATION.to_owned(), correlation.into());
     }
@@ -100,6 +109,11 @@ pub(super) fn row(id: Uuid, participant: &str, asked: Asked) -> OutboxMessage {
         },
         due_at: follow_up.at,
     }
+}
+
+/// When a follow-up is not to be handled before.
+pub(super) fn not_before(message: &Message) -> Option<Timestamp> {
+    message.header(HEADER_NOT_BEFORE)?.parse().ok()
 }
 
 /// Whether a message says that it is a follow-up.

@@ -20,6 +20,7 @@ mod batch;
 mod command;
 mod follow_up;
 mod handler;
+pub mod history;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -29,13 +30,15 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use aggregate::{
-    AGGREGATE_ID_BYTES_MAX, Aggregate, AggregateHandler, Open, key_of, rebuild, replay, states,
+    AGGREGATE_ID_BYTES_MAX, Aggregate, AggregateHandler, Open, SNAPSHOT_EVERY, key_of, rebuild,
+    replay, states,
 };
 pub use command::{Command, RESERVATION_FIELD, ReplyAddress, UnusableCommand, decode, fingerprint};
 pub use follow_up::FollowUp;
-pub use handler::{CommandHandler, CommandSpec, CommandRefusal, Rejection, UnitOfWork};
+pub use handler::{CommandHandler, CommandRefusal, CommandSpec, Rejection, UnitOfWork};
 pub use worker::{Connections, ParticipantError, run_all};
 
+use self::history::Kinds;
 use crate::broker::{Queue, Topology};
 use crate::engine::relay::RelayOptions;
 use crate::message::DEAD_LETTER_QUEUE;
@@ -76,6 +79,7 @@ impl Default for ParticipantOptions {
 pub struct Participant {
     name: String,
     handlers: BTreeMap<&'static str, Registered>,
+    kinds: Kinds,
 }
 
 struct Registered {
@@ -89,6 +93,7 @@ impl Participant {
         Self {
             name: name.into(),
             handlers: BTreeMap::new(),
+            kinds: Kinds::default(),
         }
     }
 
@@ -108,13 +113,19 @@ impl Participant {
 
     /// Adds an aggregate.
     #[must_use]
-    pub fn aggregate<A: Aggregate>(self) -> Self {
+    pub fn aggregate<A: Aggregate>(mut self) -> Self {
+        self.kinds = self.kinds.with::<A>();
         self.handler(AggregateHandler::<A>::default())
     }
 
     /// Its name, and its queue's.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The kinds of its aggregates.
+    pub fn kinds(&self) -> Kinds {
+        self.kinds.clone()
     }
 
     /// The commands it handles.

@@ -17,8 +17,8 @@ pub mod census;
 #[doc(hidden)]
 pub mod conformance;
 pub mod dead_letters;
-pub mod inspect;
 pub mod feed;
+pub mod inspect;
 mod loading;
 pub mod memory;
 pub mod participant;

@@ -21,6 +21,8 @@ mod memory;
 mod outbox_poison;
 mod python_participant;
 mod random_sagas;
+mod reading_back;
+mod reading_back_large;
 mod releases;
 mod rights;
 mod sagas;

@@ -355,3 +355,53 @@ async fn the_databases_clock_is_told_in_microseconds() {
     assert!(second >= first);
     database.close().await;
 }
+
+#[tokio::test]
+async fn an_event_that_is_committed_late_is_not_skipped() {
+    use backstitch::store::feed::{EventFeed, EventQuery, Position};
+    use backstitch::store::participant::{ParticipantStore, ParticipantWrites};
+
+    let database = Database::open().await;
+    let store = &database.store;
+    let append = async |id: &str| {
+        let writes = ParticipantWrites {
+            events: vec![sample::event(id, 1)],
+            ..ParticipantWrites::default()
+        };
+        store.begin().await.unwrap().commit(writes).await.unwrap();
+    };
+    let read = async |after: Position| {
+        let query = EventQuery {
+            kinds: Vec::new(),
+            correlation: None,
+            after,
+            upto: store.settled().await.unwrap(),
+            limit: 100,
+        };
+        let events = store.events(&query).await.unwrap();
+        let ids = events.iter().map(|placed| placed.event.key.id.clone());
+        (ids.collect::<Vec<_>>(), query.upto)
+    };
+    append("first").await;
+    // The row of another writer, whose position is drawn and whose commit is late.
+    let mut late = PgConnection::connect(&database.url).await.unwrap();
+    let begin = "SET search_path = backstitch; BEGIN;
+        INSERT INTO aggregate_events (kind, id, seq, at, body) VALUES ('inventory', 'late', 1, 8, 'x')";
+    sqlx::raw_sql(begin).execute(&mut late).await.unwrap();
+    append("overtakes").await;
+    let (before, upto) = read(Position::START).await;
+    assert!(
+        !before.contains(&"overtakes".to_owned()),
+        "{before:?}: it would be skipped"
+    );
+    sqlx::raw_sql("COMMIT").execute(&mut late).await.unwrap();
+    let (mut seen, mut after) = (before, upto);
+    while seen.len() < 3 {
+        let (more, upto) = read(after).await;
+        seen.extend(more);
+        after = upto;
+    }
+    assert_eq!(seen, ["first", "late", "overtakes"]);
+    late.close().await.unwrap();
+    database.close().await;
+}

@@ -30,6 +30,7 @@ const LAYERS: &[&str] = &[
     "broker",
     "engine",
     "participant",
+    "projection",
     "aggregates",
     "dead_letters",
     "proof",
@@ -95,6 +96,7 @@ const RULES: &[Rule] = &[
         within: &[
             "src/engine/",
             "src/participant/",
+            "src/projection/",
             "src/aggregates/",
             "src/dead_letters/",
         ],
@@ -121,6 +123,7 @@ const RULES: &[Rule] = &[
             "src/saga/",
             "src/engine/",
             "src/participant/",
+            "src/projection/",
             "src/aggregates/",
             "src/dead_letters/",
         ],

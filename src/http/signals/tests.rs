@@ -49,6 +49,10 @@ impl Bundle {
                 Arc::new(store.clone()),
                 None,
             )),
+            aggregates: crate::http::Aggregates::shipped(
+                &(Arc::new(TokioEnvironment) as Arc<dyn crate::environment::Environment>),
+                Arc::new(store.clone()),
+            ),
             letters: Arc::new(store),
             environment: Arc::new(TokioEnvironment),
             metrics: None,

@@ -2,6 +2,7 @@
 
 mod commands;
 mod faults;
+mod follow_ups;
 mod own_handler;
 
 use std::sync::{Arc, Mutex};
@@ -43,7 +44,7 @@ struct Reply {
 impl Bundle {
     async fn new() -> Self {
         let (store, broker) = (MemoryStore::new(), MemoryBroker::new());
-        for name in ["inventory", "mailer", "plain"] {
+        for name in ["inventory", "mailer", "offers", "plain"] {
             let topology = Participant::new(name).topology();
             broker.declare(&topology).await.unwrap();
         }

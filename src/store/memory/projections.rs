@@ -40,7 +40,7 @@ impl ProjectionStore for MemoryStore {
         let mut state = self.state();
         let projections = &mut state.projections;
         let of_name = |(known, _): &&(String, u32)| known == name;
-        let newest = projections.generations.keys().filter(of_name).last();
+        let newest = projections.generations.keys().rfind(of_name);
         let newest = newest.map(|(_, generation)| *generation);
         let documents = projections.documents.keys();
         let left = documents.filter(|(known, _, _)| known == name);

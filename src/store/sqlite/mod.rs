@@ -14,8 +14,8 @@
 mod bulk;
 mod census;
 mod commit;
-mod inspect;
 mod feed;
+mod inspect;
 mod letters;
 mod messages;
 mod participant;

@@ -25,6 +25,15 @@ struct Shipped {
 
 const SHIPPED: &[Shipped] = &[
     Shipped {
+        saga: "accept-offer",
+        files: &["accept-offer"],
+        scenario: |stage| {
+            stage
+                .answer("offers.accept", succeeds(json!({ "price": 1 })))
+                .start("accept-offer", json!({ "offer": "o", "customer": "c" }))
+        },
+    },
+    Shipped {
         saga: "add-project",
         files: &["add-project"],
         scenario: |stage| {
@@ -130,6 +139,32 @@ const SHIPPED: &[Shipped] = &[
         },
     },
     Shipped {
+        saga: "make-offer",
+        files: &["make-offer"],
+        scenario: |stage| {
+            let time = "2030-01-01T00:00:00Z";
+            stage.start(
+                "make-offer",
+                json!({
+                    "offer": "o", "customer": "c", "price": 2, "expires_at": time,
+                    "later": [{ "price": 1, "valid_from": time }],
+                }),
+            )
+        },
+    },
+    Shipped {
+        saga: "mark-read",
+        files: &["mark-read"],
+        scenario: |stage| {
+            stage
+                .answer("badges.read", succeeds(json!({ "unread": 1 })))
+                .start(
+                    "mark-read",
+                    json!({ "customer": "c", "chat": "x", "upto": "m" }),
+                )
+        },
+    },
+    Shipped {
         saga: "monthly-vouchers",
         files: &["monthly-vouchers", "issue-voucher"],
         scenario: |stage| {
@@ -142,6 +177,17 @@ const SHIPPED: &[Shipped] = &[
                 )
                 .answer("vouchers.reserve", succeeds(json!({ "code": "c" })))
                 .start("monthly-vouchers", json!({ "campaign": "x", "cents": 1 }))
+        },
+    },
+    Shipped {
+        saga: "open-work-item",
+        files: &["open-work-item"],
+        scenario: |stage| {
+            let people = json!([{ "person": "a", "role": "r" }, { "person": "b", "role": "r" }]);
+            stage.start(
+                "open-work-item",
+                json!({ "work_item": "w", "title": "t", "people": people }),
+            )
         },
     },
     Shipped {
@@ -181,6 +227,18 @@ const SHIPPED: &[Shipped] = &[
         },
     },
     Shipped {
+        saga: "post-message",
+        files: &["post-message"],
+        scenario: |stage| {
+            stage
+                .answer("badges.read", succeeds(json!({ "unread": 1 })))
+                .start(
+                    "post-message",
+                    json!({ "message": "m", "chat": "x", "from": "f", "to": "t", "text": "hi" }),
+                )
+        },
+    },
+    Shipped {
         saga: "product-discontinued",
         files: &["product-discontinued", "cancel-order"],
         scenario: |stage| {
@@ -191,6 +249,16 @@ const SHIPPED: &[Shipped] = &[
                 )
                 .answer("orders.hold-for-cancelling", held_order())
                 .event("catalogue", "product.discontinued", json!({ "sku": "s" }))
+        },
+    },
+    Shipped {
+        saga: "record-action",
+        files: &["record-action"],
+        scenario: |stage| {
+            stage.start(
+                "record-action",
+                json!({ "action": "a", "work_item": "w", "by": "b", "text": "t", "closes": true }),
+            )
         },
     },
     Shipped {
@@ -367,9 +435,11 @@ fn whichever_step_is_silent_nothing_remains() {
     });
 }
 
+/// Steps before the pivot: what they fail at is undone.
 fn each_forward_step(check: impl Fn(&Shipped, &Step, Phase)) {
     for shipped in SHIPPED {
-        for step in steps(&shipped.definition()) {
+        let definition = shipped.definition();
+        for step in steps(&definition).filter(|step| !is_behind_pivot(&definition, step)) {
             if let Some(forward) = &step.forward {
                 check(shipped, step, phase(forward));
             }
@@ -377,11 +447,22 @@ fn each_forward_step(check: impl Fn(&Shipped, &Step, Phase)) {
     }
 }
 
+fn is_behind_pivot(definition: &Definition, step: &Step) -> bool {
+    let mut pivots = definition.blocks.iter().filter(|block| block.pivot);
+    pivots.any(|pivot| definition.steps[&step.name] > pivot.id)
+}
+
 #[test]
 fn whatever_can_not_be_confirmed_yet_is_confirmed_later() {
     for shipped in SHIPPED {
-        for step in steps(&shipped.definition()).filter(|step| step.confirm.is_some()) {
-            let slow = on_step(&step.name).phase(Phase::Confirm).first(4);
+        let definition = shipped.definition();
+        for step in steps(&definition) {
+            let phase = match &step.forward {
+                Some(forward) if is_behind_pivot(&definition, step) => phase(forward),
+                _ if step.confirm.is_some() => Phase::Confirm,
+                _ => continue,
+            };
+            let slow = on_step(&step.name).phase(phase).first(4);
             let play = (shipped.scenario)(shipped.stage().answer(slow, fails("not now"))).play();
             play.assert_sound();
             for saga in play.sagas_of(shipped.saga) {
