@@ -97,7 +97,6 @@ fn main() {
 }
 
 /// An aggregate to which something has happened, and what came of a command to it.
-#[cfg_attr(not(test), expect(dead_code, reason = "the tests use it"))]
 struct Given<A: Aggregate> {
     state: A::State,
     result: Option<Result<Vec<A::Event>, Rejection>>,
