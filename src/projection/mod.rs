@@ -7,7 +7,7 @@
 //!
 //! A [`Projection`] says which kinds of aggregates it hears, which document an event belongs to, and
 //! what the event changes. [`Projector`] keeps its documents up to date; [`ReadModel`] reads them, or
-//! folds one at the reader's request; [`rebuild`] makes all of them anew while readers keep the old
+//! folds one at the reader's request; [`mod@rebuild`] makes all of them anew while readers keep the old
 //! ones. Both ways give equal documents.
 //!
 //! Separate from `participant` because reading needs nothing of it but events: a read model may run
