@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::child::Family;
-use super::event::{Event, OperatorAction, OperatorKind, Signal};
+use super::event::Event;
+use super::expiry::expiry_of;
+use super::family::Family;
+use super::incoming::{OperatorAction, OperatorKind, Signal};
+use super::pass::Pass;
 use super::portion::Move;
-use super::state::{Forced, Pass, Saga};
+use super::state::{Forced, Saga};
 use super::step::{StepState, StepStatus, Waiting};
-use super::too_late::expiry_of;
 use super::transition::{IllegalEvent, next, next_block, next_pass};
 use crate::id::{Phase, StepPath};
 

@@ -1,165 +1,19 @@
-//! What goes into a saga (inputs), what is recorded (events), what comes out (emissions).
+//! What happened to a saga: the journal's words.
 //!
-//! Events are the journal's words: they are stored for as long as the saga is, so a field may be
-//! added with a default, but never change its meaning.
+//! They are stored for as long as the saga is, so a field may be added with a default, but never
+//! change its meaning.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use uuid::Uuid;
 
-use super::child::{ChildAnswer, Parent};
+use super::family::Parent;
+use super::incoming::{OperatorAction, Reply, Signal, Starter};
+use super::line::{Line, Successor};
 use super::portion::LeftOff;
-pub use super::refusal::Refusal;
-use super::succession::{Line, Successor};
-use crate::canonical;
-use crate::definition::BlockId;
+use super::step::BlockPath;
 use crate::id::{Phase, StepPath, Timestamp};
-use crate::message::{Destination, Outcome};
-
-/// Something from outside: sent to this saga, or a domain event correlated to it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Signal {
-    /// Its name.
-    pub name: String,
-    /// What it is deduplicated by.
-    pub id: String,
-    /// Its payload.
-    pub body: Arc<Value>,
-    /// When a saga first had it; the saga's business, not the sender's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<Timestamp>,
-}
-
-impl Signal {
-    /// What it says, in short: its name, and a hash of its payload.
-    pub(super) fn mark(&self) -> String {
-        let payload = canonical::fingerprint(&self.body);
-        format!("{} {}", self.name, hex::encode(&payload[..MARK_BYTES]))
-    }
-}
-
-/// Bytes of a payload's hash that are remembered: whoever wants his payload taken for another's can't
-/// find one.
-const MARK_BYTES: usize = 16;
-
-/// A person's decision about one saga.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OperatorAction {
-    /// What it is deduplicated by.
-    pub id: String,
-    /// Who.
-    pub by: String,
-    /// Why.
-    pub why: String,
-    /// What.
-    pub kind: OperatorKind,
-}
-
-/// What a person can do to a saga.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum OperatorKind {
-    /// Roll back, while that is still possible.
-    Cancel,
-    /// Try a step, or all that wait for a person or a retry, again at once.
-    Retry {
-        /// Which; all if absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        step: Option<StepPath>,
-        /// What the command carries from now on, instead of what it carried.
-        #[serde(
-            default,
-            skip_serializing_if = "Option::is_none",
-            deserialize_with = "super::step::present"
-        )]
-        with: Option<Arc<Value>>,
-    },
-    /// Take a suspended command for done: the person has seen to it. `why` is the evidence.
-    Skip {
-        /// Which step's.
-        step: StepPath,
-        /// What came of it, for the blocks that use the step's reply.
-        #[serde(
-            default,
-            skip_serializing_if = "Option::is_none",
-            deserialize_with = "super::step::present"
-        )]
-        reply: Option<Arc<Value>>,
-    },
-    /// Decide nothing until resumed; answers and signals are kept.
-    Pause,
-    /// Go on after a pause, and try again what waits for a person.
-    Resume,
-    /// Call it completed, whatever is still open.
-    ForceComplete,
-    /// Call it compensated, whatever is still open.
-    ForceCompensated,
-}
-
-impl OperatorKind {
-    /// The name for people, as on the command line.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Cancel => "cancel",
-            Self::Retry { .. } => "retry",
-            Self::Skip { .. } => "skip",
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::ForceComplete => "force-complete",
-            Self::ForceCompensated => "force-compensated",
-        }
-    }
-}
-
-/// A participant's answer to one command.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Reply {
-    /// The step that asked.
-    pub step: StepPath,
-    /// Which of its commands.
-    pub phase: Phase,
-    /// Yes, no, or try again.
-    pub outcome: Outcome,
-    /// Whether it says so itself; an answer that says nothing is taken for a yes.
-    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
-    pub stated: bool,
-    /// The result.
-    pub body: Arc<Value>,
-    /// Why it was rejected or failed.
-    pub reason: Option<String>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// Who started a saga and where they want to be told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Starter {
-    /// The queue to answer to.
-    pub reply_to: String,
-    /// Copied into each answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub correlation_id: Option<String>,
-}
-
-/// A block that counts its children: a `parallel` or a `for_each`, at a place in its own
-/// enclosing `for_each` lists.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BlockPath {
-    /// The block.
-    pub block: BlockId,
-    /// Positions in the enclosing `for_each` lists, outermost first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub indices: Vec<u32>,
-}
 
 /// One fact in a saga's history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -198,7 +52,7 @@ pub enum Event {
         #[serde(
             default,
             skip_serializing_if = "Option::is_none",
-            deserialize_with = "super::step::present"
+            deserialize_with = "crate::saga::step::present"
         )]
         with: Option<Arc<Value>>,
         /// When the answer is overdue.
@@ -413,66 +267,38 @@ pub enum Event {
     },
 }
 
-/// Something to tell the world once the decision is committed.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Emission {
-    /// A command to a participant.
-    Command {
-        /// The step it belongs to.
-        step: StepPath,
-        /// Which command.
-        phase: Phase,
-        /// From 1.
-        attempt: u32,
-        /// Its name, such as `inventory.reserve`.
-        command: String,
-        /// Where to.
-        to: Destination,
-        /// The payload.
-        body: Value,
-        /// When the answer is overdue.
-        deadline: Timestamp,
-        /// The outbox row that it becomes, if its answer is waited for.
-        row: Option<Uuid>,
-    },
-    /// A life-cycle change, for whoever listens.
-    Notice {
-        /// `started`, `confirming`, `completed`, …; the routing key is `<saga>.<change>`.
-        change: &'static str,
-        /// The payload.
-        body: Value,
-    },
-    /// The start of the saga that has its key from now on.
-    Successor(Successor),
-    /// An answer to the starter.
-    Answer {
-        /// Who.
-        starter: Starter,
-        /// `accepted`, `completed` or `compensated`; `refused` to one that is replaced while waiting.
-        kind: &'static str,
-        /// Yes for `accepted` and `completed`, else no.
-        outcome: Outcome,
-        /// Why not.
-        reason: Option<String>,
-        /// The payload.
-        body: Value,
-    },
-    /// An answer to the saga that runs this one.
-    ToParent {
-        /// Who.
-        parent: Parent,
-        /// What.
-        answer: ChildAnswer,
-    },
-}
+impl Event {
+    /// The step that it is about, if it is about one.
+    pub(super) fn step(&self) -> Option<&StepPath> {
+        match self {
+            Self::Asked { step, .. }
+            | Self::Skipped { step }
+            | Self::Succeeded { step, .. }
+            | Self::Rejected { step, .. }
+            | Self::RetryPlanned { step, .. }
+            | Self::Returned { step, .. }
+            | Self::Unsent { step, .. }
+            | Self::SentLate { step, .. }
+            | Self::NeverDelivered { step, .. }
+            | Self::OutcomeUnknown { step, .. }
+            | Self::Suspended { step, .. }
+            | Self::Resumed { step, .. }
+            | Self::Waiting { step, .. }
+            | Self::Received { step, .. }
+            | Self::Unjudged { step, .. }
+            | Self::Elapsed { step } => Some(step),
+            _ => None,
+        }
+    }
 
-/// What was decided.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Decision {
-    /// To append to the journal as one entry; already applied to the saga. Never empty.
-    pub events: Vec<Event>,
-    /// To publish once committed.
-    pub emissions: Vec<Emission>,
-    /// When to look again if nothing comes.
-    pub wake_at: Option<Timestamp>,
+    /// The counting block that it is about, if it is about one.
+    pub(super) fn block(&self) -> Option<&BlockPath> {
+        match self {
+            Self::BlockSkipped { at }
+            | Self::Opened { at, .. }
+            | Self::NextItem { at }
+            | Self::Advanced { at } => Some(at),
+            _ => None,
+        }
+    }
 }

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::child::ParentOrder;
-use super::event::{OperatorAction, Reply, Signal, Starter};
-use super::returned::Returned;
-use super::succession::{Line, Successor};
+use super::family::ParentOrder;
+use super::incoming::{OperatorAction, Reply, Returned, Signal, Starter};
+use super::line::{Line, Successor};
 use crate::id::{Phase, StepPath};
 
 /// Something that happened to a saga and calls for a decision.

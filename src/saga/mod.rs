@@ -48,49 +48,51 @@
 //! skipped, or to be a `wait`. Which event can be in which pass: [`transition`], with diagrams in
 //! `docs/state-machine.md`.
 
-mod apply;
-mod child;
-mod decide;
+// Nouns, each built from those before it.
+mod emission;
 mod event;
-pub mod format;
+mod family;
+mod held;
+mod incoming;
 mod input;
-pub mod journal;
-mod loops;
-mod operator;
+mod line;
+mod pass;
 mod portion;
-mod reckon;
-mod refusal;
-mod replies;
-mod retry;
-mod returned;
-mod sabotage;
-mod sends;
 mod state;
 mod status;
 mod step;
-mod succession;
+
+// What can be, and what follows.
+mod apply;
+mod decide;
+mod expiry;
+mod refusal;
+mod sabotage;
+pub mod transition;
+
+// How it is written down.
+pub mod format;
+pub mod journal;
+
 #[cfg(test)]
 mod tests;
-mod too_late;
-pub mod transition;
-mod unsent;
-mod waits;
-mod walk;
 
 pub use apply::apply;
-pub use child::{ChildAnswer, Family, Parent, ParentOrder, answer_to_parent};
-pub use decide::{PlantedBug, Sabotage, decide, decide_sabotaged};
-pub use event::{
-    BlockPath, Decision, Emission, Event, OperatorAction, OperatorKind, Refusal, Reply, Signal,
-    Starter,
-};
+pub use decide::{answer_to_parent, decide, decide_sabotaged, end_of};
+pub use emission::{Decision, Emission};
+pub use event::Event;
+pub use family::{ChildAnswer, Family, Parent, ParentOrder};
+pub use held::Held;
+pub use incoming::{OperatorAction, OperatorKind, Reply, Returned, Signal, Starter};
 pub use input::Input;
-pub use portion::{Held, LeftOff, Move};
-pub use returned::Returned;
-pub use sends::end_of;
-pub use state::{Forced, LEASE_MARGIN, LISTENERS_MAX, Pass, SEEN_IDS_MAX, SIGNALS_KEPT_MAX, Saga};
+pub use line::{Line, Successor, holdup};
+pub use pass::Pass;
+pub use portion::{LeftOff, Move};
+pub use refusal::Refusal;
+pub use sabotage::{PlantedBug, Sabotage};
+pub use state::{
+    Forced, LEASE_MARGIN, LISTENERS_MAX, Overdue, SEEN_IDS_MAX, SIGNALS_KEPT_MAX, Saga,
+};
 pub use status::Status;
-pub use step::{BlockState, StepState, StepStatus, Waiting};
-pub use succession::{Line, Successor, holdup};
+pub use step::{BlockPath, BlockState, StepState, StepStatus, Waiting};
 pub use transition::IllegalEvent;
-pub use unsent::Overdue;

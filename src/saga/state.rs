@@ -11,15 +11,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
-use super::child::Family;
-use super::event::{BlockPath, Refusal, Reply, Signal, Starter};
-use super::portion::{Held, LeftOff};
+use super::family::Family;
+use super::held::Held;
+use super::incoming::{Reply, Signal, Starter};
+use super::line::Line;
+use super::pass::Pass;
+use super::portion::LeftOff;
 use super::status::Status;
-use super::step::{BlockState, StepState, StepStatus, Waiting, present};
-use super::succession::Line;
+use super::step::{BlockPath, BlockState, StepState, StepStatus, Waiting};
 use crate::definition::SagaFacts;
-use crate::id::{SagaId, StepPath, Timestamp};
+use crate::id::{OutboxId, Phase, SagaId, StepPath, Timestamp};
+use crate::limits::Extent;
 
 /// A saga as the fold of its journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,7 +54,7 @@ pub struct Saga {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "present"
+        deserialize_with = "crate::saga::step::present"
     )]
     pub output: Option<Arc<Value>>,
     /// Why the result could not be computed; `output` is null then.
@@ -104,8 +108,10 @@ pub struct Saga {
 
 /// Ids of signals and operator actions that one saga remembers.
 pub const SEEN_IDS_MAX: usize = 1_000;
+
 /// Starters that one saga tells how it ended, besides the one that began it.
 pub const LISTENERS_MAX: usize = 100;
+
 /// Signals that one saga keeps for a `wait` to come.
 pub const SIGNALS_KEPT_MAX: usize = 100;
 
@@ -123,42 +129,13 @@ pub struct Forced {
     pub why: String,
 }
 
-/// Which way a saga is going.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Pass {
-    /// Not started.
-    New,
-    /// Reserving, in order.
-    Forward,
-    /// At the pivot of a saga that another one runs: that one says what comes next.
-    Prepared,
-    /// Past the pivot: confirming all reservations at once.
-    Confirm,
-    /// Then the confirm-only steps, in order.
-    Finish,
-    /// Undoing, in reverse order.
-    Rollback,
-    /// All done.
-    Completed,
-    /// All undone.
-    Compensated,
-}
-
-impl Pass {
-    /// Where the saga stands, in words.
-    pub(super) fn as_words(self) -> &'static str {
-        match self {
-            Self::New => "the saga has not started",
-            Self::Forward => "the saga is before its pivot",
-            Self::Prepared => "the saga waits at its pivot",
-            Self::Confirm => "the saga is confirming what it has reserved",
-            Self::Finish => "the saga is past its pivot and has confirmed what it had reserved",
-            Self::Rollback => "the saga is being rolled back",
-            Self::Completed => "the saga is completed",
-            Self::Compensated => "the saga is compensated",
-        }
-    }
+/// A step whose answer is overdue, and the outbox row that its command was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overdue {
+    /// The step.
+    pub step: StepPath,
+    /// The row.
+    pub row: Uuid,
 }
 
 impl Saga {
@@ -262,19 +239,6 @@ impl Saga {
         self.seen.iter().any(|seen| seen == id)
     }
 
-    /// Why a signal is not taken in, if one with its id was seen before.
-    pub(super) fn refused_as_known(&self, signal: &Signal) -> Option<Refusal> {
-        if !self.has_seen(&signal.id) {
-            return None;
-        }
-        // An older version did not write down what was said.
-        let said = self.said.get(&signal.id);
-        Some(match said {
-            Some(said) if *said != signal.mark() => Refusal::OtherSignal(signal.id.clone()),
-            _ => Refusal::Settled,
-        })
-    }
-
     pub(super) fn remember(&mut self, id: &str) {
         if self.seen.len() >= SEEN_IDS_MAX
             && let Some(oldest) = self.seen.pop_front()
@@ -315,6 +279,82 @@ impl Saga {
         } else {
             self.suspended.remove(step);
         }
+    }
+
+    /// Whether it has ended and given up its key.
+    pub fn is_superseded(&self) -> bool {
+        self.line.successor.is_some() && self.ended_at.is_some()
+    }
+
+    /// The saga that signals to this one's key are for, if not this one: the one that replaces it
+    /// once it is rolled back. Behind the pivot it needs its signals itself.
+    pub fn heir(&self) -> Option<SagaId> {
+        let successor = self.line.successor.as_ref()?;
+        let goes_back = matches!(self.pass, Pass::Forward | Pass::Rollback);
+        (goes_back && self.ended_at.is_none()).then_some(successor.saga)
+    }
+
+    /// Whether it was run by another saga and rolled back. It has done no business then, and a
+    /// later attempt of that other one is to find its key free.
+    pub fn is_undone_child(&self) -> bool {
+        self.family.is_some() && self.pass == Pass::Compensated
+    }
+
+    /// Whether the last decision has left off in the middle, so that the next one is due.
+    pub fn is_left_off(&self) -> bool {
+        self.left_off.is_some() && self.paused.is_none()
+    }
+
+    /// Whether it has room for one more value before it holds more than a saga may.
+    ///
+    /// # Errors
+    /// Says of what it would hold too much.
+    pub(super) fn has_room(&self, value: &Value) -> Result<(), String> {
+        self.held.with(Extent::of(value)).check()
+    }
+
+    /// Whether it keeps the body of a yes to this command: later steps and the output speak of the
+    /// reservation, and a confirm-only step has just this.
+    pub(super) fn keeps_reply(&self, path: &StepPath, phase: Phase) -> bool {
+        let state = self.steps.get(path);
+        match phase {
+            Phase::Reserve | Phase::Action => true,
+            Phase::Confirm => state.is_some_and(|state| state.reply.is_none()),
+            Phase::Compensate => false,
+        }
+    }
+
+    /// Steps whose time-out is to be decided at this time. Whether their commands were sent at all
+    /// must be known first.
+    pub fn overdue(&self, now: Timestamp) -> Vec<Overdue> {
+        if self.paused.is_some() {
+            return Vec::new();
+        }
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now);
+        due.filter_map(|(_, step)| {
+            let row = self.row_of(step)?;
+            let step = step.clone();
+            Some(Overdue { step, row })
+        })
+        .collect()
+    }
+
+    /// The outbox row of the command that a step waits for an answer to.
+    pub(super) fn row_of(&self, step: &StepPath) -> Option<Uuid> {
+        let StepState {
+            phase,
+            attempt,
+            returns,
+            unsent_since,
+            waiting: Waiting::Reply(due),
+            ..
+        } = self.steps.get(step)?
+        else {
+            return None;
+        };
+        let due = unsent_since.unwrap_or(*due);
+        let sending = (*phase, *attempt, *returns);
+        Some(OutboxId::of_command(self.id, step, sending, due).0)
     }
 }
 

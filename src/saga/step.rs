@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::definition::BlockId;
+use crate::id::{Phase, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use crate::id::{Phase, Timestamp};
 
 /// Where a step stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -219,6 +219,18 @@ impl BlockState {
             ..Self::opened(0, false)
         }
     }
+}
+
+/// A block that counts its children: a `parallel` or a `for_each`, at a place in its own
+/// enclosing `for_each` lists.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockPath {
+    /// The block.
+    pub block: BlockId,
+    /// Positions in the enclosing `for_each` lists, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indices: Vec<u32>,
 }
 
 /// What is there is `Some`, also if it is null: an empty answer is an answer.

@@ -10,10 +10,10 @@
 
 use std::fmt::Display;
 
-use super::event::{BlockPath, Event};
-use super::state::Pass;
+use super::event::Event;
+use super::pass::Pass;
 use super::step::{BlockState, StepStatus};
-use crate::id::{Phase, StepPath};
+use crate::id::Phase;
 
 /// An event that can't be where it stands: a journal that says so is not one of ours, and a
 /// decision that wants it is a bug.
@@ -33,42 +33,6 @@ impl IllegalEvent {
         Self {
             event: words.into_iter().flatten().collect::<Vec<_>>().join(" "),
             why: why.to_string(),
-        }
-    }
-}
-
-impl Event {
-    /// The step that it is about, if it is about one.
-    pub(super) fn step(&self) -> Option<&StepPath> {
-        match self {
-            Self::Asked { step, .. }
-            | Self::Skipped { step }
-            | Self::Succeeded { step, .. }
-            | Self::Rejected { step, .. }
-            | Self::RetryPlanned { step, .. }
-            | Self::Returned { step, .. }
-            | Self::Unsent { step, .. }
-            | Self::SentLate { step, .. }
-            | Self::NeverDelivered { step, .. }
-            | Self::OutcomeUnknown { step, .. }
-            | Self::Suspended { step, .. }
-            | Self::Resumed { step, .. }
-            | Self::Waiting { step, .. }
-            | Self::Received { step, .. }
-            | Self::Unjudged { step, .. }
-            | Self::Elapsed { step } => Some(step),
-            _ => None,
-        }
-    }
-
-    /// The counting block that it is about, if it is about one.
-    pub(super) fn block(&self) -> Option<&BlockPath> {
-        match self {
-            Self::BlockSkipped { at }
-            | Self::Opened { at, .. }
-            | Self::NextItem { at }
-            | Self::Advanced { at } => Some(at),
-            _ => None,
         }
     }
 }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::decide::{PlantedBug, Turn};
-use super::portion::{Held, Move};
+use super::turn::Turn;
 use crate::definition::{Block, BlockId, BlockKind, Definition, Step};
 use crate::id::StepPath;
 use crate::limits::{BODY, COMPUTED, Limit};
+use crate::saga::held::Held;
+use crate::saga::portion::Move;
+use crate::saga::sabotage::PlantedBug;
 
 /// No limit at all.
 const ANY: Limit = Limit {

@@ -7,16 +7,34 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::decide::Turn;
-use super::event::{BlockPath, Event, Refusal, Signal};
-use super::state::{Pass, SIGNALS_KEPT_MAX};
-use super::step::{StepStatus, Waiting};
 use super::too_late::no_signal_in_time;
+use super::turn::Turn;
 use super::walk::block_named;
 use crate::definition::{
     Block, BlockKind, Delay, EvaluationError, EvaluationScope, OnTimeout, Sleep, Wait, parse_delay,
 };
 use crate::id::{StepPath, Timestamp};
+use crate::saga::event::Event;
+use crate::saga::incoming::Signal;
+use crate::saga::pass::Pass;
+use crate::saga::refusal::Refusal;
+use crate::saga::state::{SIGNALS_KEPT_MAX, Saga};
+use crate::saga::step::{BlockPath, StepStatus, Waiting};
+
+impl Saga {
+    /// Why a signal is not taken in, if one with its id was seen before.
+    pub(super) fn refused_as_known(&self, signal: &Signal) -> Option<Refusal> {
+        if !self.has_seen(&signal.id) {
+            return None;
+        }
+        // An older version did not write down what was said.
+        let said = self.said.get(&signal.id);
+        Some(match said {
+            Some(said) if *said != signal.mark() => Refusal::OtherSignal(signal.id.clone()),
+            _ => Refusal::Settled,
+        })
+    }
+}
 
 impl<'d> Turn<'d> {
     pub(super) fn enter_wait(

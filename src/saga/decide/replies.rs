@@ -5,10 +5,10 @@
 
 use serde_json::Value;
 
-use super::decide::Turn;
-use super::event::BlockPath;
+use super::turn::Turn;
 use crate::definition::{BlockId, BlockKind, StepReplies};
 use crate::id::StepPath;
+use crate::saga::step::BlockPath;
 
 impl StepReplies for Turn<'_> {
     fn reply(&self, step: &str) -> Option<Value> {

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::decide::Turn;
-use super::event::{Event, OperatorAction, OperatorKind, Refusal};
-use super::portion::Move;
-use super::state::Pass;
-use super::step::Waiting;
+use super::turn::Turn;
 use crate::definition::BlockKind;
 use crate::id::{Phase, StepPath};
 use crate::limits::BODY;
+use crate::saga::event::Event;
+use crate::saga::incoming::{OperatorAction, OperatorKind};
+use crate::saga::pass::Pass;
+use crate::saga::portion::Move;
+use crate::saga::refusal::Refusal;
+use crate::saga::step::Waiting;
 
 impl Turn<'_> {
     pub(super) fn operate(&mut self, action: OperatorAction) -> Result<(), Refusal> {

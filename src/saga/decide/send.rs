@@ -6,13 +6,16 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::decide::Turn;
-use super::event::{Emission, Event, Starter};
-use super::state::{Pass, Saga};
+use super::turn::Turn;
 use crate::definition::{Call, Forward, Step};
 use crate::id::{Phase, StepPath, Timestamp};
 use crate::limits::Extent;
 use crate::message::Outcome;
+use crate::saga::emission::Emission;
+use crate::saga::event::Event;
+use crate::saga::incoming::Starter;
+use crate::saga::pass::Pass;
+use crate::saga::state::Saga;
 
 impl Turn<'_> {
     /// Sends a step's command. `with` is its payload if it was computed just now.

@@ -6,68 +6,22 @@
 //! the step waits on. A command that is sent at last is said to be, too ([`Input::Sent`]): most of the time
 //! that its answer may take is over, or all of it, so it begins anew.
 //!
-//! Separate from [`returned`](super::returned): that a command found no queue is known of it; here
+//! Separate from `returned`: that a command found no queue is known of it; here
 //! nothing is known but that the broker has not confirmed it. So what was unsent may yet have arrived.
 //!
-//! [`Input::Unsent`]: super::Input::Unsent
-//! [`Input::Sent`]: super::Input::Sent
+//! [`Input::Unsent`]: crate::saga::Input::Unsent
+//! [`Input::Sent`]: crate::saga::Input::Sent
 
 use std::time::Duration;
 
-use uuid::Uuid;
-
-use super::decide::Turn;
-use super::event::{Event, Refusal};
-use super::state::Saga;
-use super::step::{StepState, Waiting};
-use crate::id::{OutboxId, Phase, StepPath, Timestamp};
+use super::turn::Turn;
+use crate::id::{Phase, StepPath};
+use crate::saga::event::Event;
+use crate::saga::refusal::Refusal;
+use crate::saga::step::Waiting;
 
 /// The shortest and the longest time until it is looked again whether a command was sent.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-
-/// A step whose answer is overdue, and the outbox row that its command was.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Overdue {
-    /// The step.
-    pub step: StepPath,
-    /// The row.
-    pub row: Uuid,
-}
-
-impl Saga {
-    /// Steps whose time-out is to be decided at this time. Whether their commands were sent at all
-    /// must be known first.
-    pub fn overdue(&self, now: Timestamp) -> Vec<Overdue> {
-        if self.paused.is_some() {
-            return Vec::new();
-        }
-        let due = self.timers.iter().take_while(|(at, _)| *at <= now);
-        due.filter_map(|(_, step)| {
-            let row = self.row_of(step)?;
-            let step = step.clone();
-            Some(Overdue { step, row })
-        })
-        .collect()
-    }
-
-    /// The outbox row of the command that a step waits for an answer to.
-    pub(super) fn row_of(&self, step: &StepPath) -> Option<Uuid> {
-        let StepState {
-            phase,
-            attempt,
-            returns,
-            unsent_since,
-            waiting: Waiting::Reply(due),
-            ..
-        } = self.steps.get(step)?
-        else {
-            return None;
-        };
-        let due = unsent_since.unwrap_or(*due);
-        let sending = (*phase, *attempt, *returns);
-        Some(OutboxId::of_command(self.id, step, sending, due).0)
-    }
-}
 
 impl Turn<'_> {
     /// The commands of these steps, whose answers are due, are still in the outbox.

@@ -9,16 +9,17 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::decide::{PlantedBug, Turn};
-use super::event::{BlockPath, Event};
-use super::portion::Move;
-use super::state::Pass;
-use super::step::{StepStatus, Waiting};
+use super::turn::Turn;
 use crate::definition::{
     Block, BlockId, BlockKind, Definition, EvaluationError, EvaluationScope, Forward, Sleep, Step,
     SubSaga, Wait,
 };
 use crate::id::{Phase, StepPath};
+use crate::saga::event::Event;
+use crate::saga::pass::Pass;
+use crate::saga::portion::Move;
+use crate::saga::sabotage::PlantedBug;
+use crate::saga::step::{BlockPath, StepStatus, Waiting};
 
 impl Turn<'_> {
     /// Enters and leaves blocks until everything waits for something outside, or the rest is for

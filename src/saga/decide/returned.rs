@@ -8,30 +8,16 @@
 
 use std::time::Duration;
 
-use super::decide::Turn;
-use super::event::{Event, Refusal};
-use super::state::Pass;
-use super::step::{StepState, Waiting};
+use super::turn::Turn;
 use crate::id::{Phase, StepPath};
-use crate::message::Destination;
+use crate::saga::event::Event;
+use crate::saga::incoming::Returned;
+use crate::saga::pass::Pass;
+use crate::saga::refusal::Refusal;
+use crate::saga::step::{StepState, Waiting};
 
 /// The first and the longest interval in which a command is sent again that found no queue.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
-
-/// A command that found no queue.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Returned {
-    /// The step that asked.
-    pub step: StepPath,
-    /// Which of its commands.
-    pub phase: Phase,
-    /// Which attempt of it.
-    pub attempt: u32,
-    /// Where nobody listens.
-    pub to: Destination,
-    /// Whether it was published just this once, so that it was certainly not delivered.
-    pub certain: bool,
-}
 
 impl Turn<'_> {
     /// A command found no queue. Refused as settled if nobody waits for its answer any more, or the

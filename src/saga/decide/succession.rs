@@ -14,95 +14,21 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::decide::Turn;
-use super::event::{Emission, Event, Refusal, Signal, Starter};
-use super::state::{Pass, SIGNALS_KEPT_MAX, Saga};
-use super::status::Status;
-use crate::id::{SagaId, Timestamp};
+use super::turn::Turn;
+use crate::id::SagaId;
 use crate::limits::{Extent, KEPT_SIGNALS_BYTES_MAX};
 use crate::message::Outcome;
-
-/// Ids of starts that a line of sagas remembers; enough for messages that are delivered again.
-const STARTS_MAX: usize = 16;
-
-/// A saga's place in the line of those that have had its key.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Line {
-    /// The saga that gave way to this one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replaces: Option<SagaId>,
-    /// Ids of the starts that are known, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub starts: Vec<String>,
-    /// What starts once this saga has ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub successor: Option<Successor>,
-    /// Signals for the successor, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kept: Vec<Signal>,
-}
-
-/// A start that waits for its key.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Successor {
-    /// The id that its saga will have.
-    pub saga: SagaId,
-    /// What the start is deduplicated by.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start: Option<String>,
-    /// What it works on.
-    pub input: Arc<Value>,
-    /// Who wants to hear of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub starter: Option<Starter>,
-    /// When it was asked for.
-    pub at: Timestamp,
-}
-
-impl Line {
-    /// Whether a start with this id is known.
-    pub fn knows(&self, start: &str) -> bool {
-        self.starts.iter().any(|known| known == start)
-    }
-
-    /// The place of the saga that follows.
-    #[must_use]
-    pub fn next(&self, before: SagaId) -> Self {
-        Self {
-            replaces: Some(before),
-            starts: self.starts.clone(),
-            successor: None,
-            kept: self.kept.clone(),
-        }
-    }
-
-    pub(super) fn follow(&mut self, successor: &Successor) {
-        self.starts.extend(successor.start.clone());
-        let excess = self.starts.len().saturating_sub(STARTS_MAX);
-        self.starts.drain(..excess);
-        self.successor = Some(successor.clone());
-    }
-}
+use crate::saga::emission::Emission;
+use crate::saga::event::Event;
+use crate::saga::incoming::{Signal, Starter};
+use crate::saga::line::{Line, Successor};
+use crate::saga::pass::Pass;
+use crate::saga::refusal::Refusal;
+use crate::saga::state::{SIGNALS_KEPT_MAX, Saga};
 
 impl Saga {
-    /// Whether it has ended and given up its key.
-    pub fn is_superseded(&self) -> bool {
-        self.line.successor.is_some() && self.ended_at.is_some()
-    }
-
-    /// The saga that signals to this one's key are for, if not this one: the one that replaces it
-    /// once it is rolled back. Behind the pivot it needs its signals itself.
-    pub fn heir(&self) -> Option<SagaId> {
-        let successor = self.line.successor.as_ref()?;
-        let goes_back = matches!(self.pass, Pass::Forward | Pass::Rollback);
-        (goes_back && self.ended_at.is_none()).then_some(successor.saga)
-    }
-
     /// Whether this start is one that the saga knows: its own, or its successor's.
     fn knows(&self, start: &Successor) -> bool {
         if let Some(id) = &start.start
@@ -226,17 +152,5 @@ impl Turn<'_> {
             reason: Some(reason),
             body,
         });
-    }
-}
-
-/// What keeps a successor waiting, in words for people.
-pub fn holdup(status: Status) -> &'static str {
-    match status {
-        // A sub-saga that is prepared, until its parent decides.
-        Status::Running => "the saga before it has to end first",
-        Status::Compensating => "the saga before it is rolled back first",
-        Status::Confirming => "the saga before it is past the pivot and finishes first",
-        Status::Suspended => "the saga before it waits for a person",
-        Status::Completed | Status::Compensated => "it has the key now",
     }
 }

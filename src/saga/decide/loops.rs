@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::decide::Turn;
-use super::event::{BlockPath, Event};
-use super::portion::Move;
-use super::state::Pass;
+use super::turn::Turn;
 use crate::definition::{
     Block, BlockId, BlockKind, EvaluationError, Expression, FOR_EACH_ITEMS_MAX,
 };
 use crate::numeral;
+use crate::saga::event::Event;
+use crate::saga::pass::Pass;
+use crate::saga::portion::Move;
+use crate::saga::step::BlockPath;
 
 impl Turn<'_> {
     pub(super) fn enter_loop(&mut self, node: &Block, at: BlockPath, item: Option<&Value>) {
