@@ -9,7 +9,7 @@
 //! reserve that is still on its way is refused, whatever has become of the reason since. It takes
 //! no business key, for it has done no business.
 //!
-//! Deliberately absent: what a child does next (`saga/child.rs`), and retries (the parent's).
+//! Deliberately absent: what a child does next (`saga/decide/child.rs`), and retries (the parent's).
 
 use std::sync::Arc;
 
