@@ -101,20 +101,29 @@ async fn history(
     models: &dyn ReadModels,
     key: &AggregateKey,
 ) -> Result<Exit, Failure> {
-    let after = match arguments.after.as_deref().map(str::parse) {
+    let mut after = match arguments.after.as_deref().map(str::parse) {
         None => 0,
         Some(Ok(after)) => after,
         Some(Err(_)) => return Err(Failure::problems("--after must be an event's number")),
     };
-    let found = models.history(key, after, arguments.limit).await;
-    let found = found.map_err(Failure::new)?;
-    if found.is_empty() && models.aggregate(key).await.map_err(Failure::new)?.is_none() {
-        return Err(no_such(key));
+    let mut left = arguments.limit;
+    loop {
+        let found = models.history(key, after, left).await;
+        let found = found.map_err(Failure::new)?;
+        let is_first = left == arguments.limit;
+        if is_first && found.events.is_empty() {
+            let aggregate = models.aggregate(key).await.map_err(Failure::new)?;
+            return aggregate.map(|_| Exit::Done).ok_or_else(|| no_such(key));
+        }
+        for placed in &found.events {
+            output::print_text_of_json(&format!("{}\n", told(placed)))?;
+        }
+        left = left.saturating_sub(found.events.len());
+        match found.last_of_more() {
+            Some(last) if left > 0 => after = last.event.seq,
+            _ => return Ok(Exit::Done),
+        }
     }
-    for placed in &found {
-        output::print_text_of_json(&format!("{}\n", told(placed)))?;
-    }
-    Ok(Exit::Done)
 }
 
 fn no_such(key: &AggregateKey) -> Failure {

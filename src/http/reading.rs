@@ -142,12 +142,12 @@ pub(super) async fn history(
     let (after, limit) = (query.after.unwrap_or(0), rows(query.limit));
     let store = &context.api.aggregates.store;
     let found = store.history(&key, after, limit).await?;
-    if found.is_empty() && store.aggregate(&key).await?.is_none() {
+    if found.events.is_empty() && store.aggregate(&key).await?.is_none() {
         return Err(no_aggregate(&key));
     }
-    let next = (found.len() == limit).then(|| found.last().map(|placed| placed.event.seq));
-    let events: Vec<Value> = found.iter().map(told).collect();
-    Ok(Json(json!({ "events": events, "next": next.flatten() })))
+    let next = found.last_of_more().map(|placed| placed.event.seq);
+    let events: Vec<Value> = found.events.iter().map(told).collect();
+    Ok(Json(json!({ "events": events, "next": next })))
 }
 
 #[derive(Deserialize)]
@@ -182,15 +182,12 @@ pub(super) async fn events(
             limit,
         })
         .await?;
-    let next = match found.last() {
-        Some(last) if found.len() == limit => last.position,
-        _ => settled.max(after),
-    };
-    let events: Vec<Value> = found.iter().map(told).collect();
+    let next = found.read_upto(settled.max(after));
+    let events: Vec<Value> = found.events.iter().map(told).collect();
     Ok(Json(json!({
         "events": events,
         "next": next,
-        "more": events.len() == limit,
+        "more": found.more,
     })))
 }
 

@@ -19,6 +19,8 @@ use crate::store::participant::AggregateKey;
 const PAGE_EVENTS: usize = 1_000;
 /// Most events replayed for one question about what was valid: those can't start at a snapshot.
 pub const EVENTS_SORTED_MAX: usize = 100_000;
+/// Most bytes that those may have together, about.
+pub const BYTES_SORTED_MAX: usize = 64 * 1024 * 1024;
 
 /// The kinds of aggregates whose events a program can replay.
 #[derive(Clone, Default)]
@@ -111,7 +113,8 @@ pub enum HistoryError {
     },
     /// There are too many events.
     #[error(
-        "{kind} `{id}` has more than {EVENTS_SORTED_MAX} events, which are too many to be put in order of their validity"
+        "{kind} `{id}` has more than {EVENTS_SORTED_MAX} events or {} MiB of them, which are too many to be put in order of their validity",
+        BYTES_SORTED_MAX >> 20
     )]
     TooLong {
         /// The kind.
@@ -182,8 +185,7 @@ async fn upto(
     let mut folding = replay.open(key, snapshot.as_ref().map(|it| &it.state[..]))?;
     while revision < revision_max {
         let page = feed.history(key, revision, PAGE_EVENTS).await?;
-        let is_last = page.len() < PAGE_EVENTS;
-        for placed in &page {
+        for placed in &page.events {
             if placed.event.seq > revision_max || placed.event.at > at_max {
                 return Ok(StateAt {
                     revision,
@@ -193,7 +195,7 @@ async fn upto(
             folding.apply(key, placed)?;
             revision = placed.event.seq;
         }
-        if is_last {
+        if !page.more {
             break;
         }
     }
@@ -212,16 +214,20 @@ async fn valid(
     recorded: Option<Timestamp>,
 ) -> Result<StateAt, HistoryError> {
     let mut events: Vec<PlacedEvent> = Vec::new();
-    let mut after = 0;
+    let (mut after, mut bytes) = (0, 0);
     loop {
         let page = feed.history(key, after, PAGE_EVENTS).await?;
-        let is_last = page.len() < PAGE_EVENTS;
-        after = page.last().map_or(after, |placed| placed.event.seq);
-        events.extend(page);
-        if is_last {
+        after = page.events.last().map_or(after, |last| last.event.seq);
+        bytes += page
+            .events
+            .iter()
+            .map(|placed| placed.event.body.len())
+            .sum::<usize>();
+        events.extend(page.events);
+        if !page.more {
             break;
         }
-        if events.len() > EVENTS_SORTED_MAX {
+        if events.len() > EVENTS_SORTED_MAX || bytes > BYTES_SORTED_MAX {
             return Err(HistoryError::TooLong {
                 kind: key.kind.clone(),
                 id: key.id.clone(),

@@ -9,13 +9,11 @@ use super::{ProjectionError, Recorded};
 use crate::engine::limit::within;
 use crate::environment::Environment;
 use crate::id::Timestamp;
-use crate::store::feed::{EventQuery, PlacedEvent, Position};
+use crate::store::feed::{EventPage, EventQuery, PlacedEvent, Position};
 use crate::store::projections::{Advance, DocumentRow, Generation, ReadModels};
 
-/// Fewest and most events read at once.
-const PAGE_EVENTS: (usize, usize) = (500, 20_000);
-/// Events read at once are to have about so many bytes: half of it asks for more, twice for fewer.
-const PAGE_BYTES: usize = 8 * 1024 * 1024;
+/// Most events read at once.
+const PAGE_EVENTS: usize = 20_000;
 /// Most events that are folded in memory before documents are stored, as long as it lags behind: a
 /// document that many of them belong to is then stored once.
 const UNSTORED_EVENTS_MAX: usize = 100_000;
@@ -46,7 +44,6 @@ pub struct Projector {
     generation: Generation,
     /// What is folded, stored or not.
     folded: Position,
-    page_events: usize,
     /// Documents in memory.
     kept: BTreeMap<String, Box<dyn AnyDocument>>,
     /// What those were loaded with, and the events that they have folded since.
@@ -69,7 +66,6 @@ impl Projector {
             projection,
             folded: generation.position,
             generation,
-            page_events: PAGE_EVENTS.0,
             kept: BTreeMap::new(),
             kept_bytes: 0,
             unstored: BTreeMap::new(),
@@ -106,22 +102,19 @@ impl Projector {
             correlation: None,
             after: self.folded,
             upto: settled,
-            limit: self.page_events,
+            limit: PAGE_EVENTS,
         };
-        let events = if settled > self.folded {
+        let page = if settled > self.folded {
             within(&*environment, store.events(&query)).await?
         } else {
-            Vec::new()
+            EventPage::default()
         };
-        let caught_up = events.len() < query.limit;
+        let caught_up = !page.more;
         let positions = settled.0.saturating_sub(self.folded.0);
-        let to = match events.last() {
-            Some(last) if !caught_up => last.position,
-            _ => settled.max(self.folded),
-        };
+        let to = page.read_upto(settled.max(self.folded));
+        let events = page.events;
         let oldest = events.first().map(|placed| placed.event.at);
         let bytes = events.iter().map(|placed| placed.event.body.len()).sum();
-        self.pace(bytes);
         self.fold(&events).await?;
         let heard = events.len();
         drop(events);
@@ -141,16 +134,6 @@ impl Projector {
             behind: age(oldest, environment.now()),
             positions,
         })
-    }
-
-    /// Reads more at once where events are small, and fewer where they are large.
-    fn pace(&mut self, bytes: usize) {
-        let (fewest, most) = PAGE_EVENTS;
-        if bytes > PAGE_BYTES * 2 {
-            self.page_events = (self.page_events / 4).max(fewest / 10);
-        } else if bytes < PAGE_BYTES / 2 {
-            self.page_events = (self.page_events * 2).min(most);
-        }
     }
 
     /// Applies events to their documents.

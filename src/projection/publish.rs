@@ -163,26 +163,22 @@ impl Publisher {
             upto: settled,
             limit: STEP_EVENTS_MAX,
         };
-        let events = within(environment, store.events(&query)).await?;
-        let is_full = events.len() == STEP_EVENTS_MAX;
-        let to = match events.last() {
-            Some(last) if is_full => last.position,
-            _ => settled,
-        };
+        let page = within(environment, store.events(&query)).await?;
+        let to = page.read_upto(settled);
         let due_at = self.environment.now().after(RelayOptions::default().grace);
         let message = |placed| OutboxMessage {
             id: self.environment.new_id(),
             due_at,
             ..message(placed)
         };
-        let outbox: Vec<_> = events.iter().map(message).collect();
+        let outbox: Vec<_> = page.events.iter().map(message).collect();
         self.advance(generation, to, outbox.clone()).await?;
         relay.send(outbox).await;
         let sent = relay.take_sent();
         if !sent.is_empty() {
             within(environment, store.remove_sent(&sent)).await?;
         }
-        Ok(is_full)
+        Ok(page.more)
     }
 
     async fn advance(

@@ -12,7 +12,7 @@ use crate::environment::Environment;
 use crate::participant::{
     Command, CommandHandler, CommandRefusal, CommandSpec, Rejection, UnitOfWork,
 };
-use crate::store::feed::{EventQuery, PlacedEvent, Position};
+use crate::store::feed::{EventPage, EventQuery, PlacedEvent, Position};
 use crate::store::participant::AggregateKey;
 use crate::store::projections::{DocumentRow, ReadModels};
 
@@ -151,9 +151,9 @@ impl ReadModel {
                 upto: Position::END,
                 limit: PAGE_EVENTS,
             };
-            let events = self.events(&query).await?;
-            folding.apply(projection, key, &events)?;
-            if events.len() < PAGE_EVENTS {
+            let page = self.events(&query).await?;
+            folding.apply(projection, key, &page.events)?;
+            if !page.more {
                 break;
             }
             if folding.read > TAIL_EVENTS_MAX {
@@ -251,15 +251,15 @@ impl ReadModel {
                 upto,
                 limit: PAGE_EVENTS,
             };
-            let events = self.events(&query).await?;
-            folding.apply(projection, key, &events)?;
-            if events.len() < PAGE_EVENTS {
+            let page = self.events(&query).await?;
+            folding.apply(projection, key, &page.events)?;
+            if !page.more {
                 return Ok(());
             }
         }
     }
 
-    async fn events(&self, query: &EventQuery) -> Result<Vec<PlacedEvent>, ReadError> {
+    async fn events(&self, query: &EventQuery) -> Result<EventPage, ReadError> {
         Ok(within(&*self.environment, self.store.events(query)).await?)
     }
 }

@@ -122,20 +122,15 @@ pub async fn rebuild_key(
                 upto: serving.position,
                 limit: PAGE_EVENTS,
             };
-            let events = within(&**environment, store.events(&query)).await?;
-            let is_last = events.len() < PAGE_EVENTS;
-            let last = events.last().map(|placed| placed.position);
-            for event in &events {
+            let page = within(&**environment, store.events(&query)).await?;
+            for event in &page.events {
                 let event = Recorded::new(event);
                 if projection.key_of(&event)?.as_deref() == Some(key) {
                     document.apply(&event)?;
                     newest = Some(event.position());
                 }
             }
-            folded = match last {
-                Some(last) if !is_last => last,
-                _ => serving.position,
-            };
+            folded = page.read_upto(serving.position);
         }
         let Some(position) = newest else {
             return Ok(Some(serving.position));

@@ -22,6 +22,9 @@ use super::StoreError;
 use super::participant::{AggregateEvent, AggregateKey, AggregateRow, AggregateSnapshot};
 use crate::id::Timestamp;
 
+/// Bytes of events after which a page ends. A single event may be larger.
+pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
+
 /// Reads aggregates and their events.
 #[async_trait]
 pub trait EventFeed: Send + Sync + 'static {
@@ -29,7 +32,7 @@ pub trait EventFeed: Send + Sync + 'static {
     async fn settled(&self) -> Result<Position, StoreError>;
 
     /// Events in order of their positions.
-    async fn events(&self, query: &EventQuery) -> Result<Vec<PlacedEvent>, StoreError>;
+    async fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError>;
 
     /// One aggregate as it is now.
     async fn aggregate(&self, key: &AggregateKey) -> Result<Option<AggregateRow>, StoreError>;
@@ -40,7 +43,7 @@ pub trait EventFeed: Send + Sync + 'static {
         key: &AggregateKey,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<PlacedEvent>, StoreError>;
+    ) -> Result<EventPage, StoreError>;
 
     /// The newest snapshot of an aggregate that is not newer than a revision and a time.
     async fn snapshot(
@@ -93,8 +96,38 @@ pub struct EventQuery {
     pub after: Position,
     /// Only those up to this position, itself included.
     pub upto: Position,
-    /// At most this many.
+    /// At most this many, and no more once they have [`PAGE_BYTES`] together.
     pub limit: usize,
+}
+
+/// Events read at once: what one reader holds in memory, however large they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<PlacedEvent>,
+    /// Whether there may be others behind the last one.
+    pub more: bool,
+}
+
+impl EventPage {
+    /// From rows of which there are no more than `limit` and one, and none behind that with which they
+    /// have [`PAGE_BYTES`].
+    pub(in crate::store) fn of(mut events: Vec<PlacedEvent>, limit: usize) -> Self {
+        let bytes: usize = events.iter().map(|placed| placed.event.body.len()).sum();
+        let more = events.len() > limit || bytes >= PAGE_BYTES;
+        events.truncate(limit);
+        Self { events, more }
+    }
+
+    /// The last event, if there may be others behind it.
+    pub fn last_of_more(&self) -> Option<&PlacedEvent> {
+        self.events.last().filter(|_| self.more)
+    }
+
+    /// How far whoever has read this page has come that was to end at `upto`.
+    pub fn read_upto(&self, upto: Position) -> Position {
+        self.last_of_more().map_or(upto, |last| last.position)
+    }
 }
 
 /// An event and its position.

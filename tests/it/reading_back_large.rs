@@ -227,7 +227,7 @@ fn compare(backends: &Backends, items: u64) {
                 upto: Position::END,
                 limit: 10_000,
             };
-            let events: Vec<PlacedEvent> = store.events(&query).await.unwrap();
+            let events: Vec<PlacedEvent> = store.events(&query).await.unwrap().events;
             let folded = fold::<WorkItemDetails>(&events);
             let kept = store
                 .documents(

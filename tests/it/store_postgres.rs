@@ -378,7 +378,7 @@ async fn an_event_that_is_committed_late_is_not_skipped() {
             upto: store.settled().await.unwrap(),
             limit: 100,
         };
-        let events = store.events(&query).await.unwrap();
+        let events = store.events(&query).await.unwrap().events;
         let ids = events.iter().map(|placed| placed.event.key.id.clone());
         (ids.collect::<Vec<_>>(), query.upto)
     };

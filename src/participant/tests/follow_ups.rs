@@ -26,7 +26,7 @@ async fn state(bundle: &Bundle) -> offers::State {
 
 async fn history(bundle: &Bundle) -> Vec<PlacedEvent> {
     let key = key_of::<Offers>("o".to_owned()).unwrap();
-    bundle.store.history(&key, 0, 100).await.unwrap()
+    bundle.store.history(&key, 0, 100).await.unwrap().events
 }
 
 /// What waits in the outbox for its time, by then at the latest.

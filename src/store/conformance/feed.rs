@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::sample::{article, at, event, saga, stock};
 use super::{Complete, until_stored};
-use crate::store::feed::{EventQuery, PlacedEvent, Position};
+use crate::store::feed::{EventQuery, PAGE_BYTES, PlacedEvent, Position};
 use crate::store::participant::{
     AggregateEvent, AggregateSnapshot, Origin, ParticipantWrites, Write,
 };
@@ -28,7 +28,7 @@ fn all() -> EventQuery {
 }
 
 async fn read(store: &dyn Complete, query: &EventQuery) -> Vec<PlacedEvent> {
-    store.events(query).await.unwrap()
+    store.events(query).await.unwrap().events
 }
 
 fn of_kind(kind: &str, seq: u64, correlation: Option<&str>) -> AggregateEvent {
@@ -71,8 +71,42 @@ pub async fn events_of_all_aggregates_are_in_one_order(store: &dyn Complete) {
         };
         assert_eq!(read(store, &query).await, expected);
     }
-    let history = store.history(&article("a"), 1, 9).await.unwrap();
+    let history = store.history(&article("a"), 1, 9).await.unwrap().events;
     assert_eq!(history, placed[2..3]);
+}
+
+/// However many events are asked for; a larger one than fits comes alone.
+pub async fn a_page_of_events_ends_by_bytes_too(store: &dyn Complete) {
+    let sized = |seq, bytes| AggregateEvent {
+        body: vec![b'x'; bytes].into(),
+        ..of_kind("items", seq, Some("w1"))
+    };
+    let sizes = [PAGE_BYTES - 1, 1, 1, PAGE_BYTES + 1, 1, 1];
+    for (seq, bytes) in (1..).zip(sizes) {
+        append(store, vec![sized(seq, bytes)]).await;
+    }
+    let key = of_kind("items", 1, None).key;
+    let pages = [&[1, 2][..], &[3, 4], &[5, 6]];
+    for correlation in [None, Some("w1".to_owned())] {
+        let mut query = EventQuery {
+            correlation,
+            ..all()
+        };
+        let mut after = 0;
+        for expected in pages {
+            let page = store.events(&query).await.unwrap();
+            let history = store.history(&key, after, 9).await.unwrap();
+            assert_eq!(history, page);
+            let seqs: Vec<_> = page.events.iter().map(|placed| placed.event.seq).collect();
+            assert_eq!(seqs, expected);
+            assert_eq!(page.more, expected != [5, 6]);
+            after = seqs[seqs.len() - 1];
+            query.after = page.read_upto(Position::END);
+        }
+        assert_eq!(query.after, Position::END);
+    }
+    let one = EventQuery { limit: 1, ..all() };
+    assert!(store.events(&one).await.unwrap().more);
 }
 
 /// Each for itself, and together.

@@ -121,6 +121,7 @@ macro_rules! store_conformance {
             events_come_in_order_and_are_numbered_once,
             aggregates_are_paged_by_id,
             events_of_all_aggregates_are_in_one_order,
+            a_page_of_events_ends_by_bytes_too,
             events_are_found_by_kind_and_correlation,
             an_event_says_where_it_comes_from,
             causes_stand_before_their_effects_whoever_commits_when,

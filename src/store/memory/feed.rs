@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{MemoryStore, State};
 use crate::id::Timestamp;
 use crate::store::StoreError;
-use crate::store::feed::{EventFeed, EventQuery, PlacedEvent, Position};
+use crate::store::feed::{EventFeed, EventPage, EventQuery, PAGE_BYTES, PlacedEvent, Position};
 use crate::store::participant::{AggregateEvent, AggregateKey, AggregateRow, AggregateSnapshot};
 
 #[async_trait]
@@ -18,23 +18,22 @@ impl EventFeed for MemoryStore {
         Ok(newest.map(|(position, _)| *position).unwrap_or_default())
     }
 
-    async fn events(&self, query: &EventQuery) -> Result<Vec<PlacedEvent>, StoreError> {
+    async fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
         if query.upto <= query.after {
-            return Ok(Vec::new());
+            return Ok(EventPage::default());
         }
         let state = self.state();
         let bounds = (Bound::Excluded(query.after), Bound::Included(query.upto));
         let kinds = &query.kinds;
-        Ok(state
+        let events = state
             .feed
             .range(bounds)
             .filter(|(_, event)| kinds.is_empty() || kinds.contains(&event.key.kind))
             .filter(|(_, event)| {
                 query.correlation.is_none() || event.origin.correlation == query.correlation
             })
-            .take(query.limit)
-            .map(placed)
-            .collect())
+            .map(placed);
+        Ok(page(events, query.limit))
     }
 
     async fn aggregate(&self, key: &AggregateKey) -> Result<Option<AggregateRow>, StoreError> {
@@ -46,15 +45,15 @@ impl EventFeed for MemoryStore {
         key: &AggregateKey,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<PlacedEvent>, StoreError> {
+    ) -> Result<EventPage, StoreError> {
         let bounds = (
             Bound::Excluded((key.clone(), after)),
             Bound::Included((key.clone(), u64::MAX)),
         );
         let state = self.state();
-        let positions = state.events.range(bounds).take(limit);
+        let positions = state.events.range(bounds);
         let events = positions.filter_map(|(_, position)| state.feed.get_key_value(position));
-        Ok(events.map(placed).collect())
+        Ok(page(events.map(placed), limit))
     }
 
     async fn snapshot(
@@ -78,6 +77,17 @@ impl State {
         self.events.insert((event.key.clone(), event.seq), position);
         self.feed.insert(position, event);
     }
+}
+
+fn page(events: impl Iterator<Item = PlacedEvent>, limit: usize) -> EventPage {
+    let mut bytes = 0;
+    let within = |placed: &PlacedEvent| {
+        let before = bytes;
+        bytes += placed.event.body.len();
+        before < PAGE_BYTES
+    };
+    let events = events.take(limit.saturating_add(1)).take_while(within);
+    EventPage::of(events.collect(), limit)
 }
 
 fn placed((position, event): (&Position, &AggregateEvent)) -> PlacedEvent {

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 
 use super::PostgresStore;
 use crate::id::Timestamp;
-use crate::store::feed::{EventFeed, EventQuery, PlacedEvent, Position};
+use crate::store::feed::{EventFeed, EventPage, EventQuery, PAGE_BYTES, Position};
 use crate::store::participant::{AggregateKey, AggregateRow, AggregateSnapshot};
 use crate::store::{StoreError, rows, shape};
 
@@ -39,20 +39,30 @@ const OLDEST: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigi
 
 /// In order of `aggregate_events_by_position`.
 const EVENTS: &str = "
+    WITH page AS (
+        SELECT *, sum(octet_length(body)) OVER (ORDER BY position) - octet_length(body) AS before
+        FROM aggregate_events
+        WHERE position > $1 AND position <= $2
+            AND (cardinality($3::text[]) = 0 OR kind = ANY ($3))
+        ORDER BY position LIMIT $4
+    )
     SELECT
         kind, id, seq, at, body, position, valid_from, saga_id, saga_key, message_id, correlation
-    FROM aggregate_events
-    WHERE position > $1 AND position <= $2 AND (cardinality($3::text[]) = 0 OR kind = ANY ($3))
-    ORDER BY position LIMIT $4";
+    FROM page WHERE before < $5 ORDER BY position";
 
 /// In order of `aggregate_events_by_correlation`.
 const CORRELATED: &str = "
+    WITH page AS (
+        SELECT *, sum(octet_length(body)) OVER (ORDER BY position) - octet_length(body) AS before
+        FROM aggregate_events
+        WHERE position > $1 AND position <= $2
+            AND (cardinality($3::text[]) = 0 OR kind = ANY ($3))
+            AND correlation = $5
+        ORDER BY position LIMIT $4
+    )
     SELECT
         kind, id, seq, at, body, position, valid_from, saga_id, saga_key, message_id, correlation
-    FROM aggregate_events
-    WHERE position > $1 AND position <= $2 AND (cardinality($3::text[]) = 0 OR kind = ANY ($3))
-        AND correlation = $5
-    ORDER BY position LIMIT $4";
+    FROM page WHERE before < $6 ORDER BY position";
 
 /// By primary key.
 const AGGREGATE: &str = "
@@ -60,9 +70,15 @@ const AGGREGATE: &str = "
 
 /// In order of the primary key.
 const HISTORY: &str = "
+    WITH page AS (
+        SELECT *, sum(octet_length(body)) OVER (ORDER BY seq) - octet_length(body) AS before
+        FROM aggregate_events
+        WHERE kind = $1 AND id = $2 AND seq > $3
+        ORDER BY seq LIMIT $4
+    )
     SELECT
         kind, id, seq, at, body, position, valid_from, saga_id, saga_key, message_id, correlation
-    FROM aggregate_events WHERE kind = $1 AND id = $2 AND seq > $3 ORDER BY seq LIMIT $4";
+    FROM page WHERE before < $5 ORDER BY seq";
 
 /// Backwards in order of the primary key.
 const SNAPSHOT: &str = "
@@ -135,10 +151,10 @@ impl EventFeed for PostgresStore {
         Ok(self.horizon.ended(oldest))
     }
 
-    async fn events(&self, query: &EventQuery) -> Result<Vec<PlacedEvent>, StoreError> {
+    async fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
         let kinds: Vec<&str> = shape::keys(&query.kinds).collect();
         if kinds.is_empty() && !query.kinds.is_empty() {
-            return Ok(Vec::new());
+            return Ok(EventPage::default());
         }
         let statement = match query.correlation {
             Some(_) => CORRELATED,
@@ -148,15 +164,19 @@ impl EventFeed for PostgresStore {
             .bind(rows::signed(query.after.0))
             .bind(rows::signed(query.upto.0))
             .bind(kinds)
-            .bind(rows::limit(query.limit));
+            .bind(rows::limit(query.limit.saturating_add(1)));
         if let Some(correlation) = &query.correlation {
             if !crate::store::is_key(correlation) {
-                return Ok(Vec::new());
+                return Ok(EventPage::default());
             }
             asked = asked.bind(correlation);
         }
-        let found = asked.fetch_all(&self.pool).await;
-        rows::all(found.map_err(|error| self.failed(error))?, rows::placed)
+        let found = asked
+            .bind(rows::limit(PAGE_BYTES))
+            .fetch_all(&self.pool)
+            .await;
+        let found = rows::all(found.map_err(|error| self.failed(error))?, rows::placed)?;
+        Ok(EventPage::of(found, query.limit))
     }
 
     async fn aggregate(&self, key: &AggregateKey) -> Result<Option<AggregateRow>, StoreError> {
@@ -174,17 +194,19 @@ impl EventFeed for PostgresStore {
         key: &AggregateKey,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<PlacedEvent>, StoreError> {
+    ) -> Result<EventPage, StoreError> {
         if !shape::is_aggregate(key) {
-            return Ok(Vec::new());
+            return Ok(EventPage::default());
         }
         let query = sqlx::query_as(HISTORY)
             .bind(&key.kind)
             .bind(&key.id)
             .bind(rows::signed(after))
-            .bind(rows::limit(limit));
+            .bind(rows::limit(limit.saturating_add(1)))
+            .bind(rows::limit(PAGE_BYTES));
         let found = query.fetch_all(&self.pool).await;
-        rows::all(found.map_err(|error| self.failed(error))?, rows::placed)
+        let found = rows::all(found.map_err(|error| self.failed(error))?, rows::placed)?;
+        Ok(EventPage::of(found, limit))
     }
 
     async fn snapshot(

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use super::bulk;
 use super::{SqliteStore, failed};
 use crate::id::Timestamp;
-use crate::store::feed::{EventFeed, EventQuery, PlacedEvent, Position};
+use crate::store::feed::{EventFeed, EventPage, EventQuery, PAGE_BYTES, Position};
 use crate::store::participant::{AggregateKey, AggregateRow, AggregateSnapshot};
 use crate::store::{StoreError, rows};
 
@@ -15,21 +15,30 @@ const NEWEST: &str = "SELECT coalesce(max(position), 0) FROM aggregate_events";
 
 /// In order of the row ids.
 const EVENTS: &str = "
+    WITH page AS (
+        SELECT *, sum(length(body)) OVER (ORDER BY position) - length(body) AS before
+        FROM aggregate_events
+        WHERE position > ?1 AND position <= ?2
+            AND (?3 = '[]' OR kind IN (SELECT value FROM json_each(?3)))
+        ORDER BY position LIMIT ?4
+    )
     SELECT
         kind, id, seq, at, body, position, valid_from, saga_id, saga_key, message_id, correlation
-    FROM aggregate_events
-    WHERE position > ?1 AND position <= ?2
-        AND (?3 = '[]' OR kind IN (SELECT value FROM json_each(?3)))
-    ORDER BY position LIMIT ?4";
+    FROM page WHERE before < ?5 ORDER BY position";
 
 /// In order of `aggregate_events_by_correlation`.
 const CORRELATED: &str = "
+    WITH page AS (
+        SELECT *, sum(length(body)) OVER (ORDER BY position) - length(body) AS before
+        FROM aggregate_events
+        WHERE position > ?1 AND position <= ?2
+            AND (?3 = '[]' OR kind IN (SELECT value FROM json_each(?3)))
+            AND correlation = ?5
+        ORDER BY position LIMIT ?4
+    )
     SELECT
         kind, id, seq, at, body, position, valid_from, saga_id, saga_key, message_id, correlation
-    FROM aggregate_events
-    WHERE position > ?1 AND position <= ?2
-        AND (?3 = '[]' OR kind IN (SELECT value FROM json_each(?3))) AND correlation = ?5
-    ORDER BY position LIMIT ?4";
+    FROM page WHERE before < ?6 ORDER BY position";
 
 /// By primary key.
 const AGGREGATE: &str = "
@@ -37,9 +46,15 @@ const AGGREGATE: &str = "
 
 /// In order of the unique index.
 const HISTORY: &str = "
+    WITH page AS (
+        SELECT *, sum(length(body)) OVER (ORDER BY seq) - length(body) AS before
+        FROM aggregate_events
+        WHERE kind = ?1 AND id = ?2 AND seq > ?3
+        ORDER BY seq LIMIT ?4
+    )
     SELECT
         kind, id, seq, at, body, position, valid_from, saga_id, saga_key, message_id, correlation
-    FROM aggregate_events WHERE kind = ?1 AND id = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4";
+    FROM page WHERE before < ?5 ORDER BY seq";
 
 /// Backwards in order of the primary key.
 const SNAPSHOT: &str = "
@@ -54,7 +69,7 @@ impl EventFeed for SqliteStore {
         rows::number(newest, || "the newest position of an event".to_owned()).map(Position)
     }
 
-    async fn events(&self, query: &EventQuery) -> Result<Vec<PlacedEvent>, StoreError> {
+    async fn events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
         let statement = match query.correlation {
             Some(_) => CORRELATED,
             None => EVENTS,
@@ -64,12 +79,13 @@ impl EventFeed for SqliteStore {
             .bind(rows::signed(query.after.0))
             .bind(rows::signed(query.upto.0))
             .bind(bulk::json(kinds))
-            .bind(rows::limit(query.limit));
+            .bind(rows::limit(query.limit.saturating_add(1)));
         if let Some(correlation) = &query.correlation {
             asked = asked.bind(correlation.clone());
         }
+        let asked = asked.bind(rows::limit(PAGE_BYTES));
         let found = asked.fetch_all(&self.readers).await.map_err(failed)?;
-        rows::all(found, rows::placed)
+        Ok(EventPage::of(rows::all(found, rows::placed)?, query.limit))
     }
 
     async fn aggregate(&self, key: &AggregateKey) -> Result<Option<AggregateRow>, StoreError> {
@@ -83,14 +99,15 @@ impl EventFeed for SqliteStore {
         key: &AggregateKey,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<PlacedEvent>, StoreError> {
+    ) -> Result<EventPage, StoreError> {
         let query = sqlx::query_as(HISTORY)
             .bind(&key.kind)
             .bind(&key.id)
             .bind(rows::signed(after))
-            .bind(rows::limit(limit));
+            .bind(rows::limit(limit.saturating_add(1)))
+            .bind(rows::limit(PAGE_BYTES));
         let found = query.fetch_all(&self.readers).await.map_err(failed)?;
-        rows::all(found, rows::placed)
+        Ok(EventPage::of(rows::all(found, rows::placed)?, limit))
     }
 
     async fn snapshot(
