@@ -2,10 +2,13 @@
 //!
 //! The one who committed hands the rows over at once, so a message waits for no poll. Confirmed
 //! rows are removed by the *next* commit ([`Relay::take_sent`]), or by the relay itself when there
-//! is none soon. Rows that a crash or a failed publish left behind become due after a grace time
-//! and are swept by any node. Hence: published ⇒ committed, and committed ⇒ published at least once.
+//! is none soon. What the broker does not take is given to it again soon ([`again`]); rows that a
+//! crash or a longer failure left behind become due after a grace time and are swept by any node. Hence: published ⇒ committed, and committed ⇒ published at least once.
 //!
 //! Shared by the engine and the participants; deliberately without any knowledge of either.
+
+mod again;
+mod returned;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,20 +18,21 @@ use futures_util::future::join_all;
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
 use uuid::Uuid;
 
+use self::returned::{letter_of, returned_replay};
 use super::limit::within;
 use crate::broker::{Broker, Outgoing, Published};
 use crate::environment::{Environment, Shutdown, Task};
-use crate::error::code;
 use crate::id::Timestamp;
 use crate::message::{AGGREGATE_EVENT_EXCHANGE, EVENT_EXCHANGE};
 use crate::metric;
-use crate::store::dead_letters::{HEADER_LETTER, ReturnedReplay, Sighting};
-use crate::store::{DeadLetter, Outbox, OutboxMessage};
+use crate::store::{Outbox, OutboxMessage};
 
 /// Batches that may wait for a publisher; when they are full, whoever commits waits.
 const WAITING_BATCHES_MAX: usize = 64;
 /// Most messages given to the broker in one call.
 const PUBLISH_BATCH_MAX: usize = 256;
+/// How much longer than others a relay waits that nobody hears.
+const UNHEARD_LAG: Duration = Duration::from_secs(3);
 /// Most rows swept at once.
 const SWEEP_ROWS_MAX: usize = 500;
 
@@ -74,6 +78,8 @@ struct Shared {
     sent_some: Notify,
     /// When the outbox was last swept to the end of what was due, or could be handed over.
     swept: AtomicI64,
+    /// Takes rows that the broker did not take, to try them again soon.
+    again: mpsc::Sender<Handed>,
     /// Hears what became of messages, where that matters to whoever sent them. Without it, what no queue
     /// wanted is dropped with a warning.
     sender: Option<mpsc::Sender<Report>>,
@@ -82,8 +88,18 @@ struct Shared {
 /// Rows to publish.
 struct Handed {
     rows: Vec<OutboxMessage>,
-    /// Whether they were left behind, so that they may have been published before.
-    swept: bool,
+    before: Before,
+}
+
+/// What was done with a row before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// It has just been committed.
+    Nothing,
+    /// This relay has published it, this often, and heard no confirm.
+    Tried(u32),
+    /// It was left behind, by whomever: it may have been published.
+    LeftBehind,
 }
 
 /// What became of a message, where that matters to whoever sent it; its row is still there.
@@ -122,6 +138,7 @@ impl Relay {
         let (intake, waiting) = mpsc::channel(WAITING_BATCHES_MAX);
         let waiting = Arc::new(AsyncMutex::new(waiting));
         let swept = AtomicI64::new(environment.now().as_micros());
+        let (again, failed) = mpsc::channel(WAITING_BATCHES_MAX);
         let shared = Arc::new(Shared {
             environment,
             broker,
@@ -130,6 +147,7 @@ impl Relay {
             sent: Mutex::default(),
             sent_some: Notify::new(),
             swept,
+            again,
             sender,
         });
         let stop = Shutdown::default();
@@ -148,6 +166,16 @@ impl Relay {
             &environment,
             "relay-sweep",
             Arc::clone(&shared).sweep_left_behind(intake.clone(), stop.clone()),
+        ));
+        tasks.push(Task::start(
+            &environment,
+            "relay-again",
+            again::run(
+                Arc::clone(&environment),
+                failed,
+                intake.clone(),
+                stop.clone(),
+            ),
         ));
         tasks.push(Task::start(
             &environment,
@@ -177,7 +205,7 @@ impl Relay {
             let _ = intake
                 .send(Handed {
                     rows: messages,
-                    swept: false,
+                    before: Before::Nothing,
                 })
                 .await;
         }
@@ -234,7 +262,7 @@ impl Shared {
         }
     }
 
-    async fn publish(&self, batch: Vec<(OutboxMessage, bool)>) {
+    async fn publish(&self, batch: Vec<(OutboxMessage, Before)>) {
         let outgoing = batch
             .iter()
             .map(|(row, _)| Outgoing {
@@ -249,9 +277,10 @@ impl Shared {
         let mut sent = Vec::with_capacity(batch.len());
         let mut returned = Vec::new();
         let mut refused = Vec::new();
-        for ((row, swept), published) in batch.into_iter().zip(published) {
+        let mut failed = Vec::new();
+        for ((row, before), published) in batch.into_iter().zip(published) {
             match published {
-                Published::Confirmed if self.is_late(&row, swept) => {
+                Published::Confirmed if self.is_late(&row, before) => {
                     sent.extend(self.report(row, Fate::Late));
                 }
                 Published::Confirmed => sent.push(row.id),
@@ -262,7 +291,8 @@ impl Shared {
                     returned.extend(returned_replay(&row, published));
                 }
                 Published::Unroutable => {
-                    sent.extend(self.report(row, Fate::NoQueue { once: !swept }));
+                    let once = before == Before::Nothing;
+                    sent.extend(self.report(row, Fate::NoQueue { once }));
                 }
                 // Nobody else keeps it.
                 Published::Refused(why) if self.sender.is_none() => refused.push((row, why)),
@@ -273,57 +303,34 @@ impl Shared {
                     tracing::debug!(to = %row.destination, %why, "not yet; will be swept");
                 }
                 Published::Failed(why) => {
-                    // The row stays and becomes due after the grace time.
                     metric::publish_failed();
-                    tracing::debug!(to = %row.destination, %why, "publish failed; will be swept");
+                    tracing::debug!(to = %row.destination, %why, "publish failed; will be tried again");
+                    failed.push((row, before));
                 }
             }
         }
         metric::published(sent.len());
         self.mark_sent(sent);
+        self.try_again(failed);
         self.give_back_replays(returned).await;
         self.set_aside(refused).await;
     }
 
-    /// Keeps messages that the broker will never take as dead letters, with its words. Their rows are
-    /// done with then.
-    async fn set_aside(&self, refused: Vec<(OutboxMessage, String)>) {
-        if refused.is_empty() {
-            return;
-        }
-        let at = self.environment.now();
-        let letters = refused.iter().map(|(row, why)| DeadLetter {
-            id: Uuid::new_v5(&row.id, b"refused by the broker"),
-            at,
-            queue: row.destination.routing_key.clone(),
-            code: code::BROKER_REFUSED,
-            reason: format!(
-                "the broker refuses this message to {}: {why}",
-                row.destination
-            ),
-            message: row.message.clone(),
-            sighting: Sighting::default(),
-        });
-        let (letters, rows) = (letters.collect(), refused.iter().map(|(row, _)| row.id));
-        let keeping = self.outbox.set_aside(letters, rows.collect());
-        if let Err(error) = within(&*self.environment, keeping).await {
-            // The rows stay and become due after the grace time.
-            tracing::warn!(%error, "can't keep messages that the broker refuses; will be swept");
-            return;
-        }
-        for (row, why) in refused {
-            metric::dead_letter(code::BROKER_REFUSED);
-            tracing::warn!(to = %row.destination, why, "the broker refuses a message: dead letter");
+    /// Hands over what failed, to be published again soon. What is not, stays in the outbox and becomes
+    /// due after the grace time.
+    fn try_again(&self, failed: Vec<(OutboxMessage, Before)>) {
+        for handed in again::soon(failed, self.environment.now()) {
+            let _ = self.again.try_send(handed);
         }
     }
 
     /// Whether somebody waits for an answer to a message that may have been sent only now: by the clock
     /// that has run for long.
-    fn is_late(&self, row: &OutboxMessage, swept: bool) -> bool {
+    fn is_late(&self, row: &OutboxMessage, before: Before) -> bool {
         self.sender.is_some()
             && row.message.properties.reply_to.is_some()
             && letter_of(row).is_none()
-            && (swept || row.due_at <= self.environment.now())
+            && (before == Before::LeftBehind || row.due_at <= self.environment.now())
     }
 
     /// Tells the sender what became of a message; gives its id back if nobody is there to hear it.
@@ -334,24 +341,13 @@ impl Shared {
             drop(sender.try_send(Report { row, fate }));
             return None;
         }
+        if row.message.properties.reply_to.is_some() {
+            // Somebody's command, perhaps a saga's whose node is away: it is theirs to give it up.
+            tracing::warn!(to = %row.destination, "no queue takes this command; kept, and tried again");
+            return None;
+        }
         tracing::warn!(to = %row.destination, "no queue takes this message; dropped");
         Some(row.id)
-    }
-
-    /// Opens the letters of replays that were not taken; their rows are done with then.
-    async fn give_back_replays(&self, returned: Vec<ReturnedReplay>) {
-        if returned.is_empty() {
-            return;
-        }
-        for replay in &returned {
-            tracing::warn!(letter = %replay.letter, why = replay.why, "a replay comes back");
-        }
-        let now = self.environment.now();
-        let returning = self.outbox.return_replays(now, returned);
-        if let Err(error) = within(&*self.environment, returning).await {
-            // The rows stay and become due after the grace time.
-            tracing::warn!(%error, "can't give replays back to the dead letters; will be swept");
-        }
     }
 
     fn mark_sent(&self, ids: Vec<Uuid>) {
@@ -361,11 +357,22 @@ impl Shared {
         }
     }
 
+    /// By when rows must have been due that this relay sweeps. One that nobody hears leaves some time to
+    /// those who are heard: a node knows what to do about a command that no queue takes, or that is sent late.
+    fn due_by(&self, now: Timestamp) -> Timestamp {
+        match self.sender {
+            Some(_) => now,
+            None => now.before(UNHEARD_LAG),
+        }
+    }
+
     async fn sweep_left_behind(self: Arc<Self>, intake: mpsc::Sender<Handed>, stop: Shutdown) {
         loop {
             let now = self.environment.now();
             let until = now.after(self.options.grace);
-            let sweeping = self.outbox.sweep_outbox(now, until, SWEEP_ROWS_MAX);
+            let sweeping = self
+                .outbox
+                .sweep_outbox(self.due_by(now), until, SWEEP_ROWS_MAX);
             let full = match within(&*self.environment, sweeping).await {
                 Ok(rows) => {
                     let full = rows.len() == SWEEP_ROWS_MAX;
@@ -374,7 +381,7 @@ impl Shared {
                         tracing::info!(rows = rows.len(), "publishing messages left in the outbox");
                         tokio::select! {
                             biased;
-                            _ = intake.send(Handed { rows, swept: true }) => {}
+                            _ = intake.send(Handed { rows, before: Before::LeftBehind }) => {}
                             () = stop.requested() => return,
                         }
                     }
@@ -426,23 +433,9 @@ impl Shared {
     }
 }
 
-fn take(batch: &mut Vec<(OutboxMessage, bool)>, handed: Handed) {
-    let Handed { rows, swept } = handed;
-    batch.extend(rows.into_iter().map(|row| (row, swept)));
-}
-
-/// The letter whose replay this is.
-fn letter_of(row: &OutboxMessage) -> Option<Uuid> {
-    row.message.header(HEADER_LETTER)?.parse().ok()
-}
-
-fn returned_replay(row: &OutboxMessage, word: Published) -> Option<ReturnedReplay> {
-    let why = match word {
-        Published::Refused(why) | Published::NotYet(why) => why,
-        _ => format!("no queue takes it: {}", row.destination),
-    };
-    let (letter, row) = (letter_of(row)?, row.id);
-    Some(ReturnedReplay { letter, row, why })
+fn take(batch: &mut Vec<(OutboxMessage, Before)>, handed: Handed) {
+    let Handed { rows, before } = handed;
+    batch.extend(rows.into_iter().map(|row| (row, before)));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -260,7 +260,7 @@ fn a_message_over_which_the_database_takes_too_long_is_set_aside_alone() {
     node.database.execute(&format!(
         "ALTER DATABASE {name} SET statement_timeout = '400ms';
          CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
-             $$ BEGIN PERFORM pg_sleep(2); RETURN NEW; END $$;
+             $$ BEGIN PERFORM count(*) FROM generate_series(1, 1000000000); RETURN NEW; END $$;
          CREATE TRIGGER dawdles BEFORE INSERT ON backstitch.sagas
              FOR EACH ROW WHEN (NEW.key = 'slow') EXECUTE FUNCTION dawdle()"
     ));

@@ -33,6 +33,9 @@ pub(super) struct Keeper {
     exchanges: Arc<Exchanges>,
     look_every: Duration,
     declared: Mutex<Vec<Topology>>,
+    /// Held by whoever declares. While a quorum queue is being declared, a second declaration of it
+    /// is answered before the queue has a leader, and whoever consumes from it then loses the connection.
+    declaring: tokio::sync::Mutex<()>,
     troubles: Mutex<BTreeMap<TroubleAbout, String>>,
     missed: Notify,
 }
@@ -44,6 +47,7 @@ impl Keeper {
             exchanges,
             look_every,
             declared: Mutex::default(),
+            declaring: tokio::sync::Mutex::default(),
             troubles: Mutex::default(),
             missed: Notify::new(),
         }
@@ -128,7 +132,10 @@ impl Keeper {
             .up(Instant::now() + CONNECTION_WAIT_MAX)
             .await
             .map_err(|why| BrokerError::Unavailable(why.into()))?;
-        let outcome = topology::declare(&self.link, &live, topology).await?;
+        let outcome = {
+            let _alone = self.declaring.lock().await;
+            topology::declare(&self.link, &live, topology).await?
+        };
         let now = Instant::now();
         for exchange in &outcome.made {
             tracing::info!(exchange, "exchange made");

@@ -115,3 +115,65 @@ async fn events_wait_for_their_exchange_and_commands_go_on() {
     assert_eq!(arrived.expect("it was dropped").len(), 1);
     relay.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_queue_refuses_for_a_moment_waits_for_no_sweep() {
+    let environment: Arc<dyn Environment> = Arc::new(TokioEnvironment);
+    let broker = MemoryBroker::with_queue_limit(1);
+    let store = MemoryStore::new();
+    let topology = Topology {
+        queues: vec![Queue {
+            name: "there".to_owned(),
+            dead_letter_to: None,
+        }],
+        ..Topology::default()
+    };
+    broker.declare(&topology).await.unwrap();
+    let relay = Relay::start(
+        Arc::clone(&environment),
+        Arc::new(broker.clone()),
+        Arc::new(store.clone()),
+        RelayOptions {
+            sweep_every: Duration::from_hours(1),
+            ..RelayOptions::default()
+        },
+        None,
+    );
+    let rows = vec![row(&*environment, "there"), row(&*environment, "there")];
+    let commit = Commit {
+        outbox: rows.clone(),
+        ..Commit::default()
+    };
+    store.commit(commit).await.unwrap();
+    relay.send(rows).await;
+    let mut consumer = broker.consume("there", 1).await.unwrap();
+    for _ in 0..2 {
+        let next = consumer.deliveries.next_batch(1);
+        let arrived = tokio::time::timeout(Duration::from_secs(10), next).await;
+        let arrived = arrived.expect("it waits for a sweep");
+        consumer.acks.ack(&[arrived[0].tag]);
+    }
+    relay.stop().await;
+    assert_eq!(store.outbox_len().await.unwrap(), 0);
+}
+
+#[test]
+fn a_row_that_may_be_swept_is_left_to_the_sweep() {
+    let environment = TokioEnvironment;
+    let now = environment.now();
+    let due_in = |seconds| OutboxMessage {
+        due_at: now.after(Duration::from_secs(seconds)),
+        ..row(&environment, "q")
+    };
+    let failed = vec![
+        (due_in(10), Before::Nothing),
+        (due_in(10), Before::LeftBehind),
+        (due_in(0), Before::Nothing),
+        (due_in(10), Before::Tried(20)),
+        (due_in(3), Before::Tried(20)),
+    ];
+    let soon = again::soon(failed, now);
+    let attempts: Vec<_> = soon.iter().map(|handed| handed.before).collect();
+    assert_eq!(attempts, [Before::Tried(1), Before::Tried(21)]);
+    assert!(soon.iter().all(|handed| handed.rows.len() == 1));
+}
