@@ -14,6 +14,7 @@ pub mod definition;
 pub mod engine;
 pub mod environment;
 pub mod error;
+pub mod file;
 pub mod http;
 pub mod id;
 pub mod limits;

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use super::certificate::CertificateRule;
 use super::jwt::OidcOptions;
 use super::rights::Rights;
+use crate::file;
 
 /// Largest access file, in bytes.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+const FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// What an access file says.
 #[derive(Debug, Clone, Default)]
@@ -58,11 +59,7 @@ impl AccessFile {
     pub fn read(path: &Path) -> Result<Self, String> {
         let shown = path.display();
         let about = |why: String| format!("the access file {shown}: {why}");
-        let length = std::fs::metadata(path).map_err(|error| about(error.to_string()))?;
-        if length.len() > FILE_BYTES_MAX {
-            return Err(about(format!("it is larger than {FILE_BYTES_MAX} bytes")));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| about(error.to_string()))?;
+        let text = file::read_text(path, FILE_BYTES_MAX).map_err(about)?;
         Self::parse(&text).map_err(about)
     }
 

@@ -15,16 +15,19 @@ use tokio::sync::Mutex;
 
 use super::rights::Rights;
 use super::{Caller, Stranger, ring, trust};
+use crate::file;
 use crate::id::Timestamp;
 
 /// After how long keys are read again.
 const KEYS_TIME_MAX: Duration = Duration::from_hours(1);
 /// How long after they were read, or reading failed, they may be read again for one that is missing.
 const KEYS_TIME_MIN: Duration = Duration::from_mins(1);
+/// How long after reading failed the first keys are tried again: requests meanwhile are answered at once.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Longest time that a provider may take to send them.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(5);
 /// Largest set of keys, in bytes.
-const KEYS_BYTES_MAX: u64 = 1024 * 1024;
+const KEYS_BYTES_MAX: usize = 1024 * 1024;
 /// Longest JWT, in bytes.
 const JWT_BYTES_MAX: usize = 16 * 1024;
 /// By how much clocks may differ, in seconds.
@@ -58,6 +61,8 @@ struct Keys {
     set: Option<JwkSet>,
     /// When they were last read, or reading last failed.
     read_at: Option<Timestamp>,
+    /// Why the last reading failed.
+    failed: Option<String>,
 }
 
 impl Oidc {
@@ -108,31 +113,43 @@ impl Oidc {
         // Whoever comes meanwhile waits: the keys are read once for all.
         let mut keys = self.keys.lock().await;
         let age = keys.read_at.map(|at| now.since(at));
+        if let Keys {
+            set: None,
+            failed: Some(why),
+            ..
+        } = &*keys
+            && age.is_some_and(|age| age < PAUSE_AFTER_FAILURE)
+        {
+            return Err(unreadable(why));
+        }
         let mut found = keys.set.as_ref().and_then(|set| find(set, id));
-        let is_old = age.is_none_or(|age| age >= KEYS_TIME_MAX);
+        let is_old = keys.set.is_none() || age.is_none_or(|age| age >= KEYS_TIME_MAX);
         let is_missed = found.is_none() && age.is_none_or(|age| age >= KEYS_TIME_MIN);
         if is_old || is_missed {
             keys.read_at = Some(now);
             match read(self.options.jwks.clone()).await {
                 Ok(set) => {
                     found = find(&set, id);
-                    keys.set = Some(set);
+                    (keys.set, keys.failed) = (Some(set), None);
                 }
                 // Those that are known go on being good.
                 Err(why) => {
                     let jwks = &self.options.jwks;
                     tracing::warn!(%jwks, %why, "the provider's keys can't be read");
+                    let failed = unreadable(&why);
+                    keys.failed = Some(why);
                     if keys.set.is_none() {
-                        keys.read_at = None;
-                        return Err(Stranger::Unavailable(format!(
-                            "the provider's keys can't be read: {why}"
-                        )));
+                        return Err(failed);
                     }
                 }
             }
         }
         found.ok_or_else(|| Stranger::Invalid("JWT: its key is none of the provider's".to_owned()))
     }
+}
+
+fn unreadable(why: &str) -> Stranger {
+    Stranger::Unavailable(format!("the provider's keys can't be read: {why}"))
 }
 
 /// Without a name, the only key there is.
@@ -183,7 +200,7 @@ async fn read(place: String) -> Result<JwkSet, String> {
         let text = if place.starts_with("https://") {
             fetch(&place)?
         } else {
-            std::fs::read_to_string(&place).map_err(|error| error.to_string())?
+            file::read_text(place.as_ref(), KEYS_BYTES_MAX)?
         };
         serde_json::from_str(&text).map_err(|error| format!("they are no JWKS: {error}"))
     });
@@ -198,7 +215,7 @@ fn fetch(url: &str) -> Result<String, String> {
         .build()
         .into();
     let mut answer = agent.get(url).call().map_err(|error| error.to_string())?;
-    let body = answer.body_mut().with_config().limit(KEYS_BYTES_MAX);
+    let body = answer.body_mut().with_config().limit(KEYS_BYTES_MAX as u64);
     body.read_to_string().map_err(|error| error.to_string())
 }
 

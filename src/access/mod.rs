@@ -40,6 +40,13 @@ use token::Hashed;
 pub const TOKEN_CACHE_TIME: Duration = Duration::from_secs(5);
 /// Most tokens that are remembered, known and unknown ones.
 const TOKENS_CACHED_MAX: usize = 1_000;
+/// For how long what was last looked up goes on to hold while the database can't be asked: whoever
+/// watches a node must see most when its database is away.
+pub const OUTAGE_TIME_MAX: Duration = Duration::from_mins(5);
+/// Longest time that a look into the database may take.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(2);
+/// After a look that failed, requests are answered at once for so long, without another.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How precisely it is kept when a token was last used.
 const USED_EVERY: Duration = Duration::from_mins(1);
 
@@ -130,6 +137,8 @@ struct State {
     known: HashMap<Hashed, Known>,
     /// Whether a token was ever made; once true, it stays so.
     asked: Option<(bool, Duration)>,
+    /// When the database could not be asked, and why.
+    failed: Option<(Duration, String)>,
 }
 
 impl fmt::Debug for Access {
@@ -183,9 +192,43 @@ impl Access {
         {
             return Ok(asked);
         }
-        let any = self.tokens.any_token().await?;
-        self.state().asked = Some((any, now));
-        Ok(any)
+        match self.look(self.tokens.any_token()).await {
+            Ok(any) => {
+                self.state().asked = Some((any, now));
+                Ok(any)
+            }
+            Err(error) => match self.state().asked {
+                Some((asked, at)) if now.saturating_sub(at) < OUTAGE_TIME_MAX => Ok(asked),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Asks the database, which may be away.
+    async fn look<T>(
+        &self,
+        asking: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let now = self.environment.elapsed();
+        if let Some((at, why)) = &self.state().failed
+            && now.saturating_sub(*at) < PAUSE_AFTER_FAILURE
+        {
+            return Err(StoreError::Unavailable(why.clone().into()));
+        }
+        let found = tokio::select! {
+            biased;
+            found = asking => found,
+            () = self.environment.sleep(LOOK_TIME_MAX) => {
+                Err(StoreError::Unavailable("it did not answer in time".into()))
+            }
+        };
+        self.state().failed = match &found {
+            Err(StoreError::Unavailable(why) | StoreError::TooSlow(why)) => {
+                Some((self.environment.elapsed(), why.to_string()))
+            }
+            _ => None,
+        };
+        found
     }
 
     /// Whose request it is.
@@ -252,8 +295,15 @@ impl Access {
         if let Some(known) = self.state().known.get(&hash).filter(fresh) {
             return Ok(known.row.clone());
         }
-        let row = self.tokens.token_by_hash(&hash).await?.map(Arc::new);
+        let found = self.look(self.tokens.token_by_hash(&hash)).await;
         let mut state = self.state();
+        let row = match (found, state.known.get(&hash)) {
+            (Ok(row), _) => row.map(Arc::new),
+            (Err(_), Some(known)) if now.saturating_sub(known.at) < OUTAGE_TIME_MAX => {
+                return Ok(known.row.clone());
+            }
+            (Err(error), _) => return Err(error),
+        };
         if state.known.len() >= TOKENS_CACHED_MAX {
             state.known.clear();
         }
@@ -270,7 +320,8 @@ impl Access {
         if row.used_at.is_some_and(|at| now.since(at) < USED_EVERY) {
             return;
         }
-        if let Err(error) = self.tokens.mark_token_used(row.id, now).await {
+        let marking = self.tokens.mark_token_used(row.id, now);
+        if let Err(error) = self.look(marking).await {
             tracing::debug!(%error, "the use of a token was not noted");
         }
         let used = TokenRow {

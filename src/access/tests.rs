@@ -120,6 +120,91 @@ async fn until_the_first_token_is_made_everybody_may_do_everything() {
     );
 }
 
+/// A database that can go away.
+struct Flaky {
+    store: MemoryStore,
+    away: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Flaky {
+    fn there(&self) -> Result<&MemoryStore, StoreError> {
+        if self.away.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("it is away".into()));
+        }
+        Ok(&self.store)
+    }
+}
+
+#[async_trait::async_trait]
+impl TokenStore for Flaky {
+    async fn put_token(&self, row: &TokenRow, actor: &Actor) -> Result<(), StoreError> {
+        self.there()?.put_token(row, actor).await
+    }
+
+    async fn token_by_hash(&self, hash: &Hashed) -> Result<Option<TokenRow>, StoreError> {
+        self.there()?.token_by_hash(hash).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        self.there()?.tokens().await
+    }
+
+    async fn any_token(&self) -> Result<bool, StoreError> {
+        self.there()?.any_token().await
+    }
+
+    async fn revoke_token(&self, id: Uuid, actor: &Actor) -> Result<bool, StoreError> {
+        self.there()?.revoke_token(id, actor).await
+    }
+
+    async fn mark_token_used(&self, id: Uuid, at: Timestamp) -> Result<(), StoreError> {
+        self.there()?.mark_token_used(id, at).await
+    }
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_what_was_known_holds_for_some_minutes() {
+    let bundle = Bundle::new();
+    let away = Arc::new(std::sync::atomic::AtomicBool::default());
+    let access = || {
+        let clock: Arc<dyn Environment> = Arc::<Clock>::clone(&bundle.clock);
+        let store = bundle.store.clone();
+        let away = Arc::clone(&away);
+        Access::new(clock, Arc::new(Flaky { store, away }), None)
+    };
+    let is_away = |is: bool| away.store(is, std::sync::atomic::Ordering::Relaxed);
+    let open = access();
+    open.caller(Evidence::default()).await.unwrap();
+    is_away(true);
+    bundle.pass(TOKEN_CACHE_TIME);
+    let anyone = open.caller(Evidence::default()).await;
+    assert_eq!(anyone.unwrap(), Caller::anyone());
+    bundle.pass(OUTAGE_TIME_MAX);
+    let too_long = open.caller(Evidence::default()).await;
+    assert!(matches!(too_long, Err(Stranger::Unavailable(why)) if why.contains("away")));
+
+    is_away(false);
+    let (secret, _) = bundle.token("sagas:read", None).await;
+    let locked = access();
+    assert!(locked.caller(bearer(&secret)).await.is_ok());
+    is_away(true);
+    bundle.pass(TOKEN_CACHE_TIME);
+    assert!(locked.caller(bearer(&secret)).await.is_ok());
+    let unknown = locked.caller(bearer("bst_x")).await;
+    assert!(
+        matches!(unknown, Err(Stranger::Unavailable(_))),
+        "{unknown:?}"
+    );
+    bundle.pass(OUTAGE_TIME_MAX);
+    let too_long = locked.caller(bearer(&secret)).await;
+    assert!(matches!(too_long, Err(Stranger::Unavailable(_))));
+    is_away(false);
+    // At once again, and not before a pause is over.
+    assert!(locked.caller(bearer(&secret)).await.is_err());
+    bundle.pass(PAUSE_AFTER_FAILURE);
+    assert!(locked.caller(bearer(&secret)).await.is_ok());
+}
+
 #[tokio::test]
 async fn a_token_is_good_until_it_expires_and_no_other_text_is() {
     let bundle = Bundle::new();

@@ -9,6 +9,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
+use crate::file;
+
+/// Largest file of certificates, in bytes.
+const PEM_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// The one cryptography of this program.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -65,5 +70,5 @@ pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("can't read {}: {error}", path.display()))
+    file::read(path, PEM_BYTES_MAX).map_err(|why| format!("can't read {}: {why}", path.display()))
 }

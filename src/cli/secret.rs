@@ -4,24 +4,17 @@
 use std::path::Path;
 
 use super::exit::Failure;
+use crate::file;
 
 /// Largest file with a secret, in bytes.
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
+const SECRET_BYTES_MAX: usize = 64 * 1024;
 
 /// The first line of a file, without the end of the line.
 pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let shown = path.display();
     let failed =
         |why: String| Failure::problems(format!("can't read the secret in {shown}: {why}"));
-    let length = std::fs::metadata(path)
-        .map_err(|error| failed(error.to_string()))?
-        .len();
-    if length > SECRET_BYTES_MAX {
-        return Err(failed(format!(
-            "it is larger than {SECRET_BYTES_MAX} bytes"
-        )));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let text = file::read_text(path, SECRET_BYTES_MAX).map_err(failed)?;
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     match (lines.next(), lines.next()) {
         (Some(line), None) => Ok(line.to_owned()),

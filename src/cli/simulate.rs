@@ -13,6 +13,8 @@ use super::definitions::sources;
 use super::exit::{Exit, Failure};
 use super::output;
 use crate::definition::{BlockKind, Definition};
+use crate::file;
+use crate::limits::BODY;
 use crate::sim::network::FaultRates;
 use crate::sim::stage::script::{SCRIPT_BYTES_MAX, Script};
 use crate::sim::stage::{Play, Stage, invent};
@@ -299,22 +301,14 @@ fn read_script(path: &Path) -> Result<(String, String), Failure> {
     let name = path.display().to_string();
     let wrong =
         |why: &dyn std::fmt::Display| Failure::problems(format!("can't read {name}: {why}"));
-    let size = std::fs::metadata(path)
-        .map_err(|error| wrong(&error))?
-        .len();
-    if size > SCRIPT_BYTES_MAX as u64 {
-        return Err(wrong(&format!(
-            "a script has at most {SCRIPT_BYTES_MAX} bytes"
-        )));
-    }
-    let source = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let source = file::read_text(path, SCRIPT_BYTES_MAX).map_err(|why| wrong(&why))?;
     Ok((name, source))
 }
 
 fn read_input(text: &str) -> Result<Value, Failure> {
     let text = match text.strip_prefix('@') {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| Failure::problems(format!("can't read {path}: {error}")))?,
+        Some(path) => file::read_text(path.as_ref(), BODY.bytes)
+            .map_err(|why| Failure::problems(format!("can't read {path}: {why}")))?,
         None => text.to_owned(),
     };
     serde_json::from_str(&text)

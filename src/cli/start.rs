@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::client::{Answer, Client, NodeUrl, segment};
 use super::exit::{Exit, Failure};
 use super::output;
+use crate::file;
 use crate::limits::BODY;
 use crate::saga::Status;
 
@@ -215,8 +216,8 @@ pub(super) fn json_argument(what: &str, text: &str) -> Result<Value, Failure> {
                 .map_err(|error| Failure::problems(format!("can't read {what}: {error}")))?;
             text
         }
-        (_, Some(file)) => std::fs::read_to_string(file)
-            .map_err(|error| Failure::problems(format!("can't read {file}: {error}")))?,
+        (_, Some(name)) => file::read_text(name.as_ref(), BODY.bytes)
+            .map_err(|why| Failure::problems(format!("can't read {name}: {why}")))?,
         _ => text.to_owned(),
     };
     if read.len() > BODY.bytes {

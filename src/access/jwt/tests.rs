@@ -190,4 +190,9 @@ async fn while_keys_cant_be_read_those_known_go_on() {
         matches!(answer, Err(Stranger::Unavailable(_))),
         "{answer:?}"
     );
+    // Whoever comes soon after is told the same, and nobody is asked again for it.
+    let keys = json!({ "keys": [provider.jwk("one")] }).to_string();
+    std::fs::write(file.path(), keys).unwrap();
+    assert!(fresh.caller(&provider.jwt(|_, _| {}), at(4)).await.is_err());
+    assert!(fresh.caller(&provider.jwt(|_, _| {}), at(5)).await.is_ok());
 }

@@ -11,8 +11,12 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::dead_letters::Desk;
 use crate::dead_letters::edit::{diff, document, from_document, patch};
+use crate::file;
 use crate::message::{Message, mask};
 use crate::store::dead_letters::LetterStatus;
+
+/// Largest file with a part of a letter, in bytes: more than a message may have, written out as JSON.
+const EDIT_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Which letter, and what to change.
 #[derive(Debug, Args)]
@@ -129,11 +133,11 @@ fn in_editor(shown: &Value) -> Result<Value, Failure> {
         .args(words)
         .arg(&path)
         .status();
-    let after = std::fs::read_to_string(&path);
+    let after = file::read_text(&path, EDIT_BYTES_MAX);
     // Left-overs in the temporary directory are for its owner's eyes only.
     let _ = std::fs::remove_file(&path);
     match status {
-        Ok(status) if status.success() => parse(&after.map_err(failed)?, "what was written"),
+        Ok(status) if status.success() => parse(&after.map_err(Failure::new)?, "what was written"),
         Ok(status) => Err(Failure::new(format!(
             "`{editor}` ended with {status}; nothing is changed"
         ))),
@@ -154,7 +158,8 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| Failure::problems(format!("{}: {error}", path.display())))
+    file::read(path, EDIT_BYTES_MAX)
+        .map_err(|why| Failure::problems(format!("{}: {why}", path.display())))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T, Failure> {
