@@ -105,7 +105,7 @@ fn rabbitmq(virtual_host: &str, prefix: &str, definitions: &[Definition]) -> Str
         "# RabbitMQ: configure, write, read. Make each user first: rabbitmqctl add_user NAME\n# nodes: their own queues and exchanges, those that definitions name, and commands to any queue\n",
     );
     text += &grant(&format!("{prefix}_node"), &own, &write, &own);
-    text += "# each participant: takes from its own queue, answers by an exchange that leads to nodes alone\n# (`--reply-exchange`). Its queue must be there: make it as an administrator, once\n";
+    text += "# each participant: takes from its own queue, answers by an exchange that leads to nodes alone\n# (`--reply-exchange`). Its queue must be there: make it as an administrator, once.\n# One whose aggregates give themselves commands at a time (follow_up: `offers`) also writes to amq.default\n";
     for participant in participants(definitions) {
         let queue = format!("^{}$", escaped(&participant));
         let reply = format!("^{}$", escaped(REPLY_QUEUE));
