@@ -123,8 +123,8 @@ impl<'a> Batch<'a> {
 
     /// Decides one work.
     pub(super) fn decide(&mut self, work: Work) {
-        if let Some((saga, why)) = self.beyond_us(&work.job) {
-            return self.leave_to_others(work, saga, &why);
+        if let Some((about, why)) = self.beyond_us(&work.job) {
+            return self.leave_to_others(work, &about, &why);
         }
         if let Origin::Outbox(row) = work.origin {
             self.sent.push(row);
@@ -168,6 +168,8 @@ impl<'a> Batch<'a> {
                 let request = Arc::clone(request);
                 self.decide_signal(work, &request);
             }
+            // Left already.
+            Job::Leave { .. } => {}
             Job::Bury { letter, starter } => {
                 let (letter, starter) = (DeadLetter::clone(letter), starter.clone());
                 self.bury(letter, starter.as_ref());

@@ -22,6 +22,9 @@ pub struct Known {
     newest: BTreeMap<String, Arc<Definition>>,
     /// All that was stored when this was last looked at, also what can't be read.
     seen: BTreeSet<(String, u32)>,
+    /// By name, the newest version that a newer release has stored since this node began, and why it can't
+    /// be read here. (What was there before is history: whoever begins with older files rolls back.)
+    beyond: BTreeMap<String, (u32, String)>,
 }
 
 /// Why the definitions can't be used together with what the database holds.
@@ -160,7 +163,15 @@ impl Catalogue {
                 News::Readable(definition) => {
                     known.versions.insert(version, definition);
                 }
-                News::Unreadable => {}
+                News::Newer(problems) => {
+                    let (name, version) = version;
+                    let why = format!("definition `{name}` version {version}: {problems}");
+                    let beyond = known.beyond.entry(name).or_default();
+                    if beyond.0 < version {
+                        *beyond = (version, why);
+                    }
+                }
+                News::Damaged => {}
             }
         }
         true
@@ -236,6 +247,16 @@ impl Known {
         self.versions.values()
     }
 
+    /// Why the newest definition of this name, or of any, can't be read here, if a newer release has stored
+    /// it since this node began: what can't be made sense of may be meant for that.
+    pub fn beyond(&self, name: Option<&str>) -> Option<&str> {
+        let newest = |name: &str| self.newest.get(name).map_or(0, |known| known.version);
+        let mut beyond = self.beyond.iter().filter(|(of, (version, _))| {
+            name.is_none_or(|name| name == *of) && newest(of) < *version
+        });
+        beyond.next().map(|(_, (_, why))| why.as_str())
+    }
+
     /// Names that can be started, for messages to people.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.newest.keys().map(String::as_str)
@@ -268,15 +289,17 @@ enum News {
     Sound(Arc<Definition>),
     /// Not sound by this version of Backstitch, but sagas may keep it.
     Readable(Arc<Definition>),
-    /// Damaged, or of a newer Backstitch: this node can do nothing about it.
-    Unreadable,
+    /// Of a newer Backstitch.
+    Newer(Problems),
+    /// This node can do nothing about it.
+    Damaged,
 }
 
 impl News {
     fn read(row: &DefinitionRow) -> Self {
         if is_damaged(row) {
             tracing::error!(saga.name = %row.name, version = row.version, "a stored definition is damaged");
-            return Self::Unreadable;
+            return Self::Damaged;
         }
         if let Ok(sound) = definition::parse(&row.source, STORED) {
             return Self::Sound(Arc::new(sound));
@@ -285,7 +308,7 @@ impl News {
             Ok(readable) => Self::Readable(Arc::new(readable)),
             Err(problems) => {
                 tracing::error!(saga.name = %row.name, version = row.version, %problems, "a stored definition can't be read");
-                Self::Unreadable
+                Self::Newer(problems)
             }
         }
     }

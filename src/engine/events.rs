@@ -92,6 +92,8 @@ enum Meaning {
         /// Why not.
         wrong: Undecodable,
     },
+    /// It may be meant for a definition that only a newer release can read, for this reason.
+    Beyond(String),
 }
 
 impl Meaning {
@@ -113,6 +115,7 @@ impl Meaning {
                 Addressee::Saga(_) => None,
             },
             Self::Unusable { by, .. } => by.as_deref(),
+            Self::Beyond(_) => None,
         }
     }
 }

@@ -127,7 +127,23 @@ impl Shared {
             return Some(decoded);
         }
         self.wait_for_news(LOOK_HOLDS).await?;
-        Some(self.decode_start(message))
+        let decoded = self.decode_start(message);
+        let name = match &decoded {
+            Ok(Job::Child(wanted)) if wanted.hangs_on_definitions(&self.catalogue) => {
+                Some(wanted.name.as_str())
+            }
+            Err(wrong) if wrong.hangs_on_definitions() => message.properties.kind.as_deref(),
+            _ => None,
+        };
+        let known = self.catalogue.known();
+        let beyond = name.and_then(|name| known.beyond(Some(name)));
+        let leave = |why: &str| {
+            Ok(Job::Leave {
+                about: "a start".to_owned(),
+                why: why.to_owned(),
+            })
+        };
+        Some(beyond.map_or(decoded, leave))
     }
 
     fn decode_start(&self, message: &Message) -> Result<Job, Undecodable> {

@@ -316,7 +316,15 @@ impl Engine {
                     node.presence.failed(node.environment.now(), &error);
                     return Err(StartError::Unavailable(error.to_string()));
                 }
-                Ok(check_start(&node.catalogue, name, input, None)?)
+                check_start(&node.catalogue, name, input, None).map_err(|wrong| {
+                    let known = node.catalogue.known();
+                    match known.beyond(Some(name)) {
+                        Some(why) if wrong.hangs_on_definitions() => StartError::Unavailable(
+                            format!("ask a node of the newer release: {why}"),
+                        ),
+                        _ => wrong.into(),
+                    }
+                })
             }
             checked => Ok(checked?),
         }

@@ -1,6 +1,7 @@
-//! Sagas that a newer release has written, and this one can't read: left to nodes that can.
+//! What a newer release has written, and this one can't read: left to nodes that can.
 //!
-//! While an upgrade goes node by node, or is rolled back, there are such sagas. A message about one
+//! While an upgrade goes node by node, or is rolled back, there are such sagas; and while it goes on,
+//! definitions. A message about one
 //! goes back to its queue by way of the outbox, after a pause: so it is stored before it is
 //! acknowledged, nobody counts how often it came back, and it takes nothing of what this node may
 //! hold meanwhile. Timers wait for the next node that asks, callers are told to ask another. It is
@@ -44,16 +45,16 @@ struct Seen {
 }
 
 impl Newer {
-    fn note(&self, now: Timestamp, saga: SagaId, why: &str) {
+    fn note(&self, now: Timestamp, about: &str, why: &str) {
         metric::left_to_newer();
         let mut seen = self.seen();
         seen.works += 1;
         if seen.logged.is_none_or(|at| now.since(at) >= LOG_EVERY) {
             let works = std::mem::take(&mut seen.works);
-            tracing::warn!(saga.id = %saga, works, "left to a newer node: {why}");
+            tracing::warn!(about, works, "left to a newer node: {why}");
             seen.logged = Some(now);
         }
-        seen.last = Some((now, format!("saga {saga}: {why}")));
+        seen.last = Some((now, format!("{about}: {why}")));
     }
 
     /// What was left to others lately, in words.
@@ -112,18 +113,21 @@ impl Shared {
 }
 
 impl Batch<'_> {
-    /// The saga that a job is about and this program can't read, and why not.
-    pub(super) fn beyond_us(&self, job: &Job) -> Option<(SagaId, String)> {
+    /// What a job is about that this program can't read, and why not.
+    pub(super) fn beyond_us(&self, job: &Job) -> Option<(String, String)> {
+        if let Job::Leave { about, why } = job {
+            return Some((about.clone(), why.clone()));
+        }
         let saga = needed(job, &self.keys)?;
         match self.found.get(&saga)? {
-            Found::Newer(why) => Some((saga, why.clone())),
+            Found::Newer(why) => Some((format!("saga {saga}"), why.clone())),
             _ => None,
         }
     }
 
     /// Has nothing come of a work here, so that another node may do it.
-    pub(super) fn leave_to_others(&mut self, work: Work, saga: SagaId, why: &str) {
-        self.node.newer.note(self.now, saga, why);
+    pub(super) fn leave_to_others(&mut self, work: Work, about: &str, why: &str) {
+        self.node.newer.note(self.now, about, why);
         if let Origin::Delivery { letter, .. } = &work.origin {
             let DeadLetter { queue, message, .. } = letter();
             self.later.push(OutboxMessage {

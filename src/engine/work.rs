@@ -37,6 +37,8 @@ pub(super) enum Job {
     },
     /// Tell a saga, named by its id or key, of something from outside.
     Signal(Arc<SignalRequest>),
+    /// Leave it to a node of a newer release: what it is about, and why.
+    Leave { about: String, why: String },
     /// Keep a message nobody can handle, and tell the one who wanted a saga, if any.
     Bury {
         letter: Box<DeadLetter>,
@@ -52,7 +54,7 @@ impl Job {
             | Self::TellAndBury { saga, .. }
             | Self::Succeed { replaces: saga } => Some(*saga),
             Self::Child(wanted) => Some(wanted.child),
-            Self::Start { .. } | Self::Signal(_) | Self::Bury { .. } => None,
+            Self::Start { .. } | Self::Signal(_) | Self::Leave { .. } | Self::Bury { .. } => None,
         }
     }
 
@@ -70,6 +72,7 @@ impl Job {
                 // Behind the start of this very saga, if that is on its way.
                 Addressee::Key(key) => key.key.hash(&mut hasher),
             },
+            Self::Leave { about, .. } => about.hash(&mut hasher),
             Self::Bury { letter, .. } => letter.id.hash(&mut hasher),
         }
         hasher.finish()
@@ -100,6 +103,7 @@ impl Job {
             | Self::Child(_)
             | Self::Tell { .. }
             | Self::TellAndBury { .. }
+            | Self::Leave { .. }
             | Self::Bury { .. } => None,
         }
     }

@@ -412,6 +412,7 @@ fn undecided(lost: Decided, conflicts: &BTreeMap<SagaId, Conflict>) -> Work {
         | Job::Tell { .. }
         | Job::TellAndBury { .. }
         | Job::Signal(_)
+        | Job::Leave { .. }
         | Job::Bury { .. } => {}
     }
     work

@@ -108,11 +108,25 @@ impl Shared {
                     *has_learned = true;
                     self.wait_for_news(Duration::ZERO).await?;
                 }
-                Ok(Meant::Something(meanings)) => return Some(meanings),
+                Ok(Meant::Something(meanings)) => {
+                    let known = self.catalogue.known();
+                    let each = meanings.into_iter().map(|meaning| match &meaning {
+                        Meaning::Unusable { by: Some(name), .. } => {
+                            let beyond = known.beyond(Some(name)).map(str::to_owned);
+                            beyond.map_or(meaning, Meaning::Beyond)
+                        }
+                        _ => meaning,
+                    });
+                    return Some(each.collect());
+                }
                 Err(wrong) => return Some(vec![Meaning::nothing(wrong)]),
                 Ok(_) if !*has_learned => {
                     *has_learned = true;
                     self.wait_for_news(Duration::ZERO).await?;
+                }
+                // Which events that listens for nobody can say here.
+                Ok(_) if let Some(why) = self.catalogue.known().beyond(None) => {
+                    return Some(vec![Meaning::Beyond(why.to_owned())]);
                 }
                 Ok(Meant::NothingNow) => {
                     metric::event_ignored("unmatched");
@@ -135,6 +149,10 @@ impl Meaning {
                 key_taken: false,
             },
             Self::Signal(request) => Job::Signal(Arc::new(request)),
+            Self::Beyond(why) => Job::Leave {
+                about: "an event".to_owned(),
+                why,
+            },
             Self::Unusable {
                 wrong: Undecodable { code, reason },
                 ..

@@ -74,6 +74,7 @@ fn meant(rules: &EventRules, exchange: &str, key: &str, body: &str) -> Vec<Strin
         }
         Meaning::Signal(other) => panic!("{other:?}"),
         Meaning::Unusable { wrong, .. } => wrong.to_string(),
+        Meaning::Beyond(why) => why,
     };
     match meanings {
         Ok(Meant::Something(meanings)) => meanings.into_iter().map(in_words).collect(),

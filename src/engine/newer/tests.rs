@@ -6,12 +6,16 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::broker::memory::MemoryBroker;
-use crate::broker::{Acks, DeliveryTag};
+use crate::broker::{Acks, Broker, DeliveryTag, Outgoing};
 use crate::definition::{hash_of, parse};
 use crate::engine::decode::Undecodable;
+
 use crate::engine::{Addressee, Engine, EngineOptions, EngineParts, StartAnswer};
 use crate::environment::{Environment, TokioEnvironment};
-use crate::message::{Message, REPLY_QUEUE};
+use crate::message::{
+    DOMAIN_EVENT_QUEUE, HEADER_EVENT_EXCHANGE, HEADER_EVENT_ROUTING_KEY, Message, REPLY_QUEUE,
+    START_QUEUE,
+};
 use crate::saga::format::{Formats, READS};
 use crate::saga::{Input, OperatorAction, OperatorKind, Signal, Status};
 use crate::store::dead_letters::Sighting;
@@ -35,10 +39,14 @@ const NEXT: Formats = Formats {
 };
 
 async fn engine(store: &MemoryStore, formats: Formats) -> Arc<Engine> {
+    engine_with(store, &MemoryBroker::new(), formats).await
+}
+
+async fn engine_with(store: &MemoryStore, broker: &MemoryBroker, formats: Formats) -> Arc<Engine> {
     let parts = EngineParts {
         environment: Arc::new(TokioEnvironment),
         store: Arc::new(store.clone()),
-        broker: Arc::new(MemoryBroker::new()),
+        broker: Arc::new(broker.clone()),
         definitions: vec![parse(JOB, "job.yaml").unwrap().into()],
         options: EngineOptions {
             formats,
@@ -329,6 +337,76 @@ async fn a_definition_that_only_a_newer_release_reads_leaves_its_sagas_to_that()
     );
     assert_eq!(engine.damage(), None);
     engine.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_newer_releases_definition_may_want_goes_back_to_its_queue() {
+    let (store, broker) = (MemoryStore::new(), MemoryBroker::new());
+    let engine = engine_with(&store, &broker, Formats::OURS).await;
+    let source = "saga: parcel\nversion: 1\nteleport: yes\n".to_owned();
+    let row = DefinitionRow {
+        name: "parcel".to_owned(),
+        version: 1,
+        hash: hash_of(&source),
+        source,
+        stored_at: TokioEnvironment.now(),
+    };
+    store.put_definition(row).await.unwrap();
+    let told = engine.start_saga("parcel", json!({})).await;
+    assert!(
+        matches!(&told, Err(StartError::Unavailable(why)) if why.contains("teleport")),
+        "{told:?}"
+    );
+    let unknown = engine.start_saga("letter", json!({})).await;
+    assert!(matches!(unknown, Err(StartError::Refused(wrong)) if wrong.code.0 == 13));
+
+    let message = |kind: &str, exchange: &str| {
+        let mut message = Message {
+            body: "{}".into(),
+            ..Message::default()
+        };
+        message.properties.kind = Some(kind.to_owned());
+        if !exchange.is_empty() {
+            let headers = &mut message.properties.headers;
+            headers.insert(HEADER_EVENT_EXCHANGE.to_owned(), Value::from(exchange));
+            headers.insert(
+                HEADER_EVENT_ROUTING_KEY.to_owned(),
+                Value::from("parcel.lost"),
+            );
+        }
+        message
+    };
+    for (queue, message) in [
+        (START_QUEUE, message("parcel", "")),
+        (START_QUEUE, message("letter", "")),
+        (DOMAIN_EVENT_QUEUE, message("lost", "post")),
+    ] {
+        let outgoing = Outgoing {
+            destination: Destination::queue(queue),
+            message,
+            mandatory: true,
+        };
+        broker.publish(vec![outgoing]).await;
+    }
+    let is_done = async {
+        while store.outbox_len().await.unwrap() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let done = tokio::time::timeout(Duration::from_secs(20), is_done).await;
+    assert!(done.is_ok(), "{:?}", store.dead_letters(9).await);
+    let letters = store.dead_letters(10).await.unwrap();
+    assert_eq!(letters.iter().map(|it| it.code.0).collect::<Vec<_>>(), [13]);
+    assert!(engine.newer().unwrap().contains("`parcel` version 1"));
+    engine.stop().await;
+    // To a node that begins after it was stored it is history: that rolls back.
+    let later = engine_with(&store, &MemoryBroker::new(), Formats::OURS).await;
+    let unknown = later.start_saga("parcel", json!({})).await;
+    assert!(
+        matches!(unknown, Err(StartError::Refused(_))),
+        "{unknown:?}"
+    );
+    later.stop().await;
 }
 
 #[tokio::test]
