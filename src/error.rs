@@ -26,6 +26,14 @@ impl fmt::Display for Code {
     }
 }
 
+impl Code {
+    /// What its section in `docs/errors.md` is called.
+    pub fn title(self) -> &'static str {
+        let found = CODES.iter().find(|(code, _)| *code == self);
+        found.map_or("", |(_, title)| title)
+    }
+}
+
 /// Every code in use, with its title. `docs/errors.md` has a section for each.
 pub const CODES: &[(Code, &str)] = &[
     (code::BODY_NOT_JSON, "the body is not JSON"),

@@ -1,7 +1,8 @@
 //! The HTTP API of a node: start sagas, look at them, ask how the node does.
 //!
 //! Separate from the engine because it is one way among others (queues, the command line) to the
-//! same things. Every answer is JSON, every error `{code, reason}`. Everything is bounded: connections
+//! same things. Every answer is JSON, every error a problem (RFC 9457)
+//! with `code` and `reason`. Everything is bounded: connections
 //! and how slow they may be (`accept`), bodies, the time a request may take, the number of requests at
 //! once. Which endpoints there are, and what a caller needs for each, is one table (`routes`).
 //!
@@ -13,12 +14,15 @@ mod accept;
 mod accept_tests;
 mod actions;
 mod dead_letters;
+mod described;
+mod etag;
 mod guard;
 mod health;
 mod host;
 #[cfg(test)]
 mod letters_tests;
 pub mod metrics;
+mod openapi;
 mod problem;
 mod reading;
 #[cfg(test)]
@@ -44,6 +48,7 @@ use axum::extract::{DefaultBodyLimit, FromRequest, RawPathParams, Request, State
 use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -115,6 +120,9 @@ struct Context {
 type Shared = State<Arc<Context>>;
 type Params = Result<RawPathParams, RawPathParamsRejection>;
 
+/// What paths of the API's first version begin with.
+const VERSION: &str = "/v1";
+
 /// The routes.
 pub fn router(api: Api) -> Router {
     let body_limit = DefaultBodyLimit::max(api.limits.body_bytes_max);
@@ -133,12 +141,18 @@ pub fn router(api: Api) -> Router {
             let guarded = middleware::from_fn_with_state(state, admit);
             endpoint.handler.layer(guarded)
         };
-        router.route(endpoint.path, handler)
+        let handler: MethodRouter<_> = handler;
+        // The version that is meant for programs to rely on; without one, the same.
+        let versioned = format!("{VERSION}{}", endpoint.path);
+        router
+            .route(&versioned, handler.clone())
+            .route(endpoint.path, handler)
     });
     routes
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(body_limit)
+        .layer(middleware::from_fn(etag::tag))
         .layer(middleware::from_fn(guard::mark))
         .with_state(context)
 }

@@ -1,4 +1,5 @@
-//! What a client is told when its request can't be done: a status, a code, a reason.
+//! What a client is told when its request can't be done: a status, a code, a reason, in the form of
+//! RFC 9457 (`application/problem+json`).
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -20,6 +21,14 @@ pub(super) struct Problem {
 
 #[derive(Debug, Serialize)]
 struct Body {
+    /// The kind of problem, as RFC 9457 wants it: a URN of our code.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The kind in words, the same for each of it.
+    title: &'static str,
+    status: u16,
+    /// The same as `reason`, under the standard's name.
+    detail: String,
     code: String,
     reason: String,
     /// Each thing that is wrong with the input.
@@ -32,9 +41,14 @@ struct Body {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: Code, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
         let body = Body {
+            kind: format!("urn:backstitch:{code}"),
+            title: code.title(),
+            status: status.as_u16(),
+            detail: reason.clone(),
             code: code.to_string(),
-            reason: reason.into(),
+            reason,
             problems: Vec::new(),
             saga_id: None,
         };
@@ -67,6 +81,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Self { status, body } = self;
         let mut response = (status, Json(body)).into_response();
+        let kind = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             let soon = HeaderValue::from_static("1");
             response.headers_mut().insert(header::RETRY_AFTER, soon);

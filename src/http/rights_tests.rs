@@ -144,6 +144,62 @@ fn is_about_sagas(scope: Scope) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_would_read_the_same_again_is_told_so() {
+    let bundle = Bundle::start().await;
+    let asked = async |path: &str, tag: Option<&str>| {
+        let mut request = Request::builder().uri(path);
+        if let Some(tag) = tag {
+            request = request.header("if-none-match", tag);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = bundle.router.clone().oneshot(request).await.unwrap();
+        let tag = response.headers().get("etag").cloned();
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, tag, body)
+    };
+    let (status, tag, body) = asked("/sagas", None).await;
+    let tag = tag.unwrap().to_str().unwrap().to_owned();
+    assert_eq!(status, 200);
+    assert_eq!(asked("/v1/sagas", None).await.2, body, "the same versioned");
+    for known in [tag.clone(), format!("\"x\", W/{tag}"), "*".to_owned()] {
+        let (status, again, body) = asked("/sagas", Some(&known)).await;
+        assert_eq!((status, body.len()), (304, 0), "{known}");
+        assert_eq!(again.unwrap().to_str().unwrap(), tag);
+    }
+    let body = json!({ "id": "1" });
+    bundle
+        .call(&Method::POST, "/v1/sagas/approval", None, &body)
+        .await;
+    let (status, ..) = asked("/sagas", Some(&tag)).await;
+    assert_eq!(status, 200, "another answer has another tag");
+    let (status, tag, _) = asked("/sagas/x", Some("*")).await;
+    assert_eq!((status, tag), (400, None), "a problem has none");
+    bundle.engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_problem_has_the_form_of_the_standard() {
+    let bundle = Bundle::start().await;
+    let request = Request::builder().uri("/v1/sagas/x").body(Body::empty());
+    let response = bundle
+        .router
+        .clone()
+        .oneshot(request.unwrap())
+        .await
+        .unwrap();
+    let kind = &response.headers()["content-type"];
+    assert_eq!(kind, "application/problem+json");
+    let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    let problem: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(problem["status"], 400);
+    assert_eq!(problem["type"], "urn:backstitch:BST-0040");
+    assert!(!problem["title"].as_str().unwrap().is_empty());
+    assert_eq!(problem["detail"], problem["reason"]);
+    bundle.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_endpoint_lets_in_who_may_and_nobody_else() {
     let bundle = Bundle::start().await;
     let admin = bundle.token("admin", false).await;

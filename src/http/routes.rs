@@ -8,7 +8,7 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::guard::About::{Everything, Id, Name, QueriedName};
 use super::guard::Need;
-use super::{Context, actions, dead_letters, health, reading, sagas, schedules, signals};
+use super::{Context, actions, dead_letters, health, openapi, reading, sagas, schedules, signals};
 use crate::access::rights::Scope::{
     AggregatesRead, LettersRead, LettersWrite, MetricsRead, SagasForce, SagasOperate, SagasRead,
     SagasStart, SignalsSend,
@@ -16,13 +16,6 @@ use crate::access::rights::Scope::{
 
 /// One way to call the API.
 pub(super) struct Endpoint {
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "the router asks the handler; the test of rights, this"
-        )
-    )]
     pub(super) method: Method,
     pub(super) path: &'static str,
     pub(super) need: Need,
@@ -68,6 +61,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             Need::Scope(MetricsRead, Everything),
             get(health::metrics),
         ),
+        probe("/openapi.json", Need::Nothing, get(openapi::document)),
+        probe("/docs", Need::Nothing, get(openapi::page)),
     ]);
     all
 }

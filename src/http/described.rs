@@ -1,0 +1,412 @@
+//! What each endpoint is for, in words: the second half of the table of endpoints (`routes`), from
+//! which the OpenAPI document and the page about the API are made. A test holds that each has its line.
+
+/// An endpoint in words.
+pub(super) struct Description {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    /// In the imperative.
+    pub(super) summary: &'static str,
+    /// What may stand in the query.
+    pub(super) query: &'static [Ask],
+    /// What the body is, if it takes one.
+    pub(super) body: Option<Takes>,
+    /// What it answers beside what any endpoint may.
+    pub(super) answers: &'static [(u16, &'static str)],
+}
+
+/// A parameter of the query.
+pub(super) struct Ask {
+    pub(super) name: &'static str,
+    pub(super) is_number: bool,
+    pub(super) about: &'static str,
+}
+
+/// A body.
+pub(super) enum Takes {
+    /// Any JSON: a saga's input, a signal's payload.
+    Any(&'static str),
+    /// An object with these fields; those that must be there come first, so many.
+    Fields(usize, &'static [(&'static str, &'static str)]),
+}
+
+const fn text(name: &'static str, about: &'static str) -> Ask {
+    Ask {
+        name,
+        is_number: false,
+        about,
+    }
+}
+
+const fn number(name: &'static str, about: &'static str) -> Ask {
+    Ask {
+        name,
+        is_number: true,
+        about,
+    }
+}
+
+const LIMIT: Ask = number("limit", "How many at most");
+const WHO: (&str, &str) = ("by", "Who does it; whoever is signed in stands first");
+const WHY: (&str, &str) = ("why", "Why, for the history and the audit log");
+
+const fn get(
+    path: &'static str,
+    summary: &'static str,
+    query: &'static [Ask],
+    answers: &'static [(u16, &'static str)],
+) -> Description {
+    Description {
+        method: "GET",
+        path,
+        summary,
+        query,
+        body: None,
+        answers,
+    }
+}
+
+const fn post(
+    path: &'static str,
+    summary: &'static str,
+    body: Takes,
+    answers: &'static [(u16, &'static str)],
+) -> Description {
+    Description {
+        method: "POST",
+        path,
+        summary,
+        query: &[],
+        body: Some(body),
+        answers,
+    }
+}
+
+const NO_SAGA: (u16, &str) = (404, "There is no such saga");
+const NOT_NOW: (u16, &str) = (409, "It can't be done where the saga stands");
+const ACTED: &[(u16, &str)] = &[(200, "The saga's row"), NO_SAGA, NOT_NOW];
+const ACTION: Takes = Takes::Fields(
+    1,
+    &[
+        WHY,
+        WHO,
+        ("id", "The same id again is the same action"),
+        ("step", "For `skip` and `retry`: the step's path"),
+        ("reply", "For `skip`: the result that counts instead"),
+        ("with", "For `retry` of a step: other input"),
+    ],
+);
+const SIGNALLED: &[(u16, &str)] = &[
+    (200, "What became of it: `accepted` or `duplicate`"),
+    (404, "There is no such saga"),
+    (
+        409,
+        "It can't hear signals any more, or had another one with this id",
+    ),
+    (422, "It never waits for this signal"),
+];
+const LETTERS: &[Ask] = &[
+    text("queue", "Of this queue"),
+    text("type", "With this `type`"),
+    text("message_id", "With this message id"),
+    text("fingerprint", "Of this group"),
+    text("saga", "About this saga"),
+    text("status", "`open`, `replayed`, `discarded`"),
+    text("since", "Recorded at this time or later"),
+    text("until", "Recorded before this time"),
+    text("reason", "Whose reason has this text"),
+    text("body", "Whose body has this text"),
+    text("older_than", "A duration"),
+    text("newer_than", "A duration"),
+    text("order", "`oldest` or `newest` first"),
+    text("after", "The `next` of the page before"),
+    LIMIT,
+];
+const CHOICE: Takes = Takes::Fields(
+    1,
+    &[
+        WHY,
+        WHO,
+        ("ids", "Which letters"),
+        ("filter", "Or all that this finds"),
+        ("dry_run", "Only say what would be done"),
+        ("to", "A queue, or EXCHANGE/KEY, if the node allows it"),
+    ],
+);
+
+/// All of them, in the order of `routes`.
+pub(super) const DESCRIPTIONS: &[Description] = &[
+    get(
+        "/sagas",
+        "List sagas, newest first",
+        &[
+            text("name", "Of this definition"),
+            text("status", "With this status"),
+            text("key", "That has this key now (with `name`)"),
+            text("before", "The `next` of the page before"),
+            LIMIT,
+        ],
+        &[(200, "`sagas`, and `next` if there are more")],
+    ),
+    post(
+        "/sagas/{saga}",
+        "Start a saga",
+        Takes::Any("The saga's input"),
+        &[
+            (201, "It began"),
+            (200, "It had begun before, with the same key and input"),
+            (202, "It begins once the saga that it replaces has ended"),
+            (404, "No definition has this name"),
+            (409, "The key is taken by a saga with another input"),
+            (422, "The input breaks the schema, or gives no key"),
+        ],
+    ),
+    get(
+        "/sagas/{saga}",
+        "Show a saga: its row, steps and history",
+        &[text("only", "`head`: the row alone")],
+        &[(200, "The saga"), NO_SAGA],
+    ),
+    post(
+        "/sagas/{saga}/force-complete",
+        "Count a saga as completed, whatever its steps say",
+        ACTION,
+        ACTED,
+    ),
+    post(
+        "/sagas/{saga}/force-compensated",
+        "Count a saga as compensated, whatever its steps say",
+        ACTION,
+        ACTED,
+    ),
+    post(
+        "/sagas/{saga}/{action}",
+        "Cancel, retry, skip, pause or resume a saga",
+        ACTION,
+        ACTED,
+    ),
+    post(
+        "/sagas/{saga}/signals/{signal}",
+        "Send a saga a signal",
+        Takes::Any("The signal's payload"),
+        SIGNALLED,
+    ),
+    post(
+        "/sagas/{saga}/keys/{key}/signals/{signal}",
+        "Send a signal to the saga that has a key",
+        Takes::Any("The signal's payload"),
+        SIGNALLED,
+    ),
+    get(
+        "/schedules",
+        "List schedules and how far each has come",
+        &[],
+        &[(200, "`schedules`")],
+    ),
+    post(
+        "/schedules/{saga}",
+        "Set a schedule's position",
+        Takes::Fields(
+            2,
+            &[
+                ("to", "The time, as in `2026-11-01T00:00:00Z`"),
+                WHY,
+                WHO,
+                ("rhythm", "Which, if the definition has had several"),
+            ],
+        ),
+        &[
+            (200, "The schedule"),
+            (404, "There is none"),
+            (409, "Which rhythm is not said"),
+        ],
+    ),
+    get(
+        "/aggregates/{kind}",
+        "List aggregates of a kind",
+        &[text("after", "The `next` of the page before"), LIMIT],
+        &[
+            (200, "`aggregates`, and `next` if there are more"),
+            (404, "There is no such kind"),
+        ],
+    ),
+    get(
+        "/aggregates/{kind}/{id}",
+        "Show an aggregate, now or as it was",
+        &[
+            text("at", "A revision, or a time"),
+            text("valid_at", "When it is to be valid"),
+        ],
+        &[
+            (200, "Its state and revision"),
+            (404, "There is none"),
+            (409, "It can't be replayed here"),
+            (422, "Its events can't be replayed"),
+        ],
+    ),
+    get(
+        "/aggregates/{kind}/{id}/events",
+        "List what happened to an aggregate",
+        &[number("after", "The number of the last one read"), LIMIT],
+        &[
+            (200, "`events`, and `next` if there are more"),
+            (404, "There is no such aggregate"),
+        ],
+    ),
+    get(
+        "/events",
+        "List what happened to all aggregates, in one order",
+        &[
+            number("after", "The `next` of the page before"),
+            text("correlation", "That belong to this"),
+            text("kind", "Of aggregates of this kind"),
+            LIMIT,
+        ],
+        &[(200, "`events`, `next`, and whether there are `more`")],
+    ),
+    get(
+        "/projections",
+        "List projections and how far each has come",
+        &[],
+        &[(200, "`projections` and their `generations`")],
+    ),
+    get(
+        "/projections/{name}/{key}",
+        "Read a document",
+        &[text("as", "`kept`, `now` or `on-demand`")],
+        &[
+            (200, "The document and its position"),
+            (404, "There is none"),
+            (409, "It can't be made on demand, or is too far behind"),
+        ],
+    ),
+    get(
+        "/dead-letters",
+        "List dead letters",
+        LETTERS,
+        &[(200, "`letters`, and `next` if there are more")],
+    ),
+    get(
+        "/dead-letters/groups",
+        "Count dead letters by cause",
+        LETTERS,
+        &[(200, "`groups`")],
+    ),
+    get(
+        "/dead-letters/stats",
+        "Count dead letters",
+        LETTERS,
+        &[(200, "Counts")],
+    ),
+    get(
+        "/dead-letters/audit",
+        "Read what was done to dead letters, by whom and why",
+        &[
+            number("after", "The number of the last entry read"),
+            LIMIT,
+            text("verify", "`true`: check the whole chain instead"),
+        ],
+        &[(200, "`entries`")],
+    ),
+    get(
+        "/dead-letters/export",
+        "Export dead letters, a line of JSON each",
+        LETTERS,
+        &[(200, "Lines of JSON")],
+    ),
+    post(
+        "/dead-letters/import",
+        "Import dead letters that were exported",
+        Takes::Fields(2, &[("letters", "As exported"), WHY, WHO]),
+        &[(200, "How many are `new`"), (409, "One can't be kept")],
+    ),
+    post(
+        "/dead-letters/replay",
+        "Send dead letters again",
+        CHOICE,
+        &[
+            (200, "Which were `sent` and which `refused`"),
+            (409, "What would be lost by it is not to be lost"),
+        ],
+    ),
+    post(
+        "/dead-letters/discard",
+        "Discard dead letters",
+        CHOICE,
+        &[(200, "How many"), (409, "It can't be done to one of them")],
+    ),
+    post(
+        "/dead-letters/purge",
+        "Delete dead letters that are done with",
+        Takes::Fields(2, &[("older_than", "A duration"), WHY, WHO]),
+        &[(200, "How many")],
+    ),
+    get(
+        "/dead-letters/{letter}",
+        "Show a dead letter and what was done to it",
+        &[],
+        &[(200, "The letter"), (404, "There is none")],
+    ),
+    get(
+        "/dead-letters/{letter}/document",
+        "Show a dead letter as it can be edited",
+        &[],
+        &[(200, "The document"), (404, "There is none")],
+    ),
+    post(
+        "/dead-letters/{letter}/edit",
+        "Edit a dead letter",
+        Takes::Fields(
+            1,
+            &[
+                WHY,
+                WHO,
+                ("patch", "A JSON Patch (RFC 6902)"),
+                ("document", "Or the whole document"),
+                ("dry_run", "Only say what would be done"),
+            ],
+        ),
+        &[
+            (200, "What is changed"),
+            (404, "There is none"),
+            (409, "It can't be edited so"),
+        ],
+    ),
+    get(
+        "/livez",
+        "Ask whether the process runs",
+        &[],
+        &[(200, "It runs")],
+    ),
+    get(
+        "/readyz",
+        "Ask whether the node gets on",
+        &[],
+        &[(200, "It does")],
+    ),
+    get(
+        "/metrics",
+        "Read metrics (Prometheus)",
+        &[],
+        &[(200, "Metrics")],
+    ),
+    get(
+        "/openapi.json",
+        "Read this description",
+        &[],
+        &[(200, "OpenAPI 3.1")],
+    ),
+    get(
+        "/docs",
+        "Read this description as a page",
+        &[],
+        &[(200, "A page")],
+    ),
+];
+
+/// What is said of an endpoint.
+pub(super) fn description(method: &str, path: &str) -> Option<&'static Description> {
+    DESCRIPTIONS
+        .iter()
+        .find(|it| it.method == method && it.path == path)
+}
