@@ -99,6 +99,10 @@ pub(super) async fn pass(
 }
 
 async fn caller(context: &Context, request: &Parts) -> Result<Caller, Stranger> {
+    // Before the header is looked at: it may be for somebody in front of us.
+    if !context.api.access.is_asked_for().await? {
+        return Ok(Caller::anyone());
+    }
     let header = request.headers.get(header::AUTHORIZATION);
     let bearer = header.map(bearer).transpose()?;
     let certificate = request.extensions.get::<ClientCertificate>();
