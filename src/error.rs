@@ -1,19 +1,18 @@
 //! What an error means to the one who meets it: how to react, and where to read on.
 //!
-//! Each layer has its own error enum with its sources kept; every one of them can say which
-//! [`Class`] it is. What an operator sees carries a [`Code`] with a section in `docs/errors.md`.
+//! Each layer has its own error enum with its sources kept; those of the store and the broker can say
+//! which [`Class`] they are. What an operator sees carries a [`Code`] with a section in `docs/errors.md`.
 
 use std::fmt;
 
-/// How the engine reacts to an error.
+/// Whether to try again what has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// The world is at fault (connection lost, deadlock): do the same again, paced.
     Retry,
-    /// This message can never be handled: it becomes a dead letter.
-    Poison,
-    /// We are at fault: stop the node loudly, keep the data.
-    Bug,
+    /// It would fail again (refused, damaged, set up wrongly): a node makes a dead letter of the message
+    /// that it is about, a participant or a command ends with the error.
+    Permanent,
 }
 
 /// A stable number for an error that a person may look up, written `BST-0012`.

@@ -325,7 +325,7 @@ impl BrokerError {
         match self {
             Self::Unavailable(_) => Class::Retry,
             Self::Clash { .. } | Self::NoQueue(_) | Self::Connect(_) | Self::Refused(_) => {
-                Class::Bug
+                Class::Permanent
             }
         }
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::expression::{EvaluationError, EvaluationScope};
 use super::problem::shortened;
 use super::schema::within_bound;
-use super::{Definition, InputSchema, KEY_BYTES_MAX, Template};
+use super::{BUSINESS_KEY_BYTES_MAX, Definition, InputSchema, Template};
 use crate::numeral;
 
 /// Most problems of an input that are reported.
@@ -85,7 +85,7 @@ pub(super) fn checked_key(template: &Template, key: Value) -> Result<String, Eva
             None => {
                 return Err(refuse(format!(
                     "the key is {}; it must be text or a whole number that is not too long",
-                    shortened(number.as_str(), KEY_BYTES_MAX)
+                    shortened(number.as_str(), BUSINESS_KEY_BYTES_MAX)
                 )));
             }
         },
@@ -105,9 +105,9 @@ pub fn check_key(key: &str) -> Result<(), String> {
     if key.is_empty() {
         return Err("the key is empty".to_owned());
     }
-    if key.len() > KEY_BYTES_MAX {
+    if key.len() > BUSINESS_KEY_BYTES_MAX {
         return Err(format!(
-            "the key is {} bytes long; at most {KEY_BYTES_MAX} are allowed",
+            "the key is {} bytes long; at most {BUSINESS_KEY_BYTES_MAX} are allowed",
             key.len()
         ));
     }

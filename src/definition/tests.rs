@@ -115,7 +115,7 @@ fn a_key_is_text_or_a_whole_number_and_short() {
         json!(null),
         json!(["a"]),
         json!("a\u{0}b"),
-        json!("x".repeat(KEY_BYTES_MAX + 1)),
+        json!("x".repeat(BUSINESS_KEY_BYTES_MAX + 1)),
     ];
     for id in refused {
         assert_eq!(key(id.clone()), None, "{id}");

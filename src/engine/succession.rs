@@ -167,7 +167,7 @@ impl Batch<'_> {
         let behind = |open: &Open| !open.fresh && !open.saga.is_superseded();
         if self.open(replaces).is_some_and(behind) {
             // Another node has brought it to its end; our copy does not know yet.
-            self.node.is_wary();
+            self.node.be_wary();
             self.again.push(work);
             return;
         }

@@ -51,7 +51,7 @@ impl Batch<'_> {
 
     /// Our copy of a saga may be behind: decides again on what is stored.
     pub(super) fn look_closer(&mut self, work: Work) {
-        self.node.is_wary();
+        self.node.be_wary();
         self.again.push(work);
     }
 }

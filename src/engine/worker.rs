@@ -74,7 +74,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Another node is faster: look before deciding, for a while.
-    pub(super) fn is_wary(&self) {
+    pub(super) fn be_wary(&self) {
         self.wary.store(WARY_BATCHES, Ordering::Relaxed);
     }
 
@@ -354,7 +354,7 @@ impl Shared {
                 .values()
                 .any(|conflict| *conflict != Conflict::KeyTaken)
             {
-                self.is_wary();
+                self.be_wary();
             }
         }
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::id::Timestamp;
+use crate::limits::Extent;
 
 /// The queue on which sagas are started.
 pub const START_QUEUE: &str = "backstitch.start";
@@ -166,9 +167,34 @@ impl Message {
         self.properties.headers.get(name).and_then(Value::as_str)
     }
 
-    /// Properties and body together, in bytes: what limits and batches count.
+    /// Properties and body together, in bytes: what batches count.
     pub fn size(&self) -> usize {
-        self.body.len()
+        self.properties.size() + self.body.len()
+    }
+}
+
+impl Properties {
+    /// Bytes of all that has no fixed length; headers as JSON.
+    fn size(&self) -> usize {
+        let texts = [
+            &self.message_id,
+            &self.kind,
+            &self.correlation_id,
+            &self.reply_to,
+            &self.content_type,
+            &self.content_encoding,
+            &self.expiration,
+            &self.user_id,
+            &self.app_id,
+            &self.cluster_id,
+        ];
+        let texts = texts.into_iter().flatten().map(String::len);
+        let headers = self.headers.iter().chain(&self.exact);
+        let headers =
+            headers.map(|(name, value)| Extent::bytes_of_name(name) + Extent::of(value).bytes);
+        let unreadable = self.unreadable.iter();
+        let unreadable = unreadable.map(|it| it.why.len() + it.bytes.len());
+        texts.chain(headers).chain(unreadable).sum()
     }
 }
 
@@ -244,5 +270,32 @@ impl Outcome {
             Some("failed") => Some(Self::Failed),
             Some(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_size_of_a_message_is_that_of_its_properties_and_its_body() {
+        let mut message = Message {
+            body: Bytes::from_static(b"1234"),
+            ..Message::default()
+        };
+        assert_eq!(message.size(), 4);
+        message.properties.message_id = Some("m-1".to_owned());
+        message.properties.cluster_id = Some("c".to_owned());
+        assert_eq!(message.size(), 8);
+        let headers = &mut message.properties.headers;
+        headers.insert("tags".to_owned(), json!(["a", true]));
+        let as_json = r#""tags":["a",true]"#.len();
+        assert_eq!(message.size(), 8 + as_json);
+        message.properties.unreadable = Some(Box::new(Unreadable {
+            why: "cut".to_owned(),
+            bytes: "ff00".to_owned(),
+        }));
+        assert_eq!(message.size(), 8 + as_json + 7);
     }
 }

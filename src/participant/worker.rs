@@ -290,7 +290,7 @@ impl Worker {
             let bounds = match (&error, error.class()) {
                 (StoreError::Conflict | StoreError::Locked(_), _) => CONFLICT_PAUSE,
                 (_, Class::Retry) => UNAVAILABLE_PAUSE,
-                (_, Class::Bug | Class::Poison) => {
+                (_, Class::Permanent) => {
                     return Err(ParticipantError::Store {
                         participant: self.participant.name().to_owned(),
                         source: error,

@@ -41,6 +41,7 @@ use uuid::Uuid;
 
 pub use self::census::{Census, CensusStore, LiveGroup};
 pub use self::inspect::{InspectStore, ServerFacts};
+use crate::definition::BUSINESS_KEY_BYTES_MAX;
 use crate::error::{Class, Code};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
@@ -57,13 +58,16 @@ pub type Revision = u64;
 /// Most rows that a query for people returns at once.
 pub const LIST_ROWS_MAX: usize = 1_000;
 
-/// Longest key of a saga or id of an aggregate, in bytes: what an index of any database takes.
-pub const KEY_BYTES_MAX: usize = 1_000;
+/// Longest text that a store keeps in an index, in bytes: an aggregate's id, or a saga's key, of which
+/// definitions allow less. Any database takes it.
+pub const INDEXED_BYTES_MAX: usize = 1_000;
+
+const _: () = assert!(BUSINESS_KEY_BYTES_MAX <= INDEXED_BYTES_MAX);
 
 /// Whether a text that came from outside can be a saga's key or an aggregate's id. Others are
 /// refused by every store, so a caller asks before it decides anything.
 pub fn is_key(text: &str) -> bool {
-    text.len() <= KEY_BYTES_MAX && !text.contains('\0')
+    text.len() <= INDEXED_BYTES_MAX && !text.contains('\0')
 }
 
 /// Keeps sagas. See the module's documentation for the invariants.
@@ -457,7 +461,9 @@ impl StoreError {
             Self::Unavailable(_) | Self::Locked(_) | Self::TooSlow(_) | Self::Conflict => {
                 Class::Retry
             }
-            Self::Corrupt { .. } | Self::Refused(_) | Self::Open(_) | Self::Schema(_) => Class::Bug,
+            Self::Corrupt { .. } | Self::Refused(_) | Self::Open(_) | Self::Schema(_) => {
+                Class::Permanent
+            }
         }
     }
 }

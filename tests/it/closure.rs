@@ -11,7 +11,7 @@ mod shop;
 
 use std::sync::Arc;
 
-use backstitch::definition::{FOR_EACH_ITEMS_MAX, KEY_BYTES_MAX};
+use backstitch::definition::{BUSINESS_KEY_BYTES_MAX, FOR_EACH_ITEMS_MAX};
 use backstitch::limits::{CACHE_BYTES, PORTION_BYTES, SAGA};
 use backstitch::store::Store;
 use backstitch::store::memory::MemoryStore;
@@ -113,7 +113,7 @@ fn play_on(
 fn near() -> impl Strategy<Value = Case> {
     let key = prop_oneof![
         3 => Just(Case::SMALL.key_bytes),
-        1 => KEY_BYTES_MAX - 1..=KEY_BYTES_MAX + 1,
+        1 => BUSINESS_KEY_BYTES_MAX - 1..=BUSINESS_KEY_BYTES_MAX + 1,
     ];
     let bodies = (shape(), shape(), shape());
     let denied = prop::option::weighted(0.2, 0_usize..4);

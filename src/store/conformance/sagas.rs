@@ -6,8 +6,8 @@ use super::sample::{self, after, batch, new_saga, next, saga, whole};
 use super::{Complete, until_stored};
 use crate::limits::LOADED_BYTES;
 use crate::store::{
-    Commit, CommitOutcome, Conflict, KEY_BYTES_MAX, LoadRequest, LoadedSaga, SagaKey, SagaWrite,
-    Snapshot, Status, StoreError,
+    Commit, CommitOutcome, Conflict, INDEXED_BYTES_MAX, LoadRequest, LoadedSaga, SagaKey,
+    SagaWrite, Snapshot, Status, StoreError,
 };
 
 /// Stores what must not conflict.
@@ -362,7 +362,7 @@ pub async fn an_empty_batch_is_stored(store: &dyn Complete) {
 
 /// Keys in any script; reasons even with what a database can't keep.
 pub async fn text_comes_back_whatever_it_is(store: &dyn Complete) {
-    let longest = "x".repeat(KEY_BYTES_MAX);
+    let longest = "x".repeat(INDEXED_BYTES_MAX);
     for (number, key) in (1..).zip(["", "'; --", "ключ\u{1F9F5}", "a\nb\t%", &longest]) {
         let mut write = new_saga(number, key, 1);
         write.head.reason = Some(format!("\u{0}because {key}"));
@@ -385,7 +385,7 @@ pub async fn text_comes_back_whatever_it_is(store: &dyn Complete) {
 
 /// Callers ask [`is_key`](crate::store::is_key) first; a batch that has one anyway is not stored.
 pub async fn keys_that_no_database_takes_are_refused(store: &dyn Complete) {
-    for key in ["a\0b".to_owned(), "x".repeat(KEY_BYTES_MAX + 1)] {
+    for key in ["a\0b".to_owned(), "x".repeat(INDEXED_BYTES_MAX + 1)] {
         let refused = store.commit(batch(vec![new_saga(1, &key, 1)])).await;
         assert!(matches!(refused, Err(StoreError::Refused(_))));
         let name = sample::NAME.to_owned();

@@ -335,7 +335,7 @@ impl Keeper {
         if let Err(excess) = COMMAND.check(extent) {
             self.wrong.push(format!("a command: {excess}"));
         }
-        if command.size() > MESSAGE_BYTES_MAX
+        if command.body.len() > MESSAGE_BYTES_MAX
             || serde_json::from_slice::<IgnoredAny>(&command.body).is_err()
         {
             self.wrong
