@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::CommandFactory;
@@ -6,11 +7,14 @@ use serde_json::json;
 
 use super::backends::{Database, DatabaseArguments, OpenBroker};
 use super::*;
+use crate::aggregates::{participants_reading, projections};
 use crate::broker::Queue;
 use crate::definition::parse_all;
 use crate::id::Phase;
 use crate::message::Outcome;
+use crate::projection::ReadModel;
 use crate::saga::Status;
+use crate::store::memory::MemoryStore;
 use crate::view::tests::Bundle;
 
 /// How a saga looks that is being rolled back.
@@ -206,6 +210,34 @@ fn participants_are_chosen_by_name() {
     assert_eq!(names(&[]).unwrap().len(), 7);
     assert_eq!(names(&["mailer"]).unwrap(), ["mailer"]);
     assert!(names(&["mailer", "bank"]).unwrap_err().contains("`bank`"));
+}
+
+#[test]
+fn all_shipped_participants_are_named_where_people_look_for_them() {
+    let environment = Arc::new(crate::environment::TokioEnvironment);
+    let store = Arc::new(MemoryStore::new());
+    let model = ReadModel::new(environment, store, projections());
+    let command = Cli::command();
+    let help = command
+        .find_subcommand("participants")
+        .expect("it is there")
+        .clone()
+        .render_long_help()
+        .to_string();
+    for participant in participants_reading(model) {
+        let name = participant.name();
+        let inside = |text: &str| {
+            let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+            words.into_iter().any(|word| word == name)
+        };
+        assert!(inside(&help), "{name} in {help}");
+        for text in [
+            include_str!("../../docker-compose.yml"),
+            include_str!("../../sagas/README.md"),
+        ] {
+            assert!(inside(text), "{name}");
+        }
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@
 //! skipped, or to be a `wait`. Which event can be in which pass: [`transition`], with diagrams in
 //! `docs/state-machine.md`.
 
-// Nouns, each built from those before it.
+// Nouns, each built of others, in no circle.
 mod emission;
 mod event;
 mod family;

@@ -3,21 +3,29 @@
 //! They read the sources as text. Test code inside `src/` (a `#[cfg(test)]` block at the end of a
 //! file, `tests.rs`, `tests/`, `*_tests.rs`) is exempt where a rule is about production code.
 
+mod sources;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use backstitch::error::CODES;
 
+use self::sources::{
+    File, at, crate_modules_in, first_name, has_word, layer_of, lines_of, production_code,
+    rust_files, starts_path, text_files, uncommented,
+};
+
 /// Longest Rust file, in lines: past it there is a second idea inside.
 const FILE_LINES_MAX: usize = 500;
 
-/// The layers of DESIGN §12 as they came to stand: each may use those before it, and itself.
+/// The layers, as in the table of `docs/ARCHITECTURE.md`: each may use those before it, and itself.
 const LAYERS: &[&str] = &[
     "id",
     "error",
     "environment",
     "address",
+    "file",
     "metric",
     "limits",
     "numeral",
@@ -40,9 +48,6 @@ const LAYERS: &[&str] = &[
     "http",
     "cli",
 ];
-
-/// Layers that `sim` may not use although they stand elsewhere; everything else it may.
-const BESIDE_SIM: &[&str] = &["http", "cli"];
 
 /// Words that production code may use only in some places.
 struct Rule {
@@ -164,11 +169,50 @@ fn modules_depend_only_on_those_above_them() {
             for used in crate_modules_in(&text) {
                 let allowed = match LAYERS.iter().position(|name| *name == used) {
                     None => true, // an item of the crate's root
-                    Some(_) if layer == "sim" => !BESIDE_SIM.contains(&used),
                     Some(used_place) => used_place <= place,
                 };
                 if !allowed {
                     broken.push(format!("{}:{line}: `{layer}` uses `{used}`", file.path));
+                }
+            }
+        }
+    }
+    assert_none(&broken);
+}
+
+#[test]
+fn the_architecture_page_lists_the_modules_in_their_order() {
+    let page = fs::read_to_string(at("docs/ARCHITECTURE.md")).unwrap();
+    let (_, table) = page.split_once("\n| --- |").unwrap();
+    let rows = table.lines().skip(1);
+    let first_cells = rows.map_while(|row| row.strip_prefix("| ")?.split(" | ").next());
+    let listed: Vec<&str> = first_cells
+        .flat_map(|cell| cell.split(", "))
+        .map(|name| name.trim_matches('`'))
+        .collect();
+    assert_eq!(listed, LAYERS);
+}
+
+#[test]
+fn what_is_said_to_be_typed_after_test_is_a_command_of_it() {
+    let script = fs::read_to_string(at("test")).unwrap();
+    let known: BTreeSet<&str> = script
+        .lines()
+        .filter_map(|line| line.trim().split_once(") "))
+        .flat_map(|(names, _)| names.split(" | "))
+        .collect();
+    assert!(known.contains("it"), "{known:?}");
+    let named = concat!("./te", "st ");
+    let mut broken = Vec::new();
+    for file in ["src", "tests", "docs", "."]
+        .iter()
+        .flat_map(|root| text_files(root, *root != "."))
+    {
+        for (number, line) in file.text.lines().enumerate() {
+            for (start, _) in line.match_indices(named) {
+                let command = first_name(&line[start + named.len()..]);
+                if !command.is_empty() && !known.contains(command) {
+                    broken.push(format!("{}:{}: {named}{command}", file.path, number + 1));
                 }
             }
         }
@@ -299,138 +343,11 @@ fn every_error_code_has_a_page_with_cause_check_and_cure() {
     assert_none(&broken);
 }
 
-// ---------------------------------------------------------------- reading the sources
-
-struct File {
-    /// From the repository's root, with `/`.
-    path: String,
-    text: String,
-}
-
 impl Rule {
     fn holds_in(&self, path: &str) -> bool {
         let under = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
         (self.within.is_empty() || under(self.within)) && !under(self.except)
     }
-}
-
-fn at(path: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-fn rust_files(root: &str) -> Vec<File> {
-    let mut files = text_files(root, true);
-    files.retain(|file| {
-        Path::new(&file.path)
-            .extension()
-            .is_some_and(|end| end == "rs")
-    });
-    assert!(!files.is_empty(), "no Rust files under {root}");
-    files
-}
-
-/// Readable files under `root`; what is not text is left out.
-fn text_files(root: &str, recursive: bool) -> Vec<File> {
-    let mut files = Vec::new();
-    let Ok(entries) = fs::read_dir(at(root)) else {
-        return files;
-    };
-    for entry in entries {
-        let entry = entry.unwrap();
-        let path = format!("{root}/{}", entry.file_name().to_string_lossy());
-        if entry.file_type().unwrap().is_dir() {
-            if recursive {
-                files.extend(text_files(&path, true));
-            }
-        } else if let Ok(text) = fs::read_to_string(entry.path()) {
-            files.push(File { path, text });
-        }
-    }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    files
-}
-
-/// Lines with their numbers, without comments.
-fn uncommented(text: &str) -> Vec<(usize, String)> {
-    text.lines()
-        .enumerate()
-        .map(|(index, line)| {
-            let comment = line
-                .match_indices("//")
-                .find(|(start, _)| !line[..*start].ends_with(':'))
-                .map_or(line.len(), |(start, _)| start);
-            (index + 1, line[..comment].to_owned())
-        })
-        .collect()
-}
-
-/// Uncommented lines outside test code. A `#[cfg(test)]` block stands at the end of its file.
-fn production_code(file: &File) -> Vec<(usize, String)> {
-    let path = file.path.as_str();
-    if path.ends_with("/tests.rs") || path.ends_with("_tests.rs") || path.contains("/tests/") {
-        return Vec::new();
-    }
-    let lines = uncommented(&file.text);
-    let mut code = Vec::new();
-    let mut rest = lines.into_iter().peekable();
-    while let Some((number, line)) = rest.next() {
-        if line.trim() == "#[cfg(test)]" {
-            match rest.next() {
-                Some((_, declaration)) if declaration.trim_end().ends_with(';') => continue,
-                _ => break,
-            }
-        }
-        code.push((number, line));
-    }
-    code
-}
-
-fn lines_of(code: Vec<(usize, String)>) -> BTreeSet<usize> {
-    code.into_iter().map(|(number, _)| number).collect()
-}
-
-/// The module a file belongs to; `None` for the crate's root files.
-fn layer_of(path: &str) -> Option<String> {
-    let inside = path.strip_prefix("src/")?;
-    let layer = inside.split('/').next()?.trim_end_matches(".rs");
-    (!["lib", "main"].contains(&layer)).then(|| layer.to_owned())
-}
-
-/// The names that follow `crate::` in a line, also in `use crate::{a, b::C}` on one line.
-fn crate_modules_in(line: &str) -> Vec<&str> {
-    let mut names = Vec::new();
-    for (start, found) in line.match_indices("crate::") {
-        let rest = &line[start + found.len()..];
-        match rest.strip_prefix('{') {
-            Some(list) => names.extend(list.split(',').map(|item| first_name(item.trim()))),
-            None => names.push(first_name(rest)),
-        }
-    }
-    names
-}
-
-fn first_name(text: &str) -> &str {
-    let end = text.find(|c: char| !is_name(c)).unwrap_or(text.len());
-    &text[..end]
-}
-
-/// Whether `word` stands in `line` and is not the end of a longer name.
-fn has_word(line: &str, word: &str) -> bool {
-    line.match_indices(word)
-        .any(|(start, _)| !line[..start].ends_with(is_name))
-}
-
-/// Whether an absolute path with this beginning stands in `line`.
-fn starts_path(line: &str, home: &str) -> bool {
-    line.match_indices(home).any(|(start, _)| {
-        let inside = |c: char| is_name(c) || ['.', '/', '}', '-', '~'].contains(&c);
-        let goes_on = line[start + home.len()..].starts_with(|c: char| is_name(c) || c == '.');
-        goes_on && !line[..start].ends_with(inside)
-    })
-}
-
-fn is_name(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
 }
 
 #[track_caller]
