@@ -430,9 +430,9 @@ impl Engine {
         node.presence.hindrances(node.environment.now(), swept)
     }
 
-    /// Stored definitions that sagas need and that are damaged, in words.
-    pub fn damage(&self) -> Option<String> {
-        self.node.damage.said(self.node.environment.now())
+    /// What sagas need and is damaged: definitions and journals, as parts of the whole, and in words.
+    pub fn damage(&self) -> Vec<(&'static str, String)> {
+        self.node.damage.said(self.now())
     }
 
     /// Room for what is read from bodies.

@@ -249,8 +249,13 @@ impl Shared {
                     Some(loaded) if loaded.left_out || weight >= DECODED_BYTES => Found::Later,
                     Some(loaded) => self.open(stale.remove(&request.id), loaded).await?,
                 };
-                if let Found::Open(open) = &saga {
-                    weight += open.weight();
+                match &saga {
+                    Found::Open(open) => weight += open.weight(),
+                    Found::Unreadable { code, why } if *code == code::JOURNAL_UNREADABLE => {
+                        let now = self.environment.now();
+                        self.damage.note_journal(now, request.id, why);
+                    }
+                    _ => {}
                 }
                 found.insert(request.id, saga);
             }
@@ -297,7 +302,8 @@ impl Shared {
         let definition = match definition {
             Ok(definition) => definition,
             Err(Unusable::Damaged) => {
-                self.damage.note(self.environment.now(), name, version);
+                let now = self.environment.now();
+                self.damage.note_definition(now, name, version);
                 return Ok(Found::Unreadable {
                     code: code::DEFINITION_DAMAGED,
                     why: format!(

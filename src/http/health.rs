@@ -82,11 +82,8 @@ pub(super) async fn ready(State(context): Shared) -> Response {
         part: "clock",
         reason,
     }));
-    let damage = context.api.engine.damage();
-    warnings.extend(damage.map(|reason| Reason {
-        part: "definitions",
-        reason,
-    }));
+    let damage = context.api.engine.damage().into_iter();
+    warnings.extend(damage.map(|(part, reason)| Reason { part, reason }));
     let newer = context.api.engine.newer();
     warnings.extend(newer.map(|reason| Reason {
         part: "sagas",
