@@ -9,11 +9,13 @@ use std::sync::OnceLock;
 
 use uuid::Uuid;
 
-use super::Participant;
 use super::barrier::{self, Answer, Asked, Barrier, Verdict};
 use super::command::{Command, ReplyAddress, UnusableCommand, decode, printable};
 use super::follow_up;
-use super::handler::{Closed, CommandRefusal, Rejection, UnitOfWork};
+use super::open::Closed;
+use super::refusal::{CommandRefusal, Rejection};
+use super::service::Participant;
+use super::unit::UnitOfWork;
 use crate::broker::{Delivery, Session};
 use crate::environment::Environment;
 use crate::error::Code;

@@ -25,6 +25,33 @@ pub const RESERVATION_FIELD: &str = "reservation";
 /// Longest reason that is sent or stored, in characters.
 const REASON_CHARS_MAX: usize = 500;
 
+/// A command that a handler knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandSpec {
+    /// Its name, such as `inventory.reserve`.
+    pub name: &'static str,
+    /// Whether it may come as a `confirm` without a reserve before it (a confirm-only step).
+    pub standalone: bool,
+}
+
+impl CommandSpec {
+    /// A command that belongs to a reservation.
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            standalone: false,
+        }
+    }
+
+    /// A command that stands for itself.
+    pub const fn standalone(name: &'static str) -> Self {
+        Self {
+            name,
+            standalone: true,
+        }
+    }
+}
+
 /// What a participant is asked to do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {

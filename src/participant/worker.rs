@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::batch::{self, BatchOptions, Intake};
-use super::{BATCH_COMMANDS_MAX, PREFETCH, Participant, ParticipantOptions};
+use super::service::{BATCH_COMMANDS_MAX, PREFETCH, Participant, ParticipantOptions};
 use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryTag, Session};
 use crate::engine::limit::within;
 use crate::engine::relay::{Relay, RelayOptions};

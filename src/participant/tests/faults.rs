@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::aggregates::Mailer;
 use crate::broker::{BrokerError, Health};
-use crate::engine::relay::Relay;
+use crate::engine::relay::{Relay, RelayOptions};
 use crate::store::participant::{
     AggregateEvent, AggregateKey, AggregateRow, BarrierKey, Loaded, ParticipantTransaction,
     ParticipantWrites, Write,
