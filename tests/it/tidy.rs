@@ -3,6 +3,7 @@
 //! They read the sources as text. Test code inside `src/` (a `#[cfg(test)]` block at the end of a
 //! file, `tests.rs`, `tests/`, `*_tests.rs`) is exempt where a rule is about production code.
 
+mod circles;
 mod sources;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use std::path::Path;
 
 use backstitch::error::CODES;
 
+use self::circles::Imports;
 use self::sources::{
     File, at, crate_modules_in, first_name, has_word, layer_of, lines_of, production_code,
     rust_files, starts_path, text_files, uncommented,
@@ -48,6 +50,9 @@ const LAYERS: &[&str] = &[
     "http",
     "cli",
 ];
+
+/// Modules in which no files import each other in a circle, so that each can be read after those before it.
+const WITHOUT_CIRCLES: &[&str] = &["message", "saga", "participant"];
 
 /// Words that production code may use only in some places.
 struct Rule {
@@ -177,6 +182,20 @@ fn modules_depend_only_on_those_above_them() {
             }
         }
     }
+    assert_none(&broken);
+}
+
+#[test]
+fn no_files_of_a_module_import_each_other_in_a_circle() {
+    let files = rust_files("src");
+    let circles = Imports::of(&files).circles();
+    let mut broken: Vec<String> = circles.into_iter().collect();
+    broken.retain(|circle| {
+        let layers = circle.split(" -> ").filter_map(layer_of);
+        WITHOUT_CIRCLES
+            .iter()
+            .any(|name| layers.clone().all(|layer| layer == *name))
+    });
     assert_none(&broken);
 }
 
