@@ -11,7 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::books::{Books, Page};
-use super::now;
+use super::now::now;
 use crate::canonical;
 use crate::id::SagaId;
 use crate::message::START_QUEUE;

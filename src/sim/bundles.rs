@@ -7,8 +7,8 @@
 use bytes::Bytes;
 use serde_json::json;
 
+use super::customers::publish_until_confirmed;
 use super::network::SimBroker;
-use super::shop::publish_until_confirmed;
 use crate::broker::memory::MemoryBroker;
 use crate::id::{SagaId, StepPath};
 use crate::message::{Message, Properties};

@@ -1,7 +1,8 @@
 //! Who hears how a saga ends.
 
+use std::time::Duration;
+
 use super::starts_tests::{Stage, heard, input, job};
-use super::*;
 
 #[test]
 fn everybody_who_wanted_the_same_saga_hears_how_it_ends() {

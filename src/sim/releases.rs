@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use super::now::now;
 use super::scheduler::{NodeName, Scheduler};
-use super::{NODES, World, now};
 use crate::engine::EngineOptions;
 use crate::saga::Saga;
 use crate::saga::format::{Formats, READS, WRITES};
@@ -39,40 +39,25 @@ const SNAPSHOT_ENTRIES: u64 = 3;
 pub(super) struct Releases(Mutex<BTreeMap<NodeName, Formats>>);
 
 impl Releases {
-    fn of(&self, node: NodeName, scheduler: &Scheduler) -> Formats {
+    /// How a node that starts now behaves.
+    pub(super) fn options(&self, node: NodeName, scheduler: &Scheduler) -> EngineOptions {
         let fixed = self.0.lock().ok().and_then(|it| it.get(node).copied());
-        fixed.unwrap_or_else(|| {
+        let formats = fixed.unwrap_or_else(|| {
             let drawn = scheduler.random(|random| random.usize(..RELEASES.len()));
             RELEASES[drawn]
-        })
-    }
-}
-
-impl World {
-    /// How a node that starts now behaves.
-    pub(super) fn release(&self, node: NodeName) -> EngineOptions {
-        let Some(releases) = &self.releases else {
-            return EngineOptions::default();
-        };
+        });
         EngineOptions {
-            formats: releases.of(node, &self.scheduler),
+            formats,
             snapshot_entries: SNAPSHOT_ENTRIES,
             ..EngineOptions::default()
         }
     }
 
-    /// One node is of the oldest release, and the other of the newest.
-    pub(super) fn settle_releases(&self) {
-        let Some(Releases(fixed)) = &self.releases else {
-            return;
-        };
+    /// From now on one node is of the oldest release, and the other of the newest.
+    pub(super) fn settle(&self, nodes: [NodeName; 2]) {
         let ends = [RELEASES[0], ALL];
-        if let Ok(mut fixed) = fixed.lock() {
-            fixed.extend(NODES.into_iter().zip(ends));
-        }
-        for node in NODES {
-            self.scheduler.crash(node);
-            self.start(node);
+        if let Ok(mut fixed) = self.0.lock() {
+            fixed.extend(nodes.into_iter().zip(ends));
         }
     }
 }

@@ -1,9 +1,11 @@
 //! A deployment in progress: an older node beside one with newer definitions.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::starts_tests::Stage;
-use super::*;
+use super::world::NODES;
 use crate::error::code;
 use crate::saga::Status;
 

@@ -23,6 +23,9 @@ pub type NodeName = &'static str;
 /// 2026-01-01, so that simulated ids look like real ones.
 pub const EPOCH: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 
+/// A day's length, so that scenarios read well.
+pub const DAY: Duration = Duration::from_hours(24);
+
 /// The executor. Clones share it.
 #[derive(Clone)]
 pub struct Scheduler {

@@ -1,7 +1,10 @@
 //! Schedules that change, go and come back, and nodes whose clocks are wrong.
 
+use std::time::Duration;
+
+use super::now::now;
 use super::starts_tests::{HOUR, Stage, hours, scheduled};
-use super::*;
+use super::world::NODES;
 use crate::id::Timestamp;
 use crate::store::{Moved, Schedules};
 

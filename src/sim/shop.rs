@@ -10,14 +10,16 @@ use futures_util::FutureExt;
 use serde_json::json;
 
 use super::bundles::{self, Bundle};
+use super::customers::publish_until_confirmed;
 use super::network::SimBroker;
+use super::now::now;
+use super::releases;
+use super::scenario::Workload;
 use super::scheduler::Scheduler;
-use super::{Workload, now, releases};
 use crate::aggregates::{Inventory, Payments, inventory, payments, seed};
 use crate::broker::memory::MemoryBroker;
-use crate::broker::{Broker, Outgoing, Published};
 use crate::environment::Environment;
-use crate::message::{Destination, Message, Properties, START_QUEUE};
+use crate::message::{Message, Properties};
 use crate::proof::{Expected, Item, Order, Proof, prove};
 use crate::store::memory::MemoryStore;
 
@@ -184,14 +186,4 @@ async fn place(broker: &SimBroker<MemoryBroker>, name: &str, order: &Order) {
         body: Bytes::from(body.to_string()),
     };
     publish_until_confirmed(broker, &message).await;
-}
-
-/// Publishes a start until the broker says it has the message, as a careful client does.
-pub(super) async fn publish_until_confirmed(broker: &SimBroker<MemoryBroker>, message: &Message) {
-    let outgoing = || Outgoing {
-        destination: Destination::queue(START_QUEUE),
-        message: message.clone(),
-        mandatory: true,
-    };
-    while broker.publish(vec![outgoing()]).await != [Published::Confirmed] {}
 }

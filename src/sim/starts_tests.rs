@@ -1,19 +1,26 @@
 //! Schedules and restarts: the real engine, on several nodes, under virtual time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::network::FaultRates;
-use super::*;
+use super::network::{FaultRates, Faults, SimBroker, SimStore};
+use super::now::now;
+use super::scheduler::{Ended, NodeName, Scheduler};
+use super::world::{DRIVER, NODES};
+use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, Outgoing, Queue, Topology};
 use crate::error::code;
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message, Properties, START_QUEUE};
 use crate::saga::Status;
-use crate::store::{ListFilter, SagaHead};
+use crate::store::memory::MemoryStore;
+use crate::store::{ListFilter, Outbox, SagaHead, Store};
 use crate::view::{SagaView, read_history};
+use crate::{definition, engine};
 
 pub(super) const HOUR: Duration = Duration::from_hours(1);
 

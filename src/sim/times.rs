@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::now::now;
+use super::releases;
 use super::scheduler::Scheduler;
-use super::{now, releases};
 use crate::id::{Phase, SagaId, Timestamp};
 use crate::message::{Message, REPLY_QUEUE};
 use crate::saga::{Event, LEASE_MARGIN};

@@ -4,15 +4,15 @@
 //! end, and before a person would be asked.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::scheduler::Scheduler;
+use super::super::scheduler::{DAY, Scheduler};
 use super::answer::{Call, Does, Response, echoes, fails, rejects, silent};
-use super::outside::{Cue, Entrance, lock};
-use super::{DAY, invent};
+use super::cue::{Cue, Entrance};
+use super::invent;
 use crate::definition::{BlockKind, Definition, Delay, Step, Wait};
 use crate::id::Phase;
 
@@ -114,7 +114,9 @@ impl Usher {
     /// Signals that may come for a saga: most of them in time, some late. None if there were some
     /// before.
     pub(super) fn signals(&self, saga: &str, key: &str) -> Vec<Entrance> {
-        let is_new = lock(&self.seen).insert((saga.to_owned(), key.to_owned()));
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = seen.insert((saga.to_owned(), key.to_owned()));
+        drop(seen);
         let Some(definition) = self.newest(saga).filter(|_| is_new) else {
             return Vec::new();
         };

@@ -13,8 +13,30 @@ use crate::saga::{Event, OperatorKind, Status};
 /// Most pairs of compensations whose order is compared, for each saga.
 const PAIRS_MAX: usize = 100_000;
 
+impl Play {
+    /// Everything that speaks against "all or nothing, in reverse order, and it ends", in words.
+    pub fn wrong(&self) -> Vec<String> {
+        judge(self)
+    }
+
+    /// Demands that every saga ended and was all or nothing.
+    ///
+    /// # Panics
+    /// With all that is wrong, and the timelines.
+    pub fn assert_sound(&self) {
+        let wrong = self.wrong();
+        assert!(
+            wrong.is_empty(),
+            "seed {}:\n  - {}\n\n{}",
+            self.seed,
+            wrong.join("\n  - "),
+            self.timeline()
+        );
+    }
+}
+
 /// Everything that is wrong, in words.
-pub(super) fn judge(play: &Play) -> Vec<String> {
+fn judge(play: &Play) -> Vec<String> {
     let mut wrong = play.ledger.wrong.clone();
     for saga in &play.sagas {
         let name = format!("{} `{}`", saga.name, saga.key);

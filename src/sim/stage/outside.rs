@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::cue::{Cue, Entrance};
 use super::improvise::Usher;
 use crate::broker::{Binding, Broker, Outgoing, Published, Queue, Topology};
 use crate::engine::Engine;
@@ -29,36 +30,6 @@ const TRIES_MAX: u32 = 1_000;
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// What people on the stage are called.
 const PERSON: &str = "the stage";
-
-/// Something from outside, and when.
-pub(super) struct Entrance {
-    pub(super) at: Duration,
-    pub(super) cue: Cue,
-}
-
-/// Something from outside.
-pub(super) enum Cue {
-    Start {
-        saga: String,
-        input: Value,
-    },
-    Signal {
-        saga: String,
-        key: String,
-        signal: String,
-        body: Value,
-    },
-    Event {
-        exchange: String,
-        routing_key: String,
-        body: Value,
-    },
-    Operate {
-        saga: String,
-        key: String,
-        action: OperatorKind,
-    },
-}
 
 /// Whoever is not a node and not a participant.
 pub(super) struct Outside {

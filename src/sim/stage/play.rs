@@ -7,7 +7,6 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::scheduler::Ended;
-use super::judge;
 use super::ledger::{Effect, EffectLedger};
 use crate::definition::Definition;
 use crate::id::{Phase, SagaId, Timestamp};
@@ -140,26 +139,6 @@ impl Play {
     pub fn count(&self, command: &str) -> usize {
         let effects = self.ledger.effects.iter();
         effects.filter(|effect| effect.command == command).count()
-    }
-
-    /// Everything that speaks against "all or nothing, in reverse order, and it ends", in words.
-    pub fn wrong(&self) -> Vec<String> {
-        judge::judge(self)
-    }
-
-    /// Demands that every saga ended and was all or nothing.
-    ///
-    /// # Panics
-    /// With all that is wrong, and the timelines.
-    pub fn assert_sound(&self) {
-        let wrong = self.wrong();
-        assert!(
-            wrong.is_empty(),
-            "seed {}:\n  - {}\n\n{}",
-            self.seed,
-            wrong.join("\n  - "),
-            self.timeline()
-        );
     }
 
     /// What happened, for people: one line an event, each saga after the other.

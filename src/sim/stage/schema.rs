@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::definition::InputSchema;
 
-use super::invent::{ITEMS, NUMBER_MAX, named, text, time};
+use super::guess::{ITEMS, NUMBER_MAX, named, text, time};
 
 /// Deepest value that is made up.
 const DEPTH_MAX: usize = 8;

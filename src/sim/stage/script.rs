@@ -13,8 +13,9 @@ use serde_json::Value;
 use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter, Spanned};
 
 use super::answer::{Calls, Does, Response};
-use super::outside::{Cue, Entrance};
-use super::{Stage, invent};
+use super::cue::{Cue, Entrance};
+use super::invent;
+use super::setup::Stage;
 use crate::definition::{BlockKind, Definition, Forward, parse_duration};
 use crate::id::Phase;
 use crate::saga::OperatorKind;

@@ -1,12 +1,15 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::*;
 use crate::aggregates::{Inventory, Payments, inventory, payments};
+use crate::definition::parse_all;
 use crate::id::Phase;
 use crate::limits::COMMAND;
-use crate::saga::{PlantedBug, Status};
+use crate::saga::{OperatorKind, PlantedBug, Sabotage, Status};
+use crate::sim::network::FaultRates;
 
 const TRIP: &str = "
 saga: trip

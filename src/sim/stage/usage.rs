@@ -6,8 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::scheduler::EPOCH;
-use super::DAY;
+use super::super::scheduler::{DAY, EPOCH};
 use crate::definition::{BlockKind, Definition, Delay};
 
 /// Comparisons, longest first.

@@ -7,13 +7,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::network::{FaultRates, Faults, SimBroker, SimStore};
-use super::super::now;
-use super::super::scheduler::{EPOCH, Ended, NodeName, Scheduler};
+use super::super::now::now;
+use super::super::scheduler::{DAY, EPOCH, Ended, NodeName, Scheduler};
 use super::cast::{self, Cast};
 use super::improvise::{Improviser, Usher};
 use super::outside::{self, Outside, lock};
 use super::play::Play;
-use super::{DAY, Stage};
+use super::setup::Stage;
 use crate::broker::Broker;
 use crate::broker::memory::MemoryBroker;
 use crate::definition::{BlockKind, Definition};
@@ -46,8 +46,14 @@ const VISITS_MAX: u32 = 200;
 /// Visits after which the person calls a saga off, and after which it is ended by force.
 const VISITS_UNTIL: (u32, u32) = (20, 40);
 
-/// Plays to the end.
-pub(super) fn play(mut stage: Stage) -> Play {
+impl Stage {
+    /// Plays it to the end.
+    pub fn play(self) -> Play {
+        play(self)
+    }
+}
+
+fn play(mut stage: Stage) -> Play {
     let scheduler = Scheduler::new(stage.seed);
     let mut entrances = std::mem::take(&mut stage.entrances);
     let usher = stage
