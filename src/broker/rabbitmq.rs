@@ -21,6 +21,7 @@ mod convert;
 mod copies;
 mod exact;
 mod exchanges;
+mod header;
 mod inspect;
 mod keeper;
 mod link;
@@ -38,13 +39,12 @@ use futures_util::FutureExt;
 use lapin::uri::AMQPUri;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use self::exchanges::Exchanges;
 use self::keeper::Keeper;
-use self::link::{CONNECT_TIME_MAX, Link, Live};
-use self::publisher::{CONNECTION_WAIT_MAX, Publisher};
-use super::pace::Pace;
+use self::link::{CONNECT_TIME_MAX, Link};
+use self::publisher::Publisher;
 use super::{
     Broker, BrokerError, Consumer, Health, Outgoing, Published, QueueFacts, Topology, Trouble,
 };
@@ -183,7 +183,7 @@ impl Broker for RabbitMqBroker {
     }
 
     async fn queue_len(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
-        let live = up(&self.control).await?;
+        let live = self.control.awaited().await?;
         let counts = topology::queue_counts(&self.control, &live, queue).await?;
         Ok(counts.map(|counts| counts.waiting))
     }
@@ -193,19 +193,19 @@ impl Broker for RabbitMqBroker {
         // nobody else's deliveries may go with it.
         let name = format!("{} (inspecting)", self.name);
         let link = Link::connect(self.uri.clone(), name, link::REQUEST_TIME_MAX).await?;
-        let live = up(&link).await?;
+        let live = link.awaited().await?;
         let facts = inspect::queue_facts(&link, &live, queue).await;
         link.close().await;
         facts
     }
 
     async fn queue_counts(&self, queue: &str) -> Result<Option<QueueFacts>, BrokerError> {
-        let live = up(&self.control).await?;
+        let live = self.control.awaited().await?;
         topology::queue_counts(&self.control, &live, queue).await
     }
 
     async fn exchange_exists(&self, exchange: &str) -> bool {
-        match up(&self.control).await {
+        match self.control.awaited().await {
             Ok(live) => topology::exchange_exists(&self.control, &live, exchange).await,
             Err(_) => true,
         }
@@ -221,32 +221,6 @@ impl Broker for RabbitMqBroker {
     fn troubles(&self) -> Vec<Trouble> {
         self.keeper.troubles()
     }
-}
-
-/// Does it again if the connection breaks under it, within a bound. It is shared, and whoever
-/// shares it may break it: RabbitMQ 3.10 ends a whole connection when one channel consumes from a
-/// quorum queue that was declared a moment ago and has no leader yet.
-async fn undeterred<T, F: Future<Output = Result<T, BrokerError>>>(
-    attempt: impl Fn() -> F,
-) -> Result<T, BrokerError> {
-    let begin = Instant::now();
-    let mut pace = Pace::new();
-    loop {
-        match attempt().await {
-            Err(BrokerError::Unavailable(why)) if begin.elapsed() < CONNECTION_WAIT_MAX => {
-                tracing::debug!(why, "the connection broke; once more");
-                sleep(pace.next_delay()).await;
-            }
-            result => return result,
-        }
-    }
-}
-
-/// The connection of the moment, waited for within a bound.
-async fn up(link: &Link) -> Result<Live, BrokerError> {
-    link.up(Instant::now() + CONNECTION_WAIT_MAX)
-        .await
-        .map_err(|why| BrokerError::Unavailable(why.into()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

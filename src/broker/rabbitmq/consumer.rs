@@ -20,16 +20,13 @@ use lapin::{Channel, ErrorKind};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::link::{Link, REQUEST_TIME_MAX, within};
+use super::link::{Link, REQUEST_TIME_MAX, undeterred, within};
 use super::served::{Command, Served, Verb};
+use super::topology;
 use super::wire::{Gate, Kept};
-use super::{topology, undeterred};
 use crate::broker::pace::Pace;
 use crate::broker::{Acks, BrokerError, Consumer, Deliveries, Delivery, DeliveryTag};
 use crate::limits::WAITING_BYTES;
-
-/// Longest time that the first subscription waits for the connection.
-pub const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// How long acked messages wait for an earlier one, so that one acknowledgement covers them all.
 const GAP_WAIT: Duration = Duration::from_millis(50);
@@ -469,10 +466,7 @@ fn is_suspect(delivery: &Delivery) -> bool {
 }
 
 async fn subscribe(link: &Link, queue: &str, prefetch: u16) -> Result<Subscribed, BrokerError> {
-    let live = link
-        .up(Instant::now() + CONNECTION_WAIT_MAX)
-        .await
-        .map_err(|why| BrokerError::Unavailable(why.into()))?;
+    let live = link.awaited().await?;
     let queue_name = topology::name(queue)?;
     let channel = live.channel(link).await.map_err(topology::unavailable)?;
     let limited = channel.basic_qos(prefetch, BasicQosOptions::default());

@@ -9,7 +9,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray};
 use serde_json::Value;
 
-use super::convert::short;
+use super::header::short;
 use crate::message::{HEADER_COPIES, Headers};
 
 /// Most routing keys that a message is published with, beside its destination's.

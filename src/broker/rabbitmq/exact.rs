@@ -10,7 +10,7 @@
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::Value;
 
-use super::convert::{HEADER_DEPTH_MAX, from_field, is_never_sent, to_field};
+use super::header::{HEADER_DEPTH_MAX, from_field, is_never_sent, to_field};
 use crate::message::Headers;
 
 /// The headers whose values would not come back from JSON as they are.

@@ -14,9 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::exchanges::Exchanges;
-use super::link::{Link, REQUEST_TIME_MAX};
-use super::publisher::CONNECTION_WAIT_MAX;
-use super::{topology, undeterred};
+use super::link::{Link, REQUEST_TIME_MAX, undeterred};
+use super::topology;
 use crate::broker::{BrokerError, Topology, Trouble, TroubleAbout};
 use crate::error::code;
 
@@ -127,11 +126,7 @@ impl Keeper {
     }
 
     async fn declare_once(&self, topology: &Topology) -> Result<Vec<Trouble>, BrokerError> {
-        let live = self
-            .link
-            .up(Instant::now() + CONNECTION_WAIT_MAX)
-            .await
-            .map_err(|why| BrokerError::Unavailable(why.into()))?;
+        let live = self.link.awaited().await?;
         let outcome = {
             let _alone = self.declaring.lock().await;
             topology::declare(&self.link, &live, topology).await?

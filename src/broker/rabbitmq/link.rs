@@ -30,6 +30,9 @@ pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 /// Longest time that the server may take over one request (open a channel, declare, consume).
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Longest time that a caller waits for the connection (or, to publish, for the broker to unblock it).
+pub const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// While a lost connection is not back, a new attempt begins this often beside those that have not ended: one
 /// that began when nothing got through may stay silent although the way is free by now.
 const ATTEMPT_EVERY: Duration = Duration::from_secs(2);
@@ -136,7 +139,14 @@ impl Link {
         .await
     }
 
-    /// The same, but only a connection on which the server takes messages.
+    /// The connection, waited for within the usual bound.
+    pub(super) async fn awaited(&self) -> Result<Live, BrokerError> {
+        self.up(Instant::now() + CONNECTION_WAIT_MAX)
+            .await
+            .map_err(|why| BrokerError::Unavailable(why.into()))
+    }
+
+    /// As [`Self::up`], but only a connection on which the server takes messages.
     pub(super) async fn flowing(&self, deadline: Instant) -> Result<Live, String> {
         self.wait(deadline, |state| match state {
             State::Up(live) => Ok(live.clone()),
@@ -293,6 +303,25 @@ impl Drop for Abandoned {
     fn drop(&mut self) {
         if let Some(gate) = self.0.take() {
             gate.end();
+        }
+    }
+}
+
+/// Does it again if the connection breaks under it, within a bound. It is shared, and whoever
+/// shares it may break it: RabbitMQ 3.10 ends a whole connection when one channel consumes from a
+/// quorum queue that was declared a moment ago and has no leader yet.
+pub(super) async fn undeterred<T, F: Future<Output = Result<T, BrokerError>>>(
+    attempt: impl Fn() -> F,
+) -> Result<T, BrokerError> {
+    let begin = Instant::now();
+    let mut pace = Pace::new();
+    loop {
+        match attempt().await {
+            Err(BrokerError::Unavailable(why)) if begin.elapsed() < CONNECTION_WAIT_MAX => {
+                tracing::debug!(why, "the connection broke; once more");
+                sleep(pace.next_delay()).await;
+            }
+            result => return result,
         }
     }
 }

@@ -28,11 +28,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::exchanges::Exchanges;
 use super::keeper::Keeper;
-use super::link::{Failure, Link, Live, REQUEST_TIME_MAX, within};
+use super::link::{CONNECTION_WAIT_MAX, Failure, Link, Live, REQUEST_TIME_MAX, within};
 use crate::broker::{Outgoing, Published};
-
-/// Longest time that a publish waits for the connection (or for the broker to unblock it).
-pub const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Channels that publish side by side.
 const LANES: usize = 3;

@@ -4,6 +4,7 @@ use lapin::types::{ByteArray, DecimalValue};
 use serde_json::json;
 
 use super::*;
+use crate::id::Timestamp;
 use crate::message::Destination;
 
 fn with_headers(headers: Value) -> Outgoing {

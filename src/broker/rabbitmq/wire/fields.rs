@@ -7,7 +7,7 @@
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, ByteArray, DecimalValue, FieldArray, FieldTable, ShortString};
 
-use crate::broker::rabbitmq::convert::HEADER_DEPTH_MAX;
+use crate::broker::rabbitmq::header::HEADER_DEPTH_MAX;
 
 /// The one header of a list that stands for another. No list that came may have it.
 pub(super) const MARK: &str = "\u{1}backstitch";

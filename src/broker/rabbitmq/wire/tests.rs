@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::fields::{Flaw, MARK, stand_in};
 use super::sieve::Sieve;
 use super::{Kept, Taken, flaw, read};
-use crate::broker::rabbitmq::convert::HEADER_DEPTH_MAX;
+use crate::broker::rabbitmq::header::HEADER_DEPTH_MAX;
 
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![kind, 0, 1];
