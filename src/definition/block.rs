@@ -2,13 +2,14 @@
 //!
 //! A new kind of block is an entry in [`KINDS`] and an arm in [`Draft::bare`].
 
+use super::bounds::{BLOCKS_MAX, DEPTH_MAX};
 use super::draft::{Draft, Place};
 use super::fields::{Fields, wrong_type};
 use super::grammar::{KINDS, Kind};
 use super::names::check_name;
 use super::problem::{Position, Rule, did_you_mean};
+use super::tree::{BlockId, BlockKind, Definition};
 use super::yaml::{Content, Yaml};
-use super::{BLOCKS_MAX, BlockId, BlockKind, DEPTH_MAX, Definition};
 
 /// Where a block stands in the tree.
 #[derive(Clone, Copy)]

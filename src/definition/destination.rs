@@ -1,9 +1,9 @@
 //! Commands and where they are sent.
 
-use super::Call;
 use super::draft::Draft;
 use super::fields::{Fields, wrong_type};
 use super::grammar::TO;
+use super::kinds::Call;
 use super::names::{check_exchange, check_queue, check_route, participant};
 use super::problem::Rule;
 use super::yaml::{Content, Yaml};

@@ -7,14 +7,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::bounds::{BLOCKS_MAX, STEP_TIMEOUT_DEFAULT, SUSPEND_AFTER_DEFAULT};
 use super::expression::Expression;
 use super::expression::references::References;
 use super::fields::Fields;
-use super::pace::Defaults;
+use super::kinds::Retry;
 use super::problem::{Findings, Position, Rule};
 use super::template::{Piece, Shape, Template, Token, tokens};
+use super::tree::{Block, BlockId, BlockKind};
 use super::yaml::{Content, Yaml};
-use super::{BLOCKS_MAX, Block, BlockId, BlockKind};
 
 /// Longest expressions that have to be compiled, all of a file together: compiling costs about a
 /// microsecond a byte, and a file is to be judged within a second.
@@ -82,6 +83,27 @@ pub(super) enum Place {
     Tick,
     /// The saga's output.
     Output,
+}
+
+/// What steps do that do not say it themselves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Defaults {
+    pub timeout: Duration,
+    pub retry: Retry,
+    pub suspend_after: u32,
+    /// Whether answers must say their outcome.
+    pub outcome_required: bool,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            timeout: STEP_TIMEOUT_DEFAULT,
+            retry: Retry::default(),
+            suspend_after: SUSPEND_AFTER_DEFAULT,
+            outcome_required: false,
+        }
+    }
 }
 
 impl Place {

@@ -16,8 +16,11 @@ mod convert;
 mod number;
 mod path;
 pub(in crate::definition) use self::path::kind;
+mod nodes;
 mod presence;
 pub(in crate::definition) mod references;
+mod scope;
+mod source;
 mod unify;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,71 +32,13 @@ use serde_json::Value;
 
 use self::path::Path;
 use self::references::{HASH, References};
+pub use self::scope::{EvaluationScope, SagaFacts, StepReplies};
+pub use self::source::EXPRESSION_BYTES_MAX;
+use self::source::{WHY_CHARS_MAX, check_source, parse};
 use super::problem::shortened;
-use crate::id::Timestamp;
 
-/// Longest source of an expression, in bytes.
-pub const EXPRESSION_BYTES_MAX: usize = 1024;
-/// Deepest nesting of brackets in an expression.
-const BRACKETS_DEEP_MAX: usize = 32;
 /// Stack for the parser, which recurses for each operator.
 const STACK_BYTES: usize = 64 << 20;
-/// Longest reason in an error, in characters.
-const WHY_CHARS_MAX: usize = 300;
-
-/// What expressions may refer to.
-pub struct EvaluationScope<'a> {
-    /// `input`.
-    pub input: &'a Value,
-    /// `steps.<name>`.
-    pub steps: &'a dyn StepReplies,
-    /// `item`, inside a `for_each`.
-    pub item: Option<&'a Value>,
-    /// `signal`, `event` or `tick` by its name, where the language gives one.
-    pub given: Option<(&'static str, &'a Value)>,
-    /// `saga.{id,key,started_at}`; absent while the key is being computed.
-    pub saga: Option<&'a SagaFacts>,
-}
-
-/// The replies of steps that have succeeded.
-pub trait StepReplies {
-    /// The reply of a step; of one inside a `for_each`, the list of its replies in item order
-    /// (null where there is none). `None` if the step has not run or was skipped.
-    fn reply(&self, step: &str) -> Option<Value>;
-}
-
-/// No step has run.
-impl StepReplies for () {
-    fn reply(&self, _step: &str) -> Option<Value> {
-        None
-    }
-}
-
-/// What `saga` means in an expression.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SagaFacts {
-    /// `saga.id`.
-    pub id: String,
-    /// `saga.key`.
-    pub key: String,
-    /// `saga.started_at`, a CEL timestamp's RFC 3339 text.
-    pub started_at: Timestamp,
-}
-
-impl SagaFacts {
-    /// The fields of `saga`.
-    pub(in crate::definition) const FIELDS: [&'static str; 3] = ["id", "key", "started_at"];
-
-    fn field(&self, name: &str) -> Option<String> {
-        match name {
-            "id" => Some(self.id.clone()),
-            "key" => Some(self.key.clone()),
-            "started_at" => Some(self.started_at.to_string()),
-            _ => None,
-        }
-    }
-}
 
 /// One compiled expression.
 #[derive(Debug)]
@@ -200,71 +145,6 @@ impl Expression {
             why: shortened(&why, WHY_CHARS_MAX),
         })
     }
-}
-
-/// Bounds that hold before the parser sees the source: it recurses for each bracket.
-fn check_source(source: &str) -> Result<(), String> {
-    if source.is_empty() {
-        return Err("it is empty; write what to compute, as in `${ input.order_id }`".to_owned());
-    }
-    if source.len() > EXPRESSION_BYTES_MAX {
-        return Err(format!(
-            "it is longer than {EXPRESSION_BYTES_MAX} bytes; let a participant compute this"
-        ));
-    }
-    let mut depth = 0_usize;
-    for byte in source.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > BRACKETS_DEEP_MAX {
-            return Err(format!(
-                "its brackets are nested deeper than {BRACKETS_DEEP_MAX}"
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn parse(source: &str) -> Result<IdedExpr, String> {
-    // The generated parser panics on some malformed sources.
-    match catch_unwind(|| CEL.parser().parse(source)) {
-        Ok(Ok(program)) => Ok(program),
-        Ok(Err(errors)) => {
-            let first = errors.errors.first().map_or_else(
-                || "it is not CEL".to_owned(),
-                |error| {
-                    let what = error.msg.trim_start_matches("Syntax error: ");
-                    let column = error.pos.1.max(0) + 1;
-                    format!("{} (at its character {column})", shortened(what, 160))
-                },
-            );
-            Err(first)
-        }
-        Err(_) => Err("it is not CEL".to_owned()),
-    }
-}
-
-/// Whether the engine takes a pattern: it may be malformed, or, short as it is, compile to more than
-/// the engine allows (`\w{500}`).
-fn check_pattern(pattern: &str) -> Result<(), String> {
-    // JSON's escapes are CEL's.
-    let program = parse(&format!("''.matches({})", Value::from(pattern)))?;
-    let context = cel::Context::with_env(Arc::clone(&CEL));
-    let tried = catch_unwind(AssertUnwindSafe(|| {
-        cel::Value::resolve(&program, &context).map(drop)
-    }));
-    let why = match tried {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "the engine fails on it".to_owned(),
-    };
-    Err(format!(
-        "the pattern of `matches` can't be used: {}",
-        shortened(&why, WHY_CHARS_MAX)
-    ))
 }
 
 fn execute(

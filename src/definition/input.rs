@@ -2,10 +2,13 @@
 
 use serde_json::Value;
 
+use super::bounds::BUSINESS_KEY_BYTES_MAX;
 use super::expression::{EvaluationError, EvaluationScope};
+use super::kinds::InputSchema;
 use super::problem::shortened;
 use super::schema::within_bound;
-use super::{BUSINESS_KEY_BYTES_MAX, Definition, InputSchema, Template};
+use super::template::Template;
+use super::tree::Definition;
 use crate::numeral;
 
 /// Most problems of an input that are reported.

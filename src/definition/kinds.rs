@@ -1,15 +1,126 @@
-//! The blocks that are not commands to a participant, and how a saga comes to be started.
+//! What blocks are made of: commands to a participant, waits, sub-sagas; and how a saga comes to be started.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::bounds::WAIT_MAX;
 use super::duration::{format_duration, parse_duration};
 use super::expression::Expression;
 use super::template::Template;
-use super::{Step, WAIT_MAX};
-use crate::id::Timestamp;
+use crate::id::{Phase, Timestamp};
+use crate::message::Destination;
 use crate::numeral;
+
+/// A compiled JSON Schema.
+pub struct InputSchema {
+    /// The schema as written.
+    pub schema: Value,
+    pub(in crate::definition) validator: jsonschema::Validator,
+}
+
+impl std::fmt::Debug for InputSchema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("InputSchema").field(&self.schema).finish()
+    }
+}
+
+/// A step: the commands of one unit of work.
+#[derive(Debug)]
+pub struct Step {
+    /// Unique in the definition.
+    pub name: String,
+    /// The commands' payload.
+    pub with: Option<Template>,
+    /// What the forward pass sends: `None` for a confirm-only step.
+    pub forward: Option<Forward>,
+    /// Sent after the pivot.
+    pub confirm: Option<Call>,
+    /// Sent in roll-back. Always there if `forward` is, unless the step is `read_only`.
+    pub compensate: Option<Call>,
+    /// How long to wait for each answer.
+    pub timeout: Duration,
+    /// How `failed` answers and time-outs are retried.
+    pub retry: Retry,
+    /// Attempts of a confirm or compensate after which the saga is suspended.
+    pub suspend_after: u32,
+    /// What a rejection of the forward command leads to.
+    pub on_reject: OnReject,
+    /// What the answer to its first command must be like.
+    pub reply: ReplyRules,
+    /// How long a reservation holds, as far as the author knows; the participant's `expires_at`
+    /// says it exactly.
+    pub expires_in: Option<Duration>,
+}
+
+/// What a reply must be like to count as a yes.
+#[derive(Debug, Default)]
+pub struct ReplyRules {
+    /// Whether it must say its outcome: an answer without the header is a failed attempt then.
+    pub outcome_required: bool,
+    /// What `steps.<name>` must look like.
+    pub schema: Option<InputSchema>,
+}
+
+/// What a step's forward command is.
+#[derive(Debug)]
+pub enum Forward {
+    /// Hold, to be confirmed or compensated.
+    Reserve(Call),
+    /// Do at once, to be compensated.
+    Action(Call),
+}
+
+impl Forward {
+    /// The command.
+    pub fn call(&self) -> &Call {
+        match self {
+            Self::Reserve(call) | Self::Action(call) => call,
+        }
+    }
+
+    /// Which phase it is.
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::Reserve(_) => Phase::Reserve,
+            Self::Action(_) => Phase::Action,
+        }
+    }
+}
+
+/// A command and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The command's name, such as `inventory.reserve`.
+    pub command: String,
+    /// What `to:` says, else the participant's queue: the command up to its first dot.
+    pub to: Destination,
+}
+
+/// How often and how fast to try again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Retry {
+    /// Attempts in all, the first included. Bounds `reserve` and `action`; `confirm` and
+    /// `compensate` go on until `suspend_after`.
+    pub attempts: u32,
+    /// Wait before the second attempt.
+    pub first: Duration,
+    /// Each wait is this many times the one before.
+    pub factor: f64,
+    /// Longest wait.
+    pub max: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            first: Duration::from_millis(200),
+            factor: 2.0,
+            max: Duration::from_secs(10),
+        }
+    }
+}
 
 /// Waits for a signal.
 #[derive(Debug)]

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use super::draft::Draft;
+use super::bounds::STEP_TIMEOUT_RANGE;
+use super::draft::{Defaults, Draft};
 use super::duration::format_duration;
 use super::fields::Fields;
 use super::grammar::{DEFAULTS, RETRY};
+use super::kinds::Retry;
 use super::problem::{Position, Rule};
-use super::{Retry, STEP_TIMEOUT_DEFAULT, STEP_TIMEOUT_RANGE, SUSPEND_AFTER_DEFAULT};
 
 /// Most attempts, and most of them before a person is asked.
 pub(super) const ATTEMPTS_MAX: u32 = 1_000;
@@ -16,27 +17,6 @@ pub(super) const ATTEMPTS_MAX: u32 = 1_000;
 const FACTOR_MAX: f64 = 100.0;
 /// Shortest and longest wait before another attempt.
 const RETRY_WAIT_RANGE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_hours(24));
-
-/// What steps do that do not say it themselves.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Defaults {
-    pub timeout: Duration,
-    pub retry: Retry,
-    pub suspend_after: u32,
-    /// Whether answers must say their outcome.
-    pub outcome_required: bool,
-}
-
-impl Default for Defaults {
-    fn default() -> Self {
-        Self {
-            timeout: STEP_TIMEOUT_DEFAULT,
-            retry: Retry::default(),
-            suspend_after: SUSPEND_AFTER_DEFAULT,
-            outcome_required: false,
-        }
-    }
-}
 
 impl Draft<'_> {
     /// The top-level `defaults`.

@@ -10,14 +10,16 @@ use super::block::Spot;
 use super::draft::{Draft, Place};
 use super::fields::{Fields, wrong_type};
 use super::grammar::DEFINITION;
+use super::kinds::InputSchema;
 use super::names::check_name;
+use super::problem::Problems;
 use super::problem::{Findings, Position, Rule, shortened};
 use super::schema::{self, Costly, check_cost};
 use super::soundness::sub_sagas::{self, Caller};
 use super::template::{Shape, Template};
+use super::tree::{BlockId, BlockKind, Definition};
 use super::waits::WAIT_RANGE;
 use super::yaml::{self, Content, Yaml};
-use super::{BlockId, BlockKind, Definition, InputSchema, Problems};
 
 /// Largest version; what every store's integer column takes.
 const VERSION_MAX: u32 = i32::MAX.unsigned_abs();

@@ -4,13 +4,14 @@
 //! [`FOR_EACH_ITEMS_MAX`] items. Without `for_each`, `until` and `at_most` repeat a block.
 
 use super::block::Spot;
+use super::bounds::FOR_EACH_ITEMS_MAX;
 use super::draft::{Draft, Place};
 use super::expression::Expression;
 use super::fields::{Fields, wrong_type};
 use super::grammar::Kind;
 use super::problem::Rule;
+use super::tree::{BlockId, BlockKind};
 use super::yaml::{Content, Yaml};
-use super::{BlockId, BlockKind, FOR_EACH_ITEMS_MAX};
 use crate::id::STEP_INDICES_MAX;
 use crate::numeral;
 

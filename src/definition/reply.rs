@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::draft::Draft;
 use super::fields::Fields;
 use super::grammar::{DEFAULT_REPLY, REPLY};
+use super::kinds::{ReplyRules, Step};
 use super::problem::Rule;
-use super::{ReplyRules, Step};
 use crate::id::Phase;
 
 impl Draft<'_> {

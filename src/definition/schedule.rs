@@ -11,7 +11,7 @@ use cronexpr::{Crontab, MakeTimestamp, parse_crontab};
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 
-use super::Every;
+use super::kinds::Every;
 use super::problem::shortened;
 use crate::id::Timestamp;
 

@@ -5,11 +5,11 @@ use super::draft::{Draft, Place};
 use super::expression::references::Extent;
 use super::fields::{Fields, wrong_type};
 use super::grammar::{EVENT, START};
+use super::kinds::{CatchUp, ConflictRule, EventRule, Every, StartRules};
 use super::names::check_route;
 use super::problem::Rule;
 use super::template::{Shape, Template};
 use super::yaml::{Content, Yaml};
-use super::{CatchUp, ConflictRule, EventRule, Every, StartRules};
 
 /// Most kinds of events that start one definition's sagas.
 const EVENTS_MAX: usize = 20;

@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::block::Spot;
 use super::draft::{Draft, Place};
 use super::fields::Fields;
+use super::kinds::{Forward, OnReject, Step};
 use super::problem::Rule;
-use super::{BlockId, BlockKind, Forward, OnReject, Step};
+use super::tree::{BlockId, BlockKind};
 
 /// Shortest and longest life of a reservation.
-const EXPIRES_IN_RANGE: (Duration, Duration) = (Duration::from_secs(1), super::WAIT_MAX);
+const EXPIRES_IN_RANGE: (Duration, Duration) = (Duration::from_secs(1), super::bounds::WAIT_MAX);
 
 impl Draft<'_> {
     /// Reads a step and adds it.

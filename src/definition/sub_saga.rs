@@ -7,16 +7,15 @@
 use std::time::Duration;
 
 use super::block::Spot;
+use super::bounds::{SUB_SAGA_ASKS, SUB_SAGA_TIMEOUT_DEFAULT};
 use super::draft::{Draft, Place};
 use super::fields::{Fields, wrong_type};
+use super::kinds::{Call, Forward, OnReject, ReplyRules, Retry, Step, SubSaga};
 use super::names::check_name;
 use super::problem::Rule;
 use super::template::Template;
+use super::tree::{BlockId, BlockKind};
 use super::waits::WAIT_RANGE;
-use super::{
-    BlockId, BlockKind, Call, Forward, OnReject, ReplyRules, Retry, SUB_SAGA_ASKS,
-    SUB_SAGA_TIMEOUT_DEFAULT, Step, SubSaga,
-};
 use crate::message::{Destination, START_QUEUE};
 
 impl Draft<'_> {

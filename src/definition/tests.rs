@@ -11,9 +11,10 @@ mod times;
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
+use crate::message::Destination;
 
 const PLACE_ORDER: &str = include_str!("../../sagas/place-order.yaml");
 

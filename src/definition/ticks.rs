@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::expression::{EvaluationError, EvaluationScope};
-use super::{CatchUp, Every};
+use super::kinds::{CatchUp, Every};
 use crate::id::Timestamp;
 use crate::limits::BODY;
 

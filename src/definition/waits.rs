@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use super::block::Spot;
+use super::bounds::WAIT_MAX;
 use super::draft::{Draft, Place};
 use super::fields::{Fields, read_duration};
+use super::kinds::{Delay, OnTimeout, Sleep, Wait};
 use super::names::check_name;
 use super::problem::Rule;
+use super::tree::{BlockId, BlockKind};
 use super::yaml::Yaml;
-use super::{BlockId, BlockKind, Delay, OnTimeout, Sleep, WAIT_MAX, Wait};
 
 /// Shortest and longest wait, sleep, or time for a sub-saga.
 pub(super) const WAIT_RANGE: (Duration, Duration) = (Duration::from_millis(10), WAIT_MAX);

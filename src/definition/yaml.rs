@@ -12,7 +12,7 @@ use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{DefaultMessageFormatter, Error, Location, MessageFormatter, Spanned};
 
-use super::SOURCE_BYTES_MAX;
+use super::bounds::SOURCE_BYTES_MAX;
 use super::problem::{Findings, Position, Rule, shortened};
 
 /// Most values in a file.

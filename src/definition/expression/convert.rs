@@ -11,10 +11,10 @@ use cel::common::value::{CowVal, Val};
 use cel::{Context, ExecutionError};
 use serde_json::{Map, Value};
 
-use super::EvaluationScope;
 use super::number::Numeral;
 use super::path::{given, no_item, no_saga, whole_saga};
 use super::references::{Extent, HASH, References};
+use super::scope::EvaluationScope;
 use crate::canonical::fingerprint_text;
 
 /// Longest list or largest object in the data of an expression that loops.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::presence::Presence;
 use super::references::{GIVEN, References};
-use super::{EvaluationScope, SagaFacts};
+use super::scope::{EvaluationScope, SagaFacts};
 
 /// Names that CEL does not allow as a field after a dot.
 const RESERVED: [&str; 4] = ["true", "false", "null", "in"];

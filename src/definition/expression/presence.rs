@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
 
-use super::references::{root, text};
+use super::nodes::{root, text};
 
 /// What is known about replies where an expression stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

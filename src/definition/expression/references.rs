@@ -8,11 +8,13 @@
 use std::collections::BTreeSet;
 
 use cel::common::ast::{
-    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators,
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, SelectExpr, operators,
 };
 
-use super::SagaFacts;
+use super::nodes::{ROOTS, root, text};
 use super::presence::Presence;
+use super::scope::SagaFacts;
+use super::source::check_pattern;
 use crate::definition::problem::did_you_mean;
 
 /// Most nodes of an expression.
@@ -22,9 +24,7 @@ const DEPTH_MAX: usize = 64;
 /// Longest pattern for `matches`, in bytes.
 const PATTERN_BYTES_MAX: usize = 100;
 
-/// The names an expression may start from.
-pub(super) const ROOTS: [&str; 7] = ["input", "steps", "item", "saga", "signal", "event", "tick"];
-/// Those of them that have a meaning only in some places.
+/// The names an expression may start from that have a meaning only in some places.
 pub(super) const GIVEN: [&str; 3] = ["signal", "event", "tick"];
 /// The fingerprint of a value.
 pub(super) const HASH: &str = "hash";
@@ -349,7 +349,7 @@ impl Walk {
                 "the pattern of `matches` is longer than {PATTERN_BYTES_MAX} bytes"
             ));
         }
-        super::check_pattern(pattern)
+        check_pattern(pattern)
     }
 
     fn comprehension(
@@ -386,21 +386,6 @@ impl Walk {
         self.repeated = false;
         self.variables.truncate(outer);
         inner
-    }
-}
-
-/// The root a node names. Loops can't shadow them, so the name is enough.
-pub(super) fn root(node: &IdedExpr) -> Option<&'static str> {
-    match &node.expr {
-        Expr::Ident(name) => ROOTS.into_iter().find(|root| root == name),
-        _ => None,
-    }
-}
-
-pub(super) fn text(node: &IdedExpr) -> Option<&str> {
-    match &node.expr {
-        Expr::Literal(LiteralValue::String(text)) => Some(text.inner()),
-        _ => None,
     }
 }
 

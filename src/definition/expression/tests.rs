@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::*;
+use crate::id::Timestamp;
 
 struct Replies(BTreeMap<&'static str, Value>);
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::super::draft::Draft;
 use super::super::duration::format_duration;
+use super::super::kinds::{Delay, Retry, Step};
 use super::super::problem::{Position, Rule};
-use super::super::{Block, BlockId, BlockKind, Definition, Delay, Retry, Step};
+use super::super::tree::{Block, BlockId, BlockKind, Definition};
 
 type Found = (Position, Rule, String);
 /// What each block may take at worst, by its number; `None` if nothing bounds it.

@@ -11,8 +11,9 @@ use std::cmp::Ordering;
 
 use super::super::draft::{Draft, Place, Use};
 use super::super::expression::Expression;
+use super::super::kinds::{OnReject, OnTimeout};
 use super::super::problem::{Position, Rule, did_you_mean};
-use super::super::{BlockId, BlockKind, OnReject, OnTimeout};
+use super::super::tree::{BlockId, BlockKind};
 
 impl Draft<'_> {
     /// Notes every reference that can't be resolved when its expression is evaluated.

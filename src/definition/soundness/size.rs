@@ -1,8 +1,9 @@
 //! How many steps one saga may come to have: the products of the `at_most` of loops in one another.
 
+use super::super::bounds::INSTANCES_MAX;
 use super::super::draft::Draft;
 use super::super::problem::{Position, Rule};
-use super::super::{BlockId, BlockKind, Definition, INSTANCES_MAX};
+use super::super::tree::{BlockId, BlockKind, Definition};
 
 impl Draft<'_> {
     /// At most one problem: the first loop that makes it too much.

@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::super::bounds::SUB_SAGAS_DEEP_MAX;
 use super::super::duration::format_duration;
+use super::super::kinds::Delay;
 use super::super::problem::{Findings, Position, Rule, did_you_mean};
-use super::super::{BlockId, BlockKind, Definition, Delay, SUB_SAGAS_DEEP_MAX};
+use super::super::tree::{BlockId, BlockKind, Definition};
 
 /// A definition as far as other files matter.
 pub(in crate::definition) struct Caller<'d> {
