@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::error::{Code, code};
 
-pub use extent::Extent;
+pub use extent::{Extent, OBJECT_MEMORY_BYTES, VALUE_MEMORY_BYTES};
 
 /// Levels of arrays and objects that our JSON parser reads; one more is an error.
 pub const PARSER_DEPTH: usize = 127;
@@ -75,13 +75,6 @@ pub const PORTION_EVENTS: usize = 10_000;
 /// Bytes that the decisions of one batch write and send together, before the rest of the batch waits
 /// for the next one.
 pub const BATCH_BYTES: usize = 32 * 1024 * 1024;
-
-/// What one JSON value costs in memory beside its bytes: its place, its own allocation, and its
-/// name's if it has one.
-pub const VALUE_MEMORY_BYTES: usize = 100;
-
-/// What an object costs beside that: the node of a tree, which has places for eleven fields.
-pub const OBJECT_MEMORY_BYTES: usize = 560;
 
 /// What one step costs in memory beside what it holds.
 pub const STEP_MEMORY_BYTES: usize = 500;

@@ -13,8 +13,9 @@ use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
+use super::caller::{Caller, Stranger};
 use super::rights::Rights;
-use super::{Caller, Stranger, ring, trust};
+use super::{ring, trust};
 use crate::file;
 use crate::id::Timestamp;
 

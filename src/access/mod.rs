@@ -3,7 +3,7 @@
 //! Three kinds of evidence are taken: a bearer token that `backstitch token create` made (the
 //! database keeps its hash), a JWT of an OpenID Connect provider, and a client certificate. Whichever
 //! it is, what comes out is a [`Caller`]: a name, which stands as `by` in journals and in the audit
-//! log, and [`Rights`].
+//! log, and [`rights::Rights`].
 //!
 //! Where nothing of the kind is set up, a node takes requests of its own machine alone, and everyone
 //! there may do everything. As soon as one token was ever made, or an access file is given, evidence
@@ -13,6 +13,7 @@
 //! Separate from `http` because nothing here knows a path or a status. Deliberately absent: users and
 //! passwords (that is the provider's business), and sessions.
 
+mod caller;
 pub mod certificate;
 pub mod file;
 pub mod jwt;
@@ -29,10 +30,10 @@ use std::time::Duration;
 use crate::environment::Environment;
 use crate::id::Timestamp;
 use crate::store::{StoreError, TokenRow, TokenStore};
+pub use caller::{Caller, Stranger};
 use certificate::CertificateRule;
 use file::AccessFile;
 use jwt::Oidc;
-use rights::Rights;
 use token::Hashed;
 
 /// For how long a token that was looked up is not looked up again: so long may one still be used
@@ -50,37 +51,6 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How precisely it is kept when a token was last used.
 const USED_EVERY: Duration = Duration::from_mins(1);
 
-/// Who sent a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The name to put down as `by`; none for who was asked for nothing.
-    pub name: Option<String>,
-    /// What it may do.
-    pub rights: Rights,
-}
-
-impl Caller {
-    /// One who was asked for nothing, because nothing is set up: may do everything.
-    pub fn anyone() -> Self {
-        Self {
-            name: None,
-            rights: Rights::everything(),
-        }
-    }
-
-    /// Who does it, as it is put down: whoever is signed in, and for whom they say they do it.
-    /// `None` if nobody is named.
-    pub fn author(&self, on_behalf_of: Option<&str>) -> Option<String> {
-        match (&self.name, on_behalf_of) {
-            (Some(name), Some(other)) if name != other => {
-                Some(format!("{name} (on behalf of {other})"))
-            }
-            (Some(name), _) => Some(name.clone()),
-            (None, said) => said.map(str::to_owned),
-        }
-    }
-}
-
 /// What came with a request to say who sent it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Evidence<'a> {
@@ -88,28 +58,6 @@ pub struct Evidence<'a> {
     pub bearer: Option<&'a str>,
     /// The client's certificate, which the TLS layer has verified, in DER.
     pub certificate: Option<&'a [u8]>,
-}
-
-/// Why a request is nobody's. The text is for its sender, who must learn nothing from it.
-#[derive(Debug, thiserror::Error)]
-pub enum Stranger {
-    /// It came with nothing.
-    #[error(
-        "this node asks who you are: send `Authorization: Bearer TOKEN` (`backstitch token create` makes one; the commands take --token-file or BACKSTITCH_TOKEN)"
-    )]
-    Nothing,
-    /// What it came with opens nothing (any more). The reason is for the log.
-    #[error("the token is not valid, has expired or was revoked")]
-    Invalid(String),
-    /// It can't be looked up now.
-    #[error("who you are can't be looked up now: {0}")]
-    Unavailable(String),
-}
-
-impl From<StoreError> for Stranger {
-    fn from(error: StoreError) -> Self {
-        Self::Unavailable(error.to_string())
-    }
 }
 
 /// What was found out about a token, and when.

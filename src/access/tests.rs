@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::rights::{Reach, Scope};
+use super::rights::{Reach, Rights, Scope};
 use super::*;
 use crate::environment::TokioEnvironment;
 use crate::store::dead_letters::Actor;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{ReservationKey, id_field, not_handled, payload};
+use super::payload::{id_field, not_handled, payload};
+use super::reservation::ReservationKey;
 use crate::id::Timestamp;
 use crate::participant::{Aggregate, Command, CommandSpec, Rejection};
 

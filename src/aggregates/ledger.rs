@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use super::ReservationKey;
 use super::payments::Event;
+use super::reservation::ReservationKey;
 
 /// A movement between two accounts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{ReservationKey, id_field, not_handled};
+use super::payload::{id_field, not_handled};
+use super::reservation::ReservationKey;
 use crate::id::Timestamp;
 use crate::participant::{Aggregate, Command, CommandSpec, Rejection};
 

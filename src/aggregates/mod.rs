@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod mailer;
 pub mod offers;
 pub mod orders;
+mod payload;
 pub mod payments;
 pub mod quotas;
 mod reservation;
@@ -24,8 +25,6 @@ mod seed;
 pub mod work;
 
 use std::time::Duration;
-
-use serde::de::DeserializeOwned;
 
 pub use credit::Credit;
 pub use inventory::Inventory;
@@ -40,9 +39,8 @@ pub use seed::seed;
 
 use self::chat::{ChatMessages, Pushes, ReadMarks, UnreadBadge};
 use self::work::{WorkActions, WorkItemDetails, WorkItems, WorkPeople};
-use crate::canonical::respelled;
+use crate::participant::Participant;
 use crate::participant::history::Kinds;
-use crate::participant::{Command, Participant, Rejection};
 use crate::projection::{Projections, ReadModel};
 
 /// How long details of a work item that were made on demand are kept when nobody asks for them.
@@ -97,37 +95,6 @@ pub fn kinds() -> Kinds {
     all.fold(Kinds::default(), |kinds, participant| {
         kinds.and(participant.kinds())
     })
-}
-
-/// A payload as a type, or a rejection that says what is wrong with it.
-fn payload<T: DeserializeOwned>(command: &Command) -> Result<T, Rejection> {
-    if let Ok(payload) = T::deserialize(&command.payload) {
-        return Ok(payload);
-    }
-    // A whole number may be written `10.0`; and read from text, what is wrong has a better name.
-    let text = respelled(&command.payload).to_string();
-    serde_json::from_str(&text)
-        .map_err(|error| Rejection::new(format!("payload of `{}`: {error}", command.name)))
-}
-
-/// A text field of the payload: the id of the aggregate that is meant.
-fn id_field(command: &Command, field: &str) -> Result<String, Rejection> {
-    command
-        .payload
-        .get(field)
-        .and_then(serde_json::Value::as_str)
-        .map(str::to_owned)
-        .ok_or_else(|| {
-            Rejection::new(format!(
-                "payload of `{}`: `{field}` must be there and be text",
-                command.name
-            ))
-        })
-}
-
-/// A command's name that no aggregate was registered for.
-fn not_handled(command: &Command) -> Rejection {
-    Rejection::new(format!("`{}` is not handled here", command.name))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{id_field, not_handled, payload};
+use super::payload::{id_field, not_handled, payload};
 use crate::id::Timestamp;
 use crate::participant::{Aggregate, Command, CommandSpec, FollowUp, Rejection};
 

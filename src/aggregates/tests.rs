@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::id::{Phase, SagaId, Timestamp};
-use crate::participant::{Aggregate, ReplyAddress, fingerprint, replay};
+use crate::participant::{Aggregate, Command, Rejection, ReplyAddress, fingerprint, replay};
 
 /// A command as the barrier would let it through.
 pub(super) fn command(name: &str, saga: u128, step: &str, payload: serde_json::Value) -> Command {

@@ -1,6 +1,6 @@
 //! Checking the audit log: is it, entry by entry, what was written?
 
-use super::{DeadLetterError, Desk};
+use super::desk::{DeadLetterError, Desk};
 use crate::store::dead_letters::audit::{AuditError, verify};
 use crate::store::dead_letters::{AuditEntry, AuditHead};
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CHUNK_BYTES_MAX, DELIVERIES_MIN, DeadLetterError};
+use super::desk::{CHUNK_BYTES_MAX, DELIVERIES_MIN, DeadLetterError};
 use crate::broker::pace::Pace;
 use crate::broker::{self, Broker, Consumer, Delivery, DeliveryTag, Outgoing, Published};
 use crate::environment::{Environment, Shutdown};

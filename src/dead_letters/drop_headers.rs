@@ -2,7 +2,7 @@
 //!
 //! Each is an edit like any other: the original stays, and the audit log has an entry.
 
-use super::{Cursor, DeadLetterError, Desk, IDS_AT_ONCE, Selection, change};
+use super::desk::{Cursor, DeadLetterError, Desk, IDS_AT_ONCE, Selection, change};
 use crate::store::dead_letters::{LetterAction, LetterStatus, PublishedReplays};
 
 /// What became of it.

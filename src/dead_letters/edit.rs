@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{DeadLetterError, Desk, change};
+use super::desk::{DeadLetterError, Desk, change};
 use crate::broker::rabbitmq;
 use crate::message::{Message, Properties, mask};
 use crate::store::dead_letters::{Letter, LetterAction, LetterStatus, PublishedReplays};

@@ -9,6 +9,8 @@
 
 mod canaries;
 mod commit;
+mod event;
+mod options;
 pub(in crate::dead_letters) mod prepare;
 mod publish;
 mod waiting;
@@ -20,85 +22,19 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use self::commit::Chunk;
+pub use self::event::{ReplayEvent, Replayed};
+use self::options::GRACE;
+pub use self::options::{REPLAYS_MAX, ReplayOptions};
 pub use self::prepare::ReplayRefusal;
 use self::waiting::Waiting;
-use super::route::{Routes, Watch, Wish};
-use super::{CHUNK_LETTERS_MAX, DeadLetterError, Desk, Selection, rate};
+use super::desk::{CHUNK_LETTERS_MAX, DeadLetterError, Desk, Selection};
+use super::rate;
+use super::route::{Routes, Watch};
 use crate::broker::Broker;
 use crate::definition::parse_stored;
 use crate::environment::Shutdown;
 use crate::id::Timestamp;
-use crate::message::Destination;
 use crate::store::dead_letters::{LetterHead, PublishedReplays};
-
-/// How often a message may be replayed when nothing else is said.
-pub const REPLAYS_MAX: u32 = 3;
-/// How long whoever committed a replay has to publish it before others do.
-const GRACE: Duration = Duration::from_secs(15);
-
-/// How to replay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplayOptions {
-    /// Where to, if not to the queue whose consumer refused it; `anyway` also goes on when nobody can
-    /// know of the canaries.
-    pub wish: Wish,
-    /// Also what was replayed or discarded before.
-    pub again: bool,
-    /// Also letters of sagas that have ended.
-    pub force: bool,
-    /// How often a message may be replayed.
-    pub replays_max: u32,
-    /// Who.
-    pub by: String,
-    /// Why.
-    pub why: String,
-    /// Most letters a second.
-    pub rate: Option<u32>,
-    /// How many to replay first, and how long to wait whether they come back.
-    pub canary: Option<(usize, Duration)>,
-    /// Most letters in all.
-    pub limit: Option<u64>,
-}
-
-/// What happens, for those who watch.
-#[derive(Debug)]
-pub enum ReplayEvent<'a> {
-    /// It goes, or would go, there.
-    Sent(&'a LetterHead, &'a Destination),
-    /// It does not go.
-    Refused(&'a LetterHead, &'a ReplayRefusal),
-    /// What one should know about where letters go; said once.
-    Caution(&'a str),
-    /// Somebody else changed it first.
-    Lost(Uuid),
-    /// No queue takes it, or the broker refuses it, and says why: it is open again.
-    Returned(Uuid, &'a str),
-    /// The canaries are out.
-    Waiting(usize, Duration),
-}
-
-/// What came of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Replayed {
-    /// Letters replayed.
-    pub replayed: u64,
-    /// Letters that may not be.
-    pub refused: u64,
-    /// Letters that no queue took, or the broker refused: open again.
-    pub returned: u64,
-    /// Letters that somebody else changed first.
-    pub lost: u64,
-    /// Canaries that came back; then no others were sent.
-    pub came_back: Vec<Uuid>,
-    /// Whether letters were left because of the canaries.
-    pub stopped: bool,
-    /// Canaries of which nobody can know whether they were refused again.
-    pub unwatched: Vec<Uuid>,
-    /// Why nobody can.
-    pub unwatched_because: Vec<String>,
-    /// Letters whose replay is committed, but not yet confirmed by the broker.
-    pub on_their_way: u64,
-}
 
 impl Desk {
     /// Routes past the exchanges that stored definitions name: what is published there comes to us.

@@ -20,9 +20,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::held::{Held, delivery_count};
+use super::desk::{DELIVERIES_MIN, DeadLetterError};
+use super::rate;
 use super::replay::prepare::note;
 use super::route::{Dead, Route, Routes, Wish};
-use super::{DELIVERIES_MIN, DeadLetterError, rate};
 use crate::broker::{
     Broker, BrokerError, Consumer, Delivery, DeliveryTag, Outgoing, Published, QueueFacts,
 };

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Cursor, DeadLetterError, Desk, Selection};
+use super::desk::{Cursor, DeadLetterError, Desk, Selection};
 use crate::broker::rabbitmq;
 use crate::error::Code;
 use crate::id::Timestamp;

@@ -2,7 +2,12 @@
 
 use serde_json::{Number, Value};
 
-use super::{OBJECT_MEMORY_BYTES, VALUE_MEMORY_BYTES};
+/// What one JSON value costs in memory beside its bytes: its place, its own allocation, and its
+/// name's if it has one.
+pub const VALUE_MEMORY_BYTES: usize = 100;
+
+/// What an object costs beside that: the node of a tree, which has places for eleven fields.
+pub const OBJECT_MEMORY_BYTES: usize = 560;
 
 /// How large a JSON value is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,12 +5,16 @@ use std::marker::PhantomData;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{DOCUMENT_BYTES_MAX, Key, Projection, ProjectionError, Recorded};
+use super::model::{Key, Projection, ProjectionError};
+use super::recorded::Recorded;
 use crate::id::Timestamp;
 use crate::participant::Aggregate;
 use crate::store::feed::{PlacedEvent, Position};
 use crate::store::is_key;
 use crate::store::participant::{AggregateEvent, AggregateKey, Origin};
+
+/// Longest document, in bytes.
+pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What events fold to, for tests and comparisons.
 pub fn fold<'a, P: Projection>(events: impl IntoIterator<Item = &'a PlacedEvent>) -> P::Document {

@@ -7,7 +7,9 @@ use futures_util::future::join_all;
 
 use super::document::AnyProjection;
 use super::live::Projector;
-use super::{ProjectionError, Projections, rebuild};
+use super::model::ProjectionError;
+use super::rebuild;
+use super::registry::Projections;
 use crate::engine::limit::within;
 use crate::environment::{Environment, Shutdown};
 use crate::error::code;

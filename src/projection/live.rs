@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{AnyDocument, AnyProjection};
-use super::{ProjectionError, Recorded};
+use super::model::ProjectionError;
+use super::recorded::Recorded;
 use crate::engine::limit::within;
 use crate::environment::Environment;
 use crate::id::Timestamp;

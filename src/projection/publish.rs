@@ -14,7 +14,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{ProjectionError, Recorded};
+use super::model::ProjectionError;
+use super::recorded::Recorded;
 use crate::broker::{Broker, Topology};
 use crate::engine::limit::within;
 use crate::engine::relay::{Relay, RelayOptions};

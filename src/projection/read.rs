@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::document::{AnyDocument, AnyProjection};
-use super::{Projection, ProjectionError, Projections, Recorded, Registered};
+use super::model::{Projection, ProjectionError};
+use super::recorded::Recorded;
+use super::registry::{Projections, Registered};
 use crate::engine::limit::within;
 use crate::environment::Environment;
 use crate::participant::{

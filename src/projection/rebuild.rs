@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::document::AnyProjection;
 use super::live::Projector;
-use super::{ProjectionError, Projections, Recorded};
+use super::model::ProjectionError;
+use super::recorded::Recorded;
+use super::registry::Projections;
 use crate::engine::limit::within;
 use crate::environment::Environment;
 use crate::store::StoreError;

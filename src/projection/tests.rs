@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::document::Of;
 use super::live::Projector;
 use super::*;
 use crate::environment::{Environment, TokioEnvironment};

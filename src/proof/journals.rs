@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Expected;
+use super::expected::Expected;
 use super::verdict::Verdict;
 use crate::id::SagaId;
 use crate::saga::format::Formats;

@@ -8,6 +8,7 @@
 //! database don't disturb each other. Read in pages; a hundred thousand sagas fit in memory as a
 //! few numbers each. Deliberately absent: waiting. Whoever asks too early is told what is open.
 
+mod expected;
 mod journals;
 mod shop;
 #[cfg(test)]
@@ -16,70 +17,15 @@ mod verdict;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use crate::aggregates::orders;
-use crate::id::Timestamp;
 use crate::saga::Status;
-use crate::saga::format::Formats;
 use crate::store::participant::ParticipantStore;
 use crate::store::{Outbox, Store, StoreError};
+pub use expected::{Expected, Item, Order};
 use journals::{Sagas, Seen};
 use shop::Shop;
+pub use verdict::Proof;
 use verdict::Verdict;
-
-/// What was put in.
-#[derive(Debug, Clone, Default)]
-pub struct Expected {
-    /// The definition's name.
-    pub saga: String,
-    /// How the ids of this run's orders, articles and accounts begin; empty for all there are.
-    pub prefix: String,
-    /// No saga of this run began before; spares reading those of earlier ones.
-    pub since: Timestamp,
-    /// Pieces at the start, by article.
-    pub stock: BTreeMap<String, u64>,
-    /// Cents at the start, by account.
-    pub balances: BTreeMap<String, u64>,
-    /// What was ordered, by the saga's key.
-    pub orders: BTreeMap<String, Order>,
-    /// The formats that journals may have; others' only in the simulator.
-    #[doc(hidden)]
-    pub formats: Formats,
-}
-
-/// An order, as it goes into the saga `place-order`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
-    /// The saga's key.
-    pub order_id: String,
-    /// The account that pays.
-    pub customer: String,
-    /// What is wanted.
-    pub items: Vec<Item>,
-    /// What it costs, in cents.
-    pub total: u64,
-}
-
-/// One line of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Item {
-    /// The article.
-    pub sku: String,
-    /// Pieces.
-    pub quantity: u64,
-}
-
-/// A sentence that must hold, and whether it does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Proof {
-    /// The sentence.
-    pub name: &'static str,
-    /// Whether it holds.
-    pub held: bool,
-    /// The sums if it does; how many offend, and the first of them, if it does not.
-    pub detail: String,
-}
 
 /// Proves that a run left everything in order.
 ///

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::Order;
+use super::expected::Order;
 use super::verdict::Verdict;
 use crate::aggregates::{
     Inventory, Mailer, Orders, Payments, ReservationKey, inventory, mailer, orders, payments,

@@ -13,6 +13,7 @@ use crate::broker::memory::MemoryBroker;
 use crate::definition;
 use crate::engine::{Engine, EngineOptions, EngineParts};
 use crate::environment::{Environment, Shutdown, TokioEnvironment};
+use crate::id::Timestamp;
 use crate::participant::{Aggregate, ParticipantOptions, run_all};
 use crate::store::memory::MemoryStore;
 use crate::store::participant::{

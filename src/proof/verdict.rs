@@ -1,9 +1,20 @@
 //! Collects what speaks against a sentence.
 
-use super::Proof;
+use serde::Serialize;
 
 /// Offenders that are named; the rest are counted.
 const OFFENDERS_NAMED_MAX: usize = 5;
+
+/// A sentence that must hold, and whether it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Proof {
+    /// The sentence.
+    pub name: &'static str,
+    /// Whether it holds.
+    pub held: bool,
+    /// The sums if it does; how many offend, and the first of them, if it does not.
+    pub detail: String,
+}
 
 /// A sentence under examination.
 pub(super) struct Verdict {

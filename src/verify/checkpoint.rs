@@ -9,15 +9,25 @@ use std::io::{BufRead, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::ChainEnd;
 use super::merkle::MerkleTree;
 use crate::id::{SagaId, Timestamp};
-use crate::store::Hash;
+use crate::store::{Hash, Revision};
 
 /// The format's version, in the first line.
 const FORMAT: u32 = 1;
 /// Longest line that is read, in bytes: the file comes from outside.
 const LINE_BYTES_MAX: usize = 1_000;
+
+/// A chain's end: what a checkpoint keeps of a saga.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainEnd {
+    /// The saga.
+    pub saga: SagaId,
+    /// Its newest entry.
+    pub revision: Revision,
+    /// That entry's hash.
+    pub hash: Hash,
+}
 
 /// Why a checkpoint can't be read or written.
 #[derive(Debug, thiserror::Error)]

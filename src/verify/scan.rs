@@ -4,8 +4,8 @@ use std::io::{BufRead, Write};
 
 use futures_util::{StreamExt, stream};
 
-use super::checkpoint::{Reader, Seal, Writer};
-use super::{ChainEnd, Finding, Flaw, VerifyError, row_agrees};
+use super::checkpoint::{ChainEnd, CheckpointError, Reader, Seal, Writer};
+use super::flaw::{Finding, Flaw, row_agrees};
 use crate::id::Timestamp;
 use crate::saga::Saga;
 use crate::saga::journal::{Chain, GENESIS, replay};
@@ -37,6 +37,17 @@ pub struct Summary {
     pub seal: Seal,
     /// The earlier one's.
     pub against: Option<Seal>,
+}
+
+/// Why sagas could not be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The checkpoint can't be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
 }
 
 /// Reads all sagas, tells `see` what is wrong with any, and makes a checkpoint of them.

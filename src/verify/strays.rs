@@ -3,7 +3,7 @@
 //! Separate from the scan because that begins with the sagas' rows: what has lost its row is never come
 //! by there. A snapshot is looked at because a node believes it: it is not folded anew.
 
-use super::{Finding, Flaw};
+use super::flaw::{Finding, Flaw};
 use crate::id::SagaId;
 use crate::saga::Saga;
 use crate::saga::format::{Formats, unknown};

@@ -5,12 +5,12 @@ use uuid::Uuid;
 
 use super::checkpoint::{CheckpointError, Reader, Seal};
 use super::*;
-use crate::id::Timestamp;
+use crate::id::{SagaId, Timestamp};
 use crate::saga::format::{READS, mark};
-use crate::saga::journal::{Cause, GENESIS, JournalEntry, Record, fold};
-use crate::saga::{Event, Starter, apply};
+use crate::saga::journal::{Cause, GENESIS, JournalEntry, JournalError, Record, fold};
+use crate::saga::{Event, Saga, Starter, apply};
 use crate::store::memory::MemoryStore;
-use crate::store::{Commit, LIST_ROWS_MAX, SagaWrite, Snapshot, Status, Store};
+use crate::store::{Commit, LIST_ROWS_MAX, SagaHead, SagaWrite, Snapshot, Status, Store};
 
 type File = Reader<BufReader<Cursor<Vec<u8>>>>;
 

@@ -10,11 +10,11 @@
 
 mod letter;
 mod schedule;
+mod spoken;
 mod steps;
 mod timeline;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -29,6 +29,7 @@ use crate::verify::row_agrees;
 
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
 pub use schedule::{MovedView, ScheduleView};
+pub use spoken::spoken;
 pub use steps::{ChildView, StepStage, StepView, WaitingFor};
 pub use timeline::{EventView, Moment};
 
@@ -304,32 +305,6 @@ fn check(
         verified: problem.is_none(),
         problem,
         head: hex::encode(head.head_hash),
-    }
-}
-
-/// A duration as one says it: `12ms`, `1.5s`, `2m 5s`, `3h 20m`, `4d 1h`.
-pub fn spoken(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let pair = |large: u64, unit: &str, small: u64, small_unit: &str| {
-        if small == 0 {
-            format!("{large}{unit}")
-        } else {
-            format!("{large}{unit} {small}{small_unit}")
-        }
-    };
-    match seconds {
-        0 => format!("{}ms", duration.as_millis()),
-        1..60 => {
-            let tenths = duration.subsec_millis() / 100;
-            if tenths == 0 {
-                format!("{seconds}s")
-            } else {
-                format!("{seconds}.{tenths}s")
-            }
-        }
-        60..3600 => pair(seconds / 60, "m", seconds % 60, "s"),
-        3600..86_400 => pair(seconds / 3600, "h", seconds % 3600 / 60, "m"),
-        _ => pair(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::spoken;
+use super::spoken::spoken;
 use crate::definition::{BlockKind, Definition};
 use crate::id::{StepPath, Timestamp};
 use crate::saga::journal::{Cause, JournalEntry};

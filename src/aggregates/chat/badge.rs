@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ChatMessages, ReadMarks, messages, read_marks};
+use super::messages::{self, ChatMessages};
+use super::read_marks::{self, ReadMarks};
 use crate::participant::{Aggregate, CommandSpec, Participant};
 use crate::projection::{Key, Projection, ReadCommand, ReadModel, Recorded};
 

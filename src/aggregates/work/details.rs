@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{WorkActions, WorkItems, WorkPeople, actions, items, people};
+use super::actions::{self, WorkActions};
+use super::items::{self, WorkItems};
+use super::people::{self, WorkPeople};
 use crate::participant::Aggregate;
 use crate::projection::{Projection, Recorded};
 

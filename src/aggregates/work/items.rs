@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::aggregates::{id_field, not_handled, payload};
+use crate::aggregates::payload::{id_field, not_handled, payload};
 use crate::id::Timestamp;
 use crate::participant::{Aggregate, Command, CommandSpec, Rejection};
 

@@ -9,6 +9,7 @@
 //!
 //! Everything that is made up follows from `--seed`, so two runs meet the same orders and faults.
 
+mod arguments;
 mod client;
 mod faults;
 mod progress;
@@ -21,14 +22,12 @@ mod world;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
-
-use super::backends::{BrokerArguments, DatabaseArguments};
 use super::exit::{Exit, Failure};
 use super::output;
 use crate::environment::{Environment, TokioEnvironment};
 use crate::proof::{Proof, prove, prove_drained};
 use crate::store::{Outbox, StoreError};
+pub(super) use arguments::Arguments;
 use client::Client;
 use faults::FaultPlan;
 use progress::Progress;
@@ -41,45 +40,6 @@ use world::DemoWorld;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 /// How often to look whether they have left.
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// What to show.
-#[derive(Debug, Args)]
-#[allow(clippy::struct_excessive_bools)] // flags, as clap has them
-pub(super) struct Arguments {
-    /// Orders to place, each of them one saga.
-    #[arg(long, default_value_t = 2_000, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    orders: u32,
-    /// Customers with an account; one in ten is poor.
-    #[arg(long, default_value_t = 200, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(2..=100_000))]
-    customers: u32,
-    /// Articles; one in ten is scarce.
-    #[arg(long, default_value_t = 50, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(2..=100_000))]
-    articles: u32,
-    /// Decides orders and faults.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    seed: u64,
-    /// Most sagas that are open at a time.
-    #[arg(long, default_value_t = 256, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    in_flight: u32,
-    /// Inject no faults.
-    #[arg(long)]
-    no_faults: bool,
-    /// Run neither a node nor participants here: `backstitch serve` and `backstitch participants`
-    /// run elsewhere on the same database and broker.
-    #[arg(long)]
-    attach: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    database: DatabaseArguments,
-    #[command(flatten)]
-    broker: BrokerArguments,
-}
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let report = demonstrate(&arguments).await?;

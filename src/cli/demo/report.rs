@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Arguments;
+use super::arguments::Arguments;
 use super::client::Outcome;
 use super::faults::{FaultPlan, HANG, Injected};
 use super::world::{DOWN_TIME, DemoWorld};

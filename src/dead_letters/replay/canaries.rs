@@ -10,12 +10,12 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use uuid::Uuid;
 
-use super::Replayed;
+use super::event::Replayed;
 use super::publish::SETTLE_PAUSE;
 use crate::broker::Broker;
+use crate::dead_letters::desk::{DeadLetterError, Desk};
 use crate::dead_letters::drain::{Drain, DrainUntil};
 use crate::dead_letters::route::Watch;
-use crate::dead_letters::{DeadLetterError, Desk};
 use crate::environment::Shutdown;
 use crate::message::DEAD_LETTER_QUEUE;
 

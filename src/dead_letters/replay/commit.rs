@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
+use super::event::{ReplayEvent, Replayed};
+use super::options::ReplayOptions;
 use super::prepare::{ReplayRefusal, check, check_answer, prepare};
-use super::{ReplayEvent, ReplayOptions, Replayed};
+use crate::dead_letters::desk::{DeadLetterError, Desk, change};
 use crate::dead_letters::route::{Dead, Routes, Watch};
-use crate::dead_letters::{DeadLetterError, Desk, change};
 use crate::error::code;
 use crate::id::{SagaId, Timestamp};
 use crate::message::DEAD_LETTER_QUEUE;

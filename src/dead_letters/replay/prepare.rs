@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::ReplayOptions;
+use super::options::ReplayOptions;
 use crate::broker::rabbitmq;
 use crate::dead_letters::route::{NoRoute, Route, is_own};
 use crate::id::{SagaId, Timestamp};

@@ -6,9 +6,10 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::commit::Sent;
-use super::{GRACE, ReplayOptions, Replayed};
+use super::event::Replayed;
+use super::options::{GRACE, ReplayOptions};
 use crate::broker::{Broker, Outgoing, Published};
-use crate::dead_letters::{DeadLetterError, Desk, IDS_AT_ONCE};
+use crate::dead_letters::desk::{DeadLetterError, Desk, IDS_AT_ONCE};
 use crate::environment::Shutdown;
 use crate::message::Destination;
 use crate::store::OutboxMessage;

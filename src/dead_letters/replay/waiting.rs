@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::dead_letters::{CHUNK_BYTES_MAX, Cursor, DeadLetterError, Desk, Selection};
+use crate::dead_letters::desk::{CHUNK_BYTES_MAX, Cursor, DeadLetterError, Desk, Selection};
 use crate::store::dead_letters::LetterHead;
 
 /// Letters that wait for their chunk.
