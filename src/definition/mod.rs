@@ -18,6 +18,7 @@ mod fields;
 mod grammar;
 mod input;
 mod kinds;
+mod labels;
 mod names;
 mod pace;
 mod parse;
@@ -47,6 +48,7 @@ pub use kinds::{
     CatchUp, ConflictRule, Delay, EventRule, Every, OnReject, OnTimeout, Sleep, StartRules,
     SubSaga, Wait, parse_delay,
 };
+pub use labels::{Label, LabelRule, LabelValue};
 pub use names::check_name;
 pub use parse::{hash_of, parse, parse_all, parse_stored};
 pub use problem::{End, PROBLEMS_MAX, Problem, Problems, Rule};
@@ -63,6 +65,8 @@ pub const BLOCKS_MAX: usize = 1_000;
 pub const DEPTH_MAX: usize = 16;
 /// Most items of one `for_each`, unless the definition says less.
 pub const FOR_EACH_ITEMS_MAX: usize = 10_000;
+/// Most labels of a definition.
+pub const LABELS_MAX: usize = 16;
 /// Longest business key, in bytes.
 pub const KEY_BYTES_MAX: usize = 255;
 /// How long a participant has to answer when the step does not say.
@@ -106,6 +110,8 @@ pub struct Definition {
     pub correlate: Option<Template>,
     /// How it is started besides by command.
     pub start: StartRules,
+    /// What its sagas are searched by.
+    pub labels: Vec<LabelRule>,
     /// What inputs must look like.
     pub input: Option<InputSchema>,
     /// Past it, and before the pivot, the saga compensates.

@@ -8,6 +8,7 @@
 //! journal's hash chain holds and whether the row agrees with it.
 //! Deliberately absent: how it is laid out on a screen.
 
+mod found;
 mod letter;
 mod schedule;
 mod steps;
@@ -27,6 +28,7 @@ use crate::saga::{Pass, Saga, Signal, Status, holdup};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
 use crate::verify::row_agrees;
 
+pub use found::{CauseGroupView, CauseView, CountView, FoundView, ListView, SpotView};
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
 pub use schedule::{MovedView, ScheduleView};
 pub use steps::{ChildView, StepStage, StepView, WaitingFor};
@@ -85,6 +87,15 @@ pub struct HeadView {
     pub status: Status,
     /// Why it is compensating, compensated or suspended.
     pub reason: Option<String>,
+    /// What it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<SpotView>,
+    /// What stands in its way, or why it did not complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<CauseView>,
+    /// The saga that runs it, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_by: Option<SagaId>,
     /// When it started, RFC 3339.
     pub started_at: String,
     /// When the newest journal entry was written.
@@ -110,32 +121,15 @@ impl HeadView {
             key: head.key.clone(),
             status: head.status,
             reason: head.reason.as_deref().map(masked),
+            awaits: head.awaits.as_ref().map(SpotView::new),
+            cause: head.cause.as_ref().map(CauseView::new),
+            run_by: head.parent,
             started_at: head.started_at.to_string(),
             updated_at: head.updated_at.to_string(),
             ended_at: text_of(head.ended_at),
             wake_at: text_of(head.wake_at),
             revision: head.revision,
             superseded: head.superseded,
-        }
-    }
-}
-
-/// A page of sagas.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ListView {
-    /// Newest first.
-    pub sagas: Vec<HeadView>,
-    /// What to pass as `before` for the next page, if there may be one.
-    pub next: Option<SagaId>,
-}
-
-impl ListView {
-    /// A page of at most `limit` rows.
-    pub fn new(heads: &[SagaHead], limit: usize) -> Self {
-        let next = heads.last().filter(|_| heads.len() >= limit);
-        Self {
-            sagas: heads.iter().map(HeadView::new).collect(),
-            next: next.map(|head| head.id),
         }
     }
 }

@@ -90,6 +90,9 @@ impl Bundle {
             updated_at: now,
             ended_at: None,
             wake_at: None,
+            parent: None,
+            awaits: None,
+            cause: None,
             superseded: false,
         };
         Self {

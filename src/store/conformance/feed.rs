@@ -81,8 +81,8 @@ pub async fn a_page_of_events_ends_by_bytes_too(store: &dyn Complete) {
         body: vec![b'x'; bytes].into(),
         ..of_kind("items", seq, Some("w1"))
     };
-    let sizes = [PAGE_BYTES - 1, 1, 1, PAGE_BYTES + 1, 1, 1];
-    for (seq, bytes) in (1..).zip(sizes) {
+    let lengths = [PAGE_BYTES - 1, 1, 1, PAGE_BYTES + 1, 1, 1];
+    for (seq, bytes) in (1..).zip(lengths) {
         append(store, vec![sized(seq, bytes)]).await;
     }
     let key = of_kind("items", 1, None).key;

@@ -84,6 +84,7 @@ async fn spoil(store: &MemoryStore, id: SagaId) {
         entries: vec![entry],
         snapshot,
         outbox: Vec::new(),
+        labels: Vec::new(),
     };
     let commit = Commit {
         sagas: vec![write],
