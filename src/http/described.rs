@@ -1,5 +1,5 @@
 //! What each endpoint is for, in words: the second half of the table of endpoints (`routes`), from
-//! which the OpenAPI document and the page about the API are made. A test holds that each has its line.
+//! which the `OpenAPI` document and the page about the API are made. A test holds that each has its line.
 
 /// An endpoint in words.
 pub(super) struct Description {

@@ -18,7 +18,7 @@ use crate::error::code;
 use crate::id::SagaId;
 use crate::limits::{self, UnreadableJson};
 use crate::saga::{Status, holdup};
-use crate::view::{HeadView, SagaView, json_of, read_head, read_history};
+use crate::view::{HeadView, SagaView, json_of, look_around, read_head, read_history};
 
 /// The answer to a start.
 #[derive(Serialize)]
@@ -152,7 +152,12 @@ pub(super) async fn show(
     let (name, version) = (&history.head.name, history.head.version);
     let definition = catalogue.version(store, name, version).await?;
     let definition = definition.and_then(Result::ok);
-    let view = SagaView::new(&history, definition.as_deref());
+    let mut view = SagaView::new(&history, definition.as_deref());
+    if let Some(why) = &mut view.why {
+        let broker = &**context.api.engine.broker();
+        let around = look_around(id, why, Some(broker), &*context.api.letters).await;
+        why.see(&around);
+    }
     let json = json_of(&view).map_err(|error| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Problem::new(status, code::JOURNAL_UNREADABLE, error.to_string())

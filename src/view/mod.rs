@@ -1,18 +1,21 @@
 //! A saga as people look at it: where it stands, why, what is still to come, what happened.
 //!
 //! Separate from the core because it serves eyes, not decisions, and from the command line and the
-//! HTTP API because both show the same thing. Pure but for [`read_history`]: row, journal and
+//! HTTP API because both show the same thing. Pure but for [`read_history`] and [`look_around`]: row, journal and
 //! definition in, a value that serialises to the API's JSON out.
 //!
 //! Invariants: the view is built from the journal, never from a snapshot, and says whether the
 //! journal's hash chain holds and whether the row agrees with it.
 //! Deliberately absent: how it is laid out on a screen.
 
+mod around;
 mod found;
 mod letter;
 mod schedule;
 mod steps;
 mod timeline;
+mod wait;
+mod why;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +31,13 @@ use crate::saga::{Pass, Saga, Signal, Status, holdup};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
 use crate::verify::row_agrees;
 
+pub use around::look_around;
 pub use found::{CauseGroupView, CauseView, CountView, FoundView, ListView, SpotView};
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
 pub use schedule::{MovedView, ScheduleView};
 pub use steps::{ChildView, StepStage, StepView, WaitingFor};
 pub use timeline::{EventView, Moment};
+pub use why::{QueueSeen, QueueView, Surroundings, WaitKind, WhyView};
 
 /// Journal entries read at once.
 const JOURNAL_PAGE: usize = 1_000;
@@ -140,6 +145,8 @@ pub struct SagaView {
     /// Its row.
     #[serde(flatten)]
     pub head: HeadView,
+    /// What it waits for; none once it has ended.
+    pub why: Option<WhyView>,
     /// The definition's description.
     pub description: Option<String>,
     /// What it works on.
@@ -241,7 +248,16 @@ impl SagaView {
             Some(definition) => steps::all(definition, &saga),
             None => steps::reached(&saga),
         };
+        let timeline = timeline::moments(definition, head.started_at, entries);
+        let known = wait::Known {
+            saga: &saga,
+            awaits: head.awaits.as_ref(),
+            definition,
+            steps: &steps,
+            timeline: &timeline,
+        };
         Self {
+            why: known.why(),
             head: HeadView::new(head),
             description: definition.and_then(|definition| definition.description.clone()),
             input: Arc::clone(&saga.input),
@@ -262,7 +278,7 @@ impl SagaView {
             }),
             steps,
             signals: saga.signals.iter().map(SignalView::new).collect(),
-            timeline: timeline::moments(definition, head.started_at, entries),
+            timeline,
             journal: check(head, entries, &saga, trouble),
         }
     }

@@ -61,7 +61,7 @@ impl Bundle {
         Self::of(ORDER, input)
     }
 
-    fn of(definition: &str, input: Value) -> Self {
+    pub(crate) fn of(definition: &str, input: Value) -> Self {
         let mut bundle = Self::unstarted(definition);
         let input = Arc::new(input);
         let start = Input::Start {
@@ -145,7 +145,7 @@ impl Bundle {
         self.tell(Cause::Parent, Input::Parent(ParentOrder::Confirm));
     }
 
-    fn tell(&mut self, cause: Cause, input: Input) {
+    pub(crate) fn tell(&mut self, cause: Cause, input: Input) {
         let decision = decide(&self.definition, &mut self.saga, input, self.now).unwrap();
         let head = &mut self.history.head;
         let record = Record {
