@@ -41,6 +41,7 @@ mod show;
 mod signal;
 mod simulate;
 mod start;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -111,6 +112,8 @@ enum Command {
     List(Box<list::Arguments>),
     /// Say what stands in the way of sagas, by cause, and of how many; reads the database.
     Groups(Box<groups::Arguments>),
+    /// List what waits for a signal or a person; reads the database.
+    Tasks(Box<tasks::Arguments>),
     /// Show a saga: where it stands, what is still to come, what happened.
     Show(show::Arguments),
     /// Tell a saga that waits for something from outside.
@@ -184,6 +187,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Plan(arguments) => block_on(plan::run(arguments)),
         Command::List(arguments) => block_on(list::run(*arguments)),
         Command::Groups(arguments) => block_on(groups::run(*arguments)),
+        Command::Tasks(arguments) => block_on(tasks::run(*arguments)),
         Command::Show(arguments) => block_on(show::run(arguments)),
         Command::Schedules(arguments) => block_on(schedules::run(arguments)),
         Command::Token(arguments) => block_on(token::run(arguments)),

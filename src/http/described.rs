@@ -170,6 +170,7 @@ const FOUND: &[Ask] = which_sagas![
     text("count", "`true`: say also how many there are, up to 10,000"),
     LIMIT
 ];
+const TASKS: &[Ask] = which_sagas![text("after", "The `next` of the page before"), LIMIT];
 const GROUPED: &[Ask] = which_sagas![LIMIT];
 const CHOICE: Takes = Takes::Fields(
     1,
@@ -244,6 +245,12 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
         "Send a signal to the saga that has a key",
         Takes::Any("The signal's payload"),
         SIGNALLED,
+    ),
+    get(
+        "/tasks",
+        "List what waits for a signal or a person",
+        TASKS,
+        &[(200, "`tasks`, and `next` if there are more")],
     ),
     get(
         "/schedules",

@@ -312,6 +312,67 @@ async fn searches_show_and_count_no_sagas_of_names_that_the_caller_may_not_see()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_what_waits_for_a_signal_or_a_person_and_others_are_not_shown() {
+    let bundle = Bundle::start().await;
+    let admin = bundle.token("admin", false).await;
+    let (one, two) = (
+        bundle.start_one(&admin, "one").await,
+        bundle.start_one(&admin, "two").await,
+    );
+    let read = async |token: &str, path: &str| {
+        let nothing = Value::Null;
+        bundle.call(&Method::GET, path, Some(token), &nothing).await
+    };
+    let (status, list) = read(&admin, "/tasks").await;
+    assert_eq!(status, StatusCode::OK);
+    for (task, (saga, key)) in [(&one, "one"), (&two, "two")].into_iter().enumerate() {
+        let task = &list["tasks"][task];
+        assert_eq!(
+            (&task["saga_id"], &task["key"]),
+            (&json!(saga), &json!(key))
+        );
+        assert_eq!(task["saga"], "approval");
+        assert_eq!(
+            (&task["for"], &task["signal"]),
+            (&json!("signal"), &json!("approved"))
+        );
+        assert!(
+            task["since"].is_string() && task["until"].is_null(),
+            "{task}"
+        );
+    }
+    let (_, page) = read(&admin, "/tasks?limit=1&name=approval").await;
+    assert_eq!(
+        (&page["tasks"][0]["key"], &page["next"]),
+        (&json!("one"), &json!(one))
+    );
+    let (_, page) = read(&admin, &format!("/tasks?after={one}")).await;
+    assert_eq!(page["tasks"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (&page["tasks"][0]["key"], &page["next"]),
+        (&json!("two"), &Value::Null)
+    );
+
+    let small = bundle.token("sagas:read@another", false).await;
+    assert_eq!(read(&small, "/tasks").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(
+        read(&small, "/tasks?name=another").await.1["tasks"],
+        json!([])
+    );
+
+    let body = json!({ "why": "stock-taking" });
+    for (action, saga) in [("pause", &one), ("force-complete", &two)] {
+        let path = format!("/sagas/{saga}/{action}");
+        let (status, answer) = bundle.call(&Method::POST, &path, Some(&admin), &body).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+    }
+    let (_, list) = read(&admin, "/tasks").await;
+    assert_eq!(list["tasks"].as_array().map(Vec::len), Some(1), "{list}");
+    assert_eq!(list["tasks"][0]["for"], "resume");
+    bundle.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_signed_in_stands_in_the_journal_whatever_the_request_says() {
     let bundle = Bundle::start().await;
     let admin = bundle.token("admin", false).await;

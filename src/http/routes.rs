@@ -111,6 +111,7 @@ fn of_sagas() -> Vec<Endpoint> {
             Scope(SignalsSend, Name),
             post(signals::to_key),
         ),
+        read("/tasks", Scope(SagasRead, QueriedName), get(search::tasks)),
         read(
             "/schedules",
             Scope(SagasRead, Everything),

@@ -1,4 +1,4 @@
-//! Finding sagas: lists, and groups by cause. The parameters are those of [`Filter`], and for a list
+//! Finding sagas: lists, groups by cause, and what waits for people. The parameters are those of [`Filter`], and for a list
 //! its order and page.
 
 use axum::Json;
@@ -10,7 +10,7 @@ use super::problem::Problem;
 use crate::id::Timestamp;
 use crate::store::search::{CAUSES_MAX, COUNT_MAX, PAGE_ROWS_MAX, SearchPage};
 use crate::store::{Filter, FilterError};
-use crate::view::{CauseGroupView, ListView};
+use crate::view::{CauseGroupView, ListView, TASKS_MAX, TaskListView, read_tasks};
 
 /// Rows of a page when the request does not say.
 const ROWS_DEFAULT: usize = 100;
@@ -107,4 +107,26 @@ pub(super) async fn groups(
     Ok(Json(Groups {
         groups: groups.iter().map(CauseGroupView::new).collect(),
     }))
+}
+
+/// `GET /tasks`: what waits for a signal or a person, of the oldest sagas first.
+pub(super) async fn tasks(
+    State(context): Shared,
+    query: RawQuery,
+) -> Result<Json<TaskListView>, Problem> {
+    let (filter, others) = parameters(query, context.api.engine.now())?;
+    let (mut limit, mut after) = (ROWS_DEFAULT, None);
+    for (name, value) in &others {
+        match name.as_str() {
+            "limit" => limit = number(name, value)?.min(TASKS_MAX),
+            "after" => {
+                let wrong = |_| Problem::malformed("`after` is the `next` of the page before");
+                after = Some(value.parse().map_err(wrong)?);
+            }
+            _ => return Err(FilterError::unknown(name, value).into()),
+        }
+    }
+    let store = &**context.api.engine.store();
+    let list = read_tasks(store, &*context.api.search, &filter, after, limit).await?;
+    Ok(Json(list))
 }

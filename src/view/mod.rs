@@ -1,7 +1,7 @@
 //! A saga as people look at it: where it stands, why, what is still to come, what happened.
 //!
 //! Separate from the core because it serves eyes, not decisions, and from the command line and the
-//! HTTP API because both show the same thing. Pure but for [`read_history`] and [`look_around`]: row, journal and
+//! HTTP API because both show the same thing. Pure but for [`read_history`], [`read_tasks`] and [`look_around`]: row, journal and
 //! definition in, a value that serialises to the API's JSON out.
 //!
 //! Invariants: the view is built from the journal, never from a snapshot, and says whether the
@@ -13,6 +13,7 @@ mod found;
 mod letter;
 mod schedule;
 mod steps;
+mod tasks;
 mod timeline;
 mod wait;
 mod why;
@@ -36,6 +37,7 @@ pub use found::{CauseGroupView, CauseView, CountView, FoundView, ListView, SpotV
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
 pub use schedule::{MovedView, ScheduleView};
 pub use steps::{ChildView, StepStage, StepView, WaitingFor};
+pub use tasks::{TASKS_MAX, TaskListView, TaskView, read_tasks, tasks_of};
 pub use timeline::{EventView, Moment};
 pub use why::{QueueSeen, QueueView, Surroundings, WaitKind, WhyView};
 

@@ -178,6 +178,10 @@ impl Bundle {
         SagaView::new(&self.history, Some(&self.definition))
     }
 
+    pub(crate) fn tasks(&self) -> Vec<TaskView> {
+        tasks_of(&self.history, Some(&self.definition))
+    }
+
     /// `step status >what is to come`, a line each.
     fn steps(&self) -> String {
         let mut text = String::new();

@@ -50,6 +50,28 @@ impl Known<'_> {
         Some(why)
     }
 
+    /// Everything that waits for a signal or a person.
+    pub(super) fn for_people(&self) -> Vec<WhyView> {
+        let saga = self.saga;
+        if saga.status().is_ended() {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        if saga.paused.is_some() {
+            all.push(self.paused());
+        } else {
+            let steps = saga.steps.iter();
+            let asks =
+                |state: &StepState| matches!(state.waiting, Waiting::Signal(_) | Waiting::Person);
+            let asking = steps.filter(|(_, state)| asks(state));
+            all.extend(asking.map(|(step, state)| self.of_step(step.clone(), state)));
+        }
+        for why in &mut all {
+            why.text = why.sentence();
+        }
+        all
+    }
+
     /// The step that the sentence is about.
     fn step(&self) -> Option<(StepPath, &StepState)> {
         let steps = &self.saga.steps;
@@ -94,7 +116,7 @@ impl Known<'_> {
                 .filter(|_| is_command),
             command: call.map(|call| call.command.clone()),
             signal: waiting.and_then(|waiting| waiting.signal.clone()),
-            saga: child.map(|child| child.saga_id),
+            other_saga: child.map(|child| child.saga_id),
             trouble: state.reason.as_deref().map(masked),
             unsent: kind == WaitKind::Reply && state.unsent_since.is_some(),
             queue: goes_to.filter(|_| is_sent).map(|call| QueueView {
@@ -138,7 +160,7 @@ impl Known<'_> {
         let family = self.saga.family.as_ref();
         WhyView {
             since: self.newest(is_prepared).map(|(at, ())| at),
-            saga: family.map(|family| family.parent.saga),
+            other_saga: family.map(|family| family.parent.saga),
             ..WhyView::blank(WaitKind::Parent)
         }
     }

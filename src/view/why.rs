@@ -63,7 +63,7 @@ pub struct WhyView {
     pub signal: Option<String>,
     /// The sub-saga, or the saga that runs this one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub saga: Option<SagaId>,
+    pub other_saga: Option<SagaId>,
     /// The newest trouble.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -123,7 +123,7 @@ impl WhyView {
             attempts_max: None,
             command: None,
             signal: None,
-            saga: None,
+            other_saga: None,
             trouble: None,
             unsent: false,
             queue: None,
@@ -182,7 +182,7 @@ impl WhyView {
         let place = self.place();
         let command = self.command.as_deref().map(|name| format!("`{name}`"));
         let command = command.unwrap_or_else(|| "its command".to_owned());
-        let saga = self.saga.map(|id| id.to_string()).unwrap_or_default();
+        let saga = self.other_saga.map(|id| id.to_string()).unwrap_or_default();
         let trouble = self.trouble.as_deref().unwrap_or("no reason given");
         let until = until.unwrap_or_default();
         match self.r#for {

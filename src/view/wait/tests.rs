@@ -35,7 +35,7 @@ fn what_a_saga_waits_for_is_found_with_where_since_when_and_until_when() {
     let sub_saga = of("  - { saga: flight, run: book-flight, timeout: 30m }");
     let start = Some("2023-11-14T22:13:20Z");
     let soon = Some("2023-11-14T22:13:20.005Z");
-    for (bundle, kind, spot, since, until) in [
+    for (bundle, kind, spot, since, until) in vec![
         (
             Bundle::order(),
             WaitKind::Reply,
@@ -107,6 +107,40 @@ fn the_queue_is_that_of_the_command_that_is_waited_for() {
     );
     let sub_saga = of("  - { saga: flight, run: book-flight, timeout: 30m }");
     assert_eq!(queue(&sub_saga), None, "no message goes to a sub-saga");
+}
+
+#[test]
+fn each_step_that_waits_for_a_signal_or_a_person_is_a_task() {
+    let tasks = |bundle: &Bundle| {
+        let tasks = bundle.tasks().into_iter();
+        let shown = tasks.map(|task| {
+            let spot = task.why.spot.as_ref().map(|spot| spot.step.clone());
+            (
+                spot.unwrap_or_default(),
+                task.to_do(),
+                task.why.until.is_some(),
+            )
+        });
+        shown.collect::<Vec<_>>()
+    };
+    let task = |step: &str, to_do: &str, until| (step.to_owned(), to_do.to_owned(), until);
+    let mut both = of(
+        "  - parallel:\n      - { wait: money, signal: paid, timeout: 3d }\n      - { wait: parcel, timeout: none }",
+    );
+    let waiting = [
+        task("money", "signal paid", true),
+        task("parcel", "signal parcel", false),
+    ];
+    assert_eq!(tasks(&both), waiting);
+    operate(&mut both, OperatorKind::Pause);
+    assert_eq!(tasks(&both), [task("", "resume", false)]);
+    let mut suspended = of(PAID_ONCE);
+    suspended.reply("money", Phase::Reserve, Outcome::Succeeded);
+    assert_eq!(tasks(&suspended), []);
+    suspended.reply("money", Phase::Confirm, Outcome::Failed);
+    assert_eq!(tasks(&suspended), [task("money", "retry or skip", false)]);
+    operate(&mut suspended, OperatorKind::ForceComplete);
+    assert_eq!(tasks(&suspended), []);
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn each_kind_of_waiting_has_its_sentence() {
         ),
         (
             WhyView {
-                saga: Some(saga),
+                other_saga: Some(saga),
                 command: None,
                 queue: None,
                 ..of_command(WaitKind::SubSaga)
@@ -97,7 +97,7 @@ fn each_kind_of_waiting_has_its_sentence() {
         ),
         (
             WhyView {
-                saga: Some(saga),
+                other_saga: Some(saga),
                 ..why(WaitKind::Parent)
             },
             "is prepared since 2026-03-01T10:00:00Z and waits for saga 00000000-0000-0000-0000-000000000009, which runs it, to say on",
