@@ -17,7 +17,9 @@ use crate::store::postgres::{self, PostgresOptions, PostgresStore};
 use crate::store::projections::ReadModels;
 use crate::store::schema::SchemaError;
 use crate::store::sqlite::{self, SqliteStore};
-use crate::store::{AccessMode, CensusStore, InspectStore, Store, StoreError, TokenStore};
+use crate::store::{
+    AccessMode, CensusStore, InspectStore, SagaSearch, Store, StoreError, TokenStore,
+};
 
 /// The database file when nothing else is said.
 pub(super) const FILE_DEFAULT: &str = "backstitch.db";
@@ -260,6 +262,14 @@ impl OpenStore {
 
     /// For reading back.
     pub(super) fn read_models(&self) -> Arc<dyn ReadModels> {
+        match self {
+            Self::Postgres(store) => Arc::new(store.clone()),
+            Self::Sqlite(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// For searches.
+    pub(super) fn search(&self) -> Arc<dyn SagaSearch> {
         match self {
             Self::Postgres(store) => Arc::new(store.clone()),
             Self::Sqlite(store) => Arc::new(store.clone()),

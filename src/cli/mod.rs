@@ -17,9 +17,11 @@ mod doctor;
 mod door;
 mod drains;
 pub mod exit;
+mod filter;
 mod followers;
 mod gauges;
 mod grants;
+mod groups;
 mod list;
 mod logging;
 mod migrate;
@@ -39,6 +41,7 @@ mod show;
 mod signal;
 mod simulate;
 mod start;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -106,7 +109,11 @@ enum Command {
     /// Start a saga on a running node.
     Start(start::Arguments),
     /// List sagas, newest first; reads the database, so no node need run.
-    List(list::Arguments),
+    List(Box<list::Arguments>),
+    /// Say what stands in the way of sagas, by cause, and of how many; reads the database.
+    Groups(Box<groups::Arguments>),
+    /// List what waits for a signal or a person; reads the database.
+    Tasks(Box<tasks::Arguments>),
     /// Show a saga: where it stands, what is still to come, what happened.
     Show(show::Arguments),
     /// Tell a saga that waits for something from outside.
@@ -178,7 +185,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Aggregate(arguments) => block_on(aggregate::run(arguments)),
         Command::Projection(arguments) => block_on(projection::run(arguments)),
         Command::Plan(arguments) => block_on(plan::run(arguments)),
-        Command::List(arguments) => block_on(list::run(arguments)),
+        Command::List(arguments) => block_on(list::run(*arguments)),
+        Command::Groups(arguments) => block_on(groups::run(*arguments)),
+        Command::Tasks(arguments) => block_on(tasks::run(*arguments)),
         Command::Show(arguments) => block_on(show::run(arguments)),
         Command::Schedules(arguments) => block_on(schedules::run(arguments)),
         Command::Token(arguments) => block_on(token::run(arguments)),

@@ -226,6 +226,7 @@ impl RunningNode {
             engine: Arc::clone(&engine),
             access,
             aggregates: Aggregates::shipped(environment, store.read_models()),
+            search: store.search(),
             letters: store.letters(),
             environment: Arc::clone(environment),
             metrics: Some(metrics),

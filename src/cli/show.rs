@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::backends::DatabaseArguments;
+use super::backends::{BrokerArguments, DatabaseArguments, OpenBroker};
 use super::exit::{Exit, Failure};
 use super::list::whole_seconds;
 use super::output::{self, printable, shortened};
@@ -14,10 +14,12 @@ use crate::definition::{Definition, parse_stored};
 use crate::id::SagaId;
 use crate::saga::Status;
 use crate::store::{SagaKey, Store};
-use crate::view::{History, SagaView, SignalView, StepView, read_history, spoken};
+use crate::view::{History, SagaView, SignalView, StepView, look_around, read_history, spoken};
 
 /// Widest reply on a step's line, in characters.
 const REPLY_CHARS_MAX: usize = 60;
+/// Longest time for reaching the broker, without which all but its queues is shown.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Most lines of the timeline that are printed; `--json` has all.
 const MOMENTS_MAX: usize = 500;
 
@@ -34,6 +36,8 @@ pub(super) struct Arguments {
     json: bool,
     #[command(flatten)]
     database: DatabaseArguments,
+    #[command(flatten)]
+    broker: BrokerArguments,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
@@ -41,8 +45,18 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let sagas = store.sagas();
     let history = find(&*sagas, &arguments.saga, arguments.key).await?;
     let definition = definition_of(&*sagas, &history).await?;
+    let mut view = SagaView::new(&history, definition.as_ref());
+    if let Some(why) = &mut view.why {
+        let broker = broker(&arguments.broker).await;
+        let handle = broker.as_ref().map(OpenBroker::handle);
+        let letters = store.letters();
+        let around = look_around(history.head.id, why, handle.as_deref(), &*letters).await;
+        why.see(&around);
+        if let Some(broker) = broker {
+            broker.close().await;
+        }
+    }
     store.close().await;
-    let view = SagaView::new(&history, definition.as_ref());
     if arguments.json {
         output::print_json(&view)?;
     } else {
@@ -55,6 +69,27 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
             "the journal is not what was written; see above, and keep a copy of the database",
         ))
     }
+}
+
+/// The broker that `AMQP_URL` names, to look at queues; `None`, with a warning, if it can't be reached.
+async fn broker(arguments: &BrokerArguments) -> Option<OpenBroker> {
+    let opened = match arguments.url() {
+        Ok(None) => return None,
+        Ok(Some(url)) => {
+            let opening = OpenBroker::open(Some(&url), "backstitch show");
+            let opened = tokio::time::timeout(CONNECT_TIME_MAX, opening).await;
+            opened.unwrap_or_else(|_| Err(Failure::new("the broker does not answer")))
+        }
+        Err(failure) => Err(failure),
+    };
+    opened
+        .inspect_err(|failure| {
+            let why = &failure.message;
+            output::remark(format_args!(
+                "warning: queues could not be looked at: {why}"
+            ));
+        })
+        .ok()
 }
 
 async fn find(store: &dyn Store, saga: &str, key: Option<String>) -> Result<History, Failure> {
@@ -165,6 +200,9 @@ fn head(text: &mut String, view: &SagaView) {
     }
     if let Some(reason) = &head.reason {
         line("why", reason);
+    }
+    if let Some(why) = &view.why {
+        line("now", &why.text);
     }
     if let Some(before) = &view.replaces {
         line("replaces", &before.to_string());

@@ -10,6 +10,8 @@ pub const BLOCKS_MAX: usize = 1_000;
 pub const DEPTH_MAX: usize = 16;
 /// Most items of one `for_each`, unless the definition says less.
 pub const FOR_EACH_ITEMS_MAX: usize = 10_000;
+/// Most labels of a definition.
+pub const LABELS_MAX: usize = 16;
 /// Longest business key of a saga, in bytes.
 pub const BUSINESS_KEY_BYTES_MAX: usize = 255;
 /// How long a participant has to answer when the step does not say.

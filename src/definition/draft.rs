@@ -67,6 +67,8 @@ pub(super) struct Use {
 pub(super) enum Place {
     /// The saga's key.
     Key,
+    /// What the saga is searched by.
+    Label,
     /// A step's payload.
     With(BlockId),
     /// Whether a block runs.
@@ -115,7 +117,7 @@ impl Place {
             | Self::ForEach(id)
             | Self::Until(id)
             | Self::Match(id) => Some(id),
-            Self::Key | Self::Output | Self::Event | Self::Tick => None,
+            Self::Key | Self::Label | Self::Output | Self::Event | Self::Tick => None,
         }
     }
 

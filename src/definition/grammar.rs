@@ -9,12 +9,15 @@ pub(super) const DEFINITION: &[&str] = &[
     "key",
     "correlate",
     "start",
+    "labels",
     "input",
     "timeout",
     "defaults",
     "steps",
     "output",
 ];
+/// Fields of a label that is no plain value.
+pub(super) const LABEL: &[&str] = &["time"];
 /// Fields of `defaults`.
 pub(super) const DEFAULTS: &[&str] = &["timeout", "retry", "suspend_after", "reply"];
 /// Fields of `reply`.

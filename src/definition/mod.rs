@@ -19,6 +19,7 @@ mod fields;
 mod grammar;
 mod input;
 mod kinds;
+mod labels;
 mod names;
 mod pace;
 mod parse;
@@ -38,7 +39,7 @@ mod waits;
 mod yaml;
 
 pub use bounds::{
-    BLOCKS_MAX, BUSINESS_KEY_BYTES_MAX, DEPTH_MAX, FOR_EACH_ITEMS_MAX, INSTANCES_MAX,
+    BLOCKS_MAX, BUSINESS_KEY_BYTES_MAX, DEPTH_MAX, FOR_EACH_ITEMS_MAX, INSTANCES_MAX, LABELS_MAX,
     SOURCE_BYTES_MAX, STEP_TIMEOUT_DEFAULT, STEP_TIMEOUT_RANGE, SUB_SAGA_ASKS,
     SUB_SAGA_TIMEOUT_DEFAULT, SUB_SAGAS_DEEP_MAX, SUSPEND_AFTER_DEFAULT, WAIT_MAX,
 };
@@ -49,6 +50,7 @@ pub use kinds::{
     Call, CatchUp, ConflictRule, Delay, EventRule, Every, Forward, InputSchema, OnReject,
     OnTimeout, ReplyRules, Retry, Sleep, StartRules, Step, SubSaga, Wait, parse_delay,
 };
+pub use labels::{Label, LabelRule, LabelValue};
 pub use names::check_name;
 pub use parse::{hash_of, parse, parse_all, parse_stored};
 pub use problem::{End, PROBLEMS_MAX, Problem, Problems, Rule};

@@ -175,6 +175,7 @@ fn read(source: &str, file: &str, strictness: Strictness) -> Parsed {
     let mut draft = Draft::new(findings);
     let header = draft.header(&fields);
     let start = draft.start(&fields, &header.key);
+    let labels = draft.labels(&fields);
     draft.all_blocks(&fields);
     let output = fields
         .get("output")
@@ -197,6 +198,7 @@ fn read(source: &str, file: &str, strictness: Strictness) -> Parsed {
         key: header.key,
         correlate: header.correlate,
         start,
+        labels,
         input: header.input,
         timeout: draft.saga_timeout,
         blocks: draft.blocks,

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod hostile;
+mod labels;
 mod language;
 mod references;
 mod rules;

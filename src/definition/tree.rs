@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::expression::Expression;
 use super::kinds::{Call, EventRule, Forward, InputSchema, Sleep, StartRules, Step, SubSaga, Wait};
+use super::labels::LabelRule;
 use super::template::Template;
 
 /// A definition that was checked.
@@ -26,6 +27,8 @@ pub struct Definition {
     pub correlate: Option<Template>,
     /// How it is started besides by command.
     pub start: StartRules,
+    /// What its sagas are searched by.
+    pub labels: Vec<LabelRule>,
     /// What inputs must look like.
     pub input: Option<InputSchema>,
     /// Past it, and before the pivot, the saga compensates.

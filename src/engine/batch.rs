@@ -318,6 +318,9 @@ impl<'a> Batch<'a> {
             ..
         } = changed;
         let seq = open.head.revision + 1;
+        let awaits = open
+            .saga
+            .awaits(open.head.awaits.as_ref(), &decision.events);
         let record = Record {
             cause,
             events: decision.events,
@@ -327,6 +330,7 @@ impl<'a> Batch<'a> {
         open.format = format;
         let entry = JournalEntry::link_in(format, id, &open.head.head_hash, seq, now, &record)
             .map_err(|error| Rejection::wrong(code::STORE_REFUSED, error.to_string()))?;
+        open.note_trouble(awaits, now);
         open.head.reason = open.saga.status_reason().map(|reason| storable(&reason));
         let wake_at = if open.saga.is_left_off() {
             Some(now.after(GO_ON_WITHIN))
@@ -421,12 +425,15 @@ impl<'a> Batch<'a> {
         let mut open = Vec::new();
         for changed in self.changed.into_values() {
             if changed.dirty {
+                let is_new = changed.expected == 0;
+                let labels = is_new.then(|| changed.open.labels());
                 sagas.push(SagaWrite {
                     expected: changed.expected,
                     head: changed.open.head.clone(),
                     entries: changed.entries,
                     snapshot: changed.snapshot,
                     outbox: changed.outbox,
+                    labels: labels.unwrap_or_default(),
                 });
             }
             open.push(changed.open);

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::definition::Definition;
+use crate::definition::{Definition, Label};
 use crate::id::{SagaId, Timestamp};
 use crate::limits::STEP_MEMORY_BYTES;
-use crate::saga::Saga;
 use crate::saga::format::mark;
-use crate::store::{JournalEntry, SagaHead, Snapshot};
+use crate::saga::{Saga, StepPhase};
+use crate::store::{JournalEntry, SagaCause, SagaHead, Snapshot};
 
 /// A saga with its row and the definition it keeps.
 #[derive(Debug, Clone)]
@@ -38,9 +38,25 @@ impl Open {
         head.updated_at = entry.at;
         head.status = saga.status();
         head.ended_at = saga.ended_at;
+        head.parent = saga.family.as_ref().map(|family| family.parent.saga);
         head.superseded = saga.is_superseded() || saga.is_undone_child();
         head.wake_at = next_wake(head.wake_at, wake_at, entry.at);
         self.tail += 1;
+    }
+
+    /// Brings what people look for up to the saga, which waits for this.
+    pub(super) fn note_trouble(&mut self, awaits: Option<StepPhase>, now: Timestamp) {
+        let trouble = self.saga.trouble(awaits.as_ref());
+        let head = &mut self.head;
+        let before = head.cause.take();
+        head.cause =
+            trouble.map(|trouble| SagaCause::of(&head.name, trouble, before.as_ref(), now));
+        head.awaits = awaits;
+    }
+
+    /// What people search it by.
+    pub(super) fn labels(&self) -> Vec<Label> {
+        self.definition.labels_of(&self.saga.input)
     }
 
     /// A snapshot, if the journal has grown by so many entries, and as many as the saga has steps,
@@ -167,6 +183,9 @@ mod tests {
             updated_at: at,
             ended_at: None,
             wake_at: None,
+            parent: None,
+            awaits: None,
+            cause: None,
             superseded: false,
         };
         Open {

@@ -249,6 +249,9 @@ impl Batch<'_> {
             updated_at: self.now,
             ended_at: None,
             wake_at: None,
+            parent: None,
+            awaits: None,
+            cause: None,
             superseded: false,
         };
         let open = Open {

@@ -58,6 +58,9 @@ impl Batch<'_> {
             updated_at: self.now,
             ended_at: None,
             wake_at: None,
+            parent: None,
+            awaits: None,
+            cause: None,
             superseded: false,
         };
         self.found.insert(

@@ -1,5 +1,5 @@
 //! What each endpoint is for, in words: the second half of the table of endpoints (`routes`), from
-//! which the OpenAPI document and the page about the API are made. A test holds that each has its line.
+//! which the `OpenAPI` document and the page about the API are made. A test holds that each has its line.
 
 /// An endpoint in words.
 pub(super) struct Description {
@@ -82,6 +82,14 @@ const fn post(
     }
 }
 
+const STARTED: &[(u16, &str)] = &[
+    (201, "It began"),
+    (200, "It had begun before, with the same key and input"),
+    (202, "It begins once the saga that it replaces has ended"),
+    (404, "No definition has this name"),
+    (409, "The key is taken by a saga with another input"),
+    (422, "The input breaks the schema, or gives no key"),
+];
 const NO_SAGA: (u16, &str) = (404, "There is no such saga");
 const NOT_NOW: (u16, &str) = (409, "It can't be done where the saga stands");
 const ACTED: &[(u16, &str)] = &[(200, "The saga's row"), NO_SAGA, NOT_NOW];
@@ -122,6 +130,48 @@ const LETTERS: &[Ask] = &[
     text("after", "The `next` of the page before"),
     LIMIT,
 ];
+/// Which sagas (the names are those of [`Filter`](crate::store::Filter)), and what is asked besides.
+macro_rules! which_sagas {
+    ($($more:expr),*) => {
+        &[
+            text("name", "Of this definition"),
+            text("version", "Of these versions, with commas"),
+            text("status", "With these statuses, with commas; `live`, `ended`"),
+            text("key", "That has this key now"),
+            text("key_prefix", "That has a key that begins so"),
+            text("started_since", "Started at this time or later; a duration is that long ago"),
+            text("started_until", "Started before this time"),
+            text("ended_since", "Ended at this time or later"),
+            text("ended_until", "Ended before this time"),
+            text("updated_since", "To which something happened at this time or later"),
+            text("updated_until", "To which nothing has happened since this time"),
+            text("older_than", "Started longer ago"),
+            text("younger_than", "Started less long ago"),
+            text("step", "That waits for this step or failed at it"),
+            text("phase", "The same for its phase"),
+            text("reason", "Whose reason has this text"),
+            text("cause", "Of this cause"),
+            text("in_trouble", "`true`: in whose way something stands"),
+            text("label", "With this label: `customer=alice`, `amount>=100`"),
+            text("parent", "Run by this saga"),
+            text("id", "These sagas, with commas"),
+            $($more),*
+        ]
+    };
+}
+
+const FOUND: &[Ask] = which_sagas![
+    text(
+        "sort",
+        "`started`, `ended` or `key`; `-` before it: the largest first"
+    ),
+    text("after", "The `next` of the page before"),
+    text("before", "The same"),
+    text("count", "`true`: say also how many there are, up to 10,000"),
+    LIMIT
+];
+const TASKS: &[Ask] = which_sagas![text("after", "The `next` of the page before"), LIMIT];
+const GROUPED: &[Ask] = which_sagas![LIMIT];
 const CHOICE: Takes = Takes::Fields(
     1,
     &[
@@ -139,27 +189,26 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     get(
         "/sagas",
         "List sagas, newest first",
-        &[
-            text("name", "Of this definition"),
-            text("status", "With this status"),
-            text("key", "That has this key now (with `name`)"),
-            text("before", "The `next` of the page before"),
-            LIMIT,
-        ],
+        FOUND,
         &[(200, "`sagas`, and `next` if there are more")],
+    ),
+    get(
+        "/sagas/groups",
+        "Count sagas in trouble by cause, live ones unless `status` says others",
+        GROUPED,
+        &[(200, "`groups`, those of most sagas first")],
+    ),
+    post(
+        "/sagas/groups",
+        "Start a saga of this name",
+        Takes::Any("The saga's input"),
+        STARTED,
     ),
     post(
         "/sagas/{saga}",
         "Start a saga",
         Takes::Any("The saga's input"),
-        &[
-            (201, "It began"),
-            (200, "It had begun before, with the same key and input"),
-            (202, "It begins once the saga that it replaces has ended"),
-            (404, "No definition has this name"),
-            (409, "The key is taken by a saga with another input"),
-            (422, "The input breaks the schema, or gives no key"),
-        ],
+        STARTED,
     ),
     get(
         "/sagas/{saga}",
@@ -196,6 +245,12 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
         "Send a signal to the saga that has a key",
         Takes::Any("The signal's payload"),
         SIGNALLED,
+    ),
+    get(
+        "/tasks",
+        "List what waits for a signal or a person",
+        TASKS,
+        &[(200, "`tasks`, and `next` if there are more")],
     ),
     get(
         "/schedules",

@@ -52,11 +52,7 @@ pub(super) async fn tag(request: Request, next: Next) -> Response {
 
 fn tag_of(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
-    let hex: String = digest[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("\"{hex}\"")
+    format!("\"{}\"", hex::encode(&digest[..16]))
 }
 
 /// Whether a header names a tag, as a weak one too: reading is compared weakly.

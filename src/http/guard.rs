@@ -33,6 +33,8 @@ pub(super) enum About {
     Name,
     /// The saga whose id is the path's `{saga}`.
     Id,
+    /// Sagas of this name, in the place of which the path has something else.
+    Named(&'static str),
     /// Sagas of the name in the query's `name`.
     QueriedName,
 }
@@ -141,15 +143,16 @@ async fn reaches(
     };
     Ok(match about {
         About::Everything => false,
+        About::Named(name) => named.holds(name),
         About::Name => in_path().is_some_and(|name| named.holds(name)),
         About::QueriedName => {
             let query = request.uri.query().unwrap_or_default();
-            let asked = query
-                .split('&')
-                .filter_map(|part| part.strip_prefix("name="));
-            let asked: Vec<&str> = asked.collect();
+            // As the handler reads it: `n%61me` is `name` too.
+            let asked = form_urlencoded::parse(query.as_bytes())
+                .filter_map(|(parameter, value)| (parameter == "name").then_some(value));
+            let asked: Vec<_> = asked.collect();
             // Twice the same parameter could be read in two ways.
-            matches!(asked[..], [name] if named.holds(name))
+            matches!(&asked[..], [name] if named.holds(name))
         }
         About::Id => {
             let Some(Ok(id)) = in_path().map(str::parse) else {

@@ -32,6 +32,7 @@ mod rights_tests;
 mod routes;
 mod sagas;
 mod schedules;
+mod search;
 mod seats;
 mod signals;
 #[cfg(test)]
@@ -58,6 +59,7 @@ use crate::engine::{Engine, Space};
 use crate::environment::{Environment, Shutdown};
 use crate::error::code;
 use crate::limits;
+use crate::store::SagaSearch;
 use crate::store::dead_letters::DeadLetterStore;
 use guard::Need;
 pub use host::is_loopback;
@@ -97,6 +99,8 @@ pub struct Api {
     pub access: Arc<Access>,
     /// The aggregates of the node's database, and what is folded from their events.
     pub aggregates: Aggregates,
+    /// Searches in the node's database.
+    pub search: Arc<dyn SagaSearch>,
     /// The dead letters of the node's database.
     pub letters: Arc<dyn DeadLetterStore>,
     /// Clock and ids.

@@ -1,4 +1,4 @@
-//! What the API is, for programs (OpenAPI 3.1) and as a page for people: both made from the table of
+//! What the API is, for programs (`OpenAPI` 3.1) and as a page for people: both made from the table of
 //! endpoints and what is said of each ([`described`](super::described)).
 
 use std::fmt::Write as _;

@@ -16,7 +16,7 @@ use crate::store::StoreError;
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
-    body: Body,
+    body: Box<Body>,
 }
 
 #[derive(Debug, Serialize)]
@@ -52,7 +52,10 @@ impl Problem {
             problems: Vec::new(),
             saga_id: None,
         };
-        Self { status, body }
+        Self {
+            status,
+            body: Box::new(body),
+        }
     }
 
     pub(super) fn malformed(reason: impl Into<String>) -> Self {

@@ -50,6 +50,7 @@ impl Bundle {
             engine: Arc::clone(&engine),
             access: Arc::new(Access::new(Arc::clone(&environment), tokens, None)),
             aggregates: Aggregates::shipped(&environment, Arc::new(store.clone())),
+            search: Arc::new(store.clone()),
             letters: Arc::new(store.clone()),
             environment,
             metrics: None,
@@ -211,6 +212,10 @@ async fn each_endpoint_lets_in_who_may_and_nobody_else() {
             Need::Nothing => (None, None),
             Need::Scope(scope, about) => (Some(scope), Some(about)),
         };
+        let name = match about {
+            Some(About::Named(name)) => name,
+            _ => "approval",
+        };
         let (method, path) = (&endpoint.method, filled(endpoint.path, about, &id));
         let what = format!("{method} {path}");
         let call = async |token: Option<&str>| bundle.call(method, &path, token, &nothing).await.0;
@@ -241,7 +246,7 @@ async fn each_endpoint_lets_in_who_may_and_nobody_else() {
         }
         let mut enough = vec![scope.to_string()];
         if is_about_sagas(scope) && about != Some(About::Everything) {
-            enough.push(format!("{scope}@approval,another"));
+            enough.push(format!("{scope}@{name},another"));
         }
         for rights in enough {
             let token = bundle.token(&rights, false).await;
@@ -258,30 +263,112 @@ async fn each_endpoint_lets_in_who_may_and_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_shows_no_sagas_of_names_that_the_caller_may_not_see() {
+async fn searches_show_and_count_no_sagas_of_names_that_the_caller_may_not_see() {
     let bundle = Bundle::start().await;
+    let admin = bundle.token("admin", false).await;
+    let saga = bundle.start_one(&admin, "one").await;
+    let path = format!("/sagas/{saga}/force-compensated");
+    let body = json!({ "why": "so that there is a cause" });
+    let (status, answer) = bundle.call(&Method::POST, &path, Some(&admin), &body).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+
     let token = bundle.token("sagas:read@another", false).await;
-    for query in [
-        "",
-        "?name=approval",
-        "?name=another&name=approval",
-        "?status=running",
-    ] {
-        let path = format!("/sagas{query}");
-        let (status, _) = bundle
-            .call(&Method::GET, &path, Some(&token), &Value::Null)
-            .await;
-        assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
+    let read = async |token: &str, path: &str| {
+        let nothing = Value::Null;
+        bundle.call(&Method::GET, path, Some(token), &nothing).await
+    };
+    for (path, found) in [("/sagas?count=true", "sagas"), ("/sagas/groups", "groups")] {
+        let (path, rest) = path.split_once('?').unwrap_or((path, ""));
+        for query in [
+            String::new(),
+            "name=approval".to_owned(),
+            "n%61me=approval".to_owned(),
+            "name=another&name=approval".to_owned(),
+            "name=another&n%61me=approval".to_owned(),
+            "n%61me=approval&name=another".to_owned(),
+            "name=another,approval".to_owned(),
+            "name=".to_owned(),
+            format!("id={saga}"),
+            "status=ended".to_owned(),
+        ] {
+            let path = format!("{path}?{query}&{rest}");
+            let (status, _) = read(&token, &path).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
+        }
+        let all = format!("{path}?status=ended&{rest}");
+        let (status, seen) = read(&admin, &all).await;
+        let of_admin = seen[found].as_array().map(Vec::len);
+        assert_eq!((status, of_admin), (StatusCode::OK, Some(1)), "{seen}");
+        for name in ["another", "%61nother"] {
+            let path = format!("{path}?name={name}&status=ended,live&{rest}");
+            let (status, seen) = read(&token, &path).await;
+            assert_eq!((status, &seen[found]), (StatusCode::OK, &json!([])));
+            if found == "sagas" {
+                assert_eq!(seen["count"], json!({ "sagas": 0, "or_more": false }));
+            }
+        }
     }
-    let (status, list) = bundle
-        .call(
-            &Method::GET,
-            "/sagas?name=another",
-            Some(&token),
-            &Value::Null,
-        )
-        .await;
-    assert_eq!((status, &list["sagas"]), (StatusCode::OK, &json!([])));
+    bundle.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_what_waits_for_a_signal_or_a_person_and_others_are_not_shown() {
+    let bundle = Bundle::start().await;
+    let admin = bundle.token("admin", false).await;
+    let (one, two) = (
+        bundle.start_one(&admin, "one").await,
+        bundle.start_one(&admin, "two").await,
+    );
+    let read = async |token: &str, path: &str| {
+        let nothing = Value::Null;
+        bundle.call(&Method::GET, path, Some(token), &nothing).await
+    };
+    let (status, list) = read(&admin, "/tasks").await;
+    assert_eq!(status, StatusCode::OK);
+    for (task, (saga, key)) in [(&one, "one"), (&two, "two")].into_iter().enumerate() {
+        let task = &list["tasks"][task];
+        assert_eq!(
+            (&task["saga_id"], &task["key"]),
+            (&json!(saga), &json!(key))
+        );
+        assert_eq!(task["saga"], "approval");
+        assert_eq!(
+            (&task["for"], &task["signal"]),
+            (&json!("signal"), &json!("approved"))
+        );
+        assert!(
+            task["since"].is_string() && task["until"].is_null(),
+            "{task}"
+        );
+    }
+    let (_, page) = read(&admin, "/tasks?limit=1&name=approval").await;
+    assert_eq!(
+        (&page["tasks"][0]["key"], &page["next"]),
+        (&json!("one"), &json!(one))
+    );
+    let (_, page) = read(&admin, &format!("/tasks?after={one}")).await;
+    assert_eq!(page["tasks"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (&page["tasks"][0]["key"], &page["next"]),
+        (&json!("two"), &Value::Null)
+    );
+
+    let small = bundle.token("sagas:read@another", false).await;
+    assert_eq!(read(&small, "/tasks").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(
+        read(&small, "/tasks?name=another").await.1["tasks"],
+        json!([])
+    );
+
+    let body = json!({ "why": "stock-taking" });
+    for (action, saga) in [("pause", &one), ("force-complete", &two)] {
+        let path = format!("/sagas/{saga}/{action}");
+        let (status, answer) = bundle.call(&Method::POST, &path, Some(&admin), &body).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+    }
+    let (_, list) = read(&admin, "/tasks").await;
+    assert_eq!(list["tasks"].as_array().map(Vec::len), Some(1), "{list}");
+    assert_eq!(list["tasks"][0]["for"], "resume");
     bundle.engine.stop().await;
 }
 

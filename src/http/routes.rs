@@ -6,9 +6,11 @@ use std::sync::Arc;
 use axum::http::Method;
 use axum::routing::{MethodRouter, get, post};
 
-use super::guard::About::{Everything, Id, Name, QueriedName};
+use super::guard::About::{Everything, Id, Name, Named, QueriedName};
 use super::guard::Need;
-use super::{Context, actions, dead_letters, health, openapi, reading, sagas, schedules, signals};
+use super::{
+    Context, actions, dead_letters, health, openapi, reading, sagas, schedules, search, signals,
+};
 use crate::access::rights::Scope::{
     AggregatesRead, LettersRead, LettersWrite, MetricsRead, SagasForce, SagasOperate, SagasRead,
     SagasStart, SignalsSend,
@@ -70,7 +72,18 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 fn of_sagas() -> Vec<Endpoint> {
     use Need::Scope;
     vec![
-        read("/sagas", Scope(SagasRead, QueriedName), get(sagas::list)),
+        read("/sagas", Scope(SagasRead, QueriedName), get(search::list)),
+        read(
+            "/sagas/groups",
+            Scope(SagasRead, QueriedName),
+            get(search::groups),
+        ),
+        // A saga may have the name of what is beside it.
+        write(
+            "/sagas/groups",
+            Scope(SagasStart, Named("groups")),
+            post(sagas::start_groups),
+        ),
         write("/sagas/{saga}", Scope(SagasStart, Name), post(sagas::start)),
         read("/sagas/{saga}", Scope(SagasRead, Id), get(sagas::show)),
         write(
@@ -98,6 +111,7 @@ fn of_sagas() -> Vec<Endpoint> {
             Scope(SignalsSend, Name),
             post(signals::to_key),
         ),
+        read("/tasks", Scope(SagasRead, QueriedName), get(search::tasks)),
         read(
             "/schedules",
             Scope(SagasRead, Everything),

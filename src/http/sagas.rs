@@ -18,11 +18,8 @@ use crate::error::code;
 use crate::id::SagaId;
 use crate::limits::{self, UnreadableJson};
 use crate::saga::{Status, holdup};
-use crate::store::{LIST_ROWS_MAX, ListFilter};
-use crate::view::{HeadView, ListView, SagaView, json_of, read_head, read_history};
+use crate::view::{HeadView, SagaView, json_of, look_around, read_head, read_history};
 
-/// Rows of a page when the request does not say.
-const LIST_ROWS_DEFAULT: usize = 100;
 /// The answer to a start.
 #[derive(Serialize)]
 struct Started {
@@ -46,8 +43,25 @@ pub(super) async fn start(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let name = path(name)?;
-    let body = json_body(&context, &headers, body)?;
+    start_named(&context, path(name)?, &headers, body).await
+}
+
+/// The same for a saga called `groups`.
+pub(super) async fn start_groups(
+    State(context): Shared,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    start_named(&context, "groups".to_owned(), &headers, body).await
+}
+
+async fn start_named(
+    context: &Context,
+    name: String,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = json_body(context, headers, body)?;
     let input = Arc::new(parse_value(&body)?);
     let answer = match context
         .api
@@ -56,7 +70,7 @@ pub(super) async fn start(
         .await
     {
         Ok(answer) => answer,
-        Err(error) => return Err(refused(&context, &name, &body, error)),
+        Err(error) => return Err(refused(context, &name, &body, error)),
     };
     // Only now: to start it, the node may have learned another version.
     let newest = context.api.engine.catalogue().newest(&name);
@@ -138,41 +152,17 @@ pub(super) async fn show(
     let (name, version) = (&history.head.name, history.head.version);
     let definition = catalogue.version(store, name, version).await?;
     let definition = definition.and_then(Result::ok);
-    let view = SagaView::new(&history, definition.as_deref());
+    let mut view = SagaView::new(&history, definition.as_deref());
+    if let Some(why) = &mut view.why {
+        let broker = &**context.api.engine.broker();
+        let around = look_around(id, why, Some(broker), &*context.api.letters).await;
+        why.see(&around);
+    }
     let json = json_of(&view).map_err(|error| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Problem::new(status, code::JOURNAL_UNREADABLE, error.to_string())
     })?;
     Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
-}
-
-/// Which sagas to list.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListQuery {
-    name: Option<String>,
-    status: Option<Status>,
-    key: Option<String>,
-    before: Option<SagaId>,
-    limit: Option<usize>,
-}
-
-/// `GET /sagas`: newest first.
-pub(super) async fn list(
-    State(context): Shared,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<ListView>, Problem> {
-    let Query(query) = query.map_err(|wrong| Problem::malformed(wrong.body_text()))?;
-    let limit = query.limit.unwrap_or(LIST_ROWS_DEFAULT).min(LIST_ROWS_MAX);
-    let filter = ListFilter {
-        name: query.name,
-        status: query.status,
-        key: query.key,
-        before: query.before,
-        limit,
-    };
-    let heads = context.api.engine.store().list(&filter).await?;
-    Ok(Json(ListView::new(&heads, limit)))
 }
 
 pub(super) fn path(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {

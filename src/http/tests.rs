@@ -118,6 +118,7 @@ impl Bundle {
                 &(Arc::new(TokioEnvironment) as Arc<dyn Environment>),
                 Arc::new(store.clone()),
             ),
+            search: Arc::new(store.clone()),
             letters: Arc::new(store.clone()),
             environment: Arc::new(TokioEnvironment),
             metrics: None,

@@ -264,6 +264,7 @@ async fn a_row_that_its_journal_does_not_lead_to_is_found() {
         entries: Vec::new(),
         snapshot: None,
         outbox: Vec::new(),
+        labels: Vec::new(),
     };
     let commit = Commit {
         sagas: vec![write],

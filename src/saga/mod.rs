@@ -61,6 +61,7 @@ mod portion;
 mod state;
 mod status;
 mod step;
+mod trouble;
 
 // What can be, and what follows.
 mod apply;
@@ -96,3 +97,4 @@ pub use state::{
 pub use status::Status;
 pub use step::{BlockPath, BlockState, StepState, StepStatus, Waiting};
 pub use transition::IllegalEvent;
+pub use trouble::{Obstacle, StepPhase};

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::rows::{self, EntryRow, HeadRow, SnapshotRow};
+use super::head::{self, HeadRow};
+use super::rows::{self, EntryRow, SnapshotRow};
 use super::{JournalEntry, LoadRequest, LoadedSaga, Revision, SagaHead, Snapshot, StoreError};
 use crate::id::SagaId;
 use crate::limits::LOADED_BYTES;
@@ -99,7 +100,7 @@ impl<'a> Loading<'a> {
     }
 
     pub(super) fn add_heads(&mut self, found: Vec<HeadRow>) -> Result<(), StoreError> {
-        let heads = rows::all(found, rows::head)?;
+        let heads = rows::all(found, head::head)?;
         self.heads
             .extend(heads.into_iter().map(|head| (head.id, head)));
         Ok(())

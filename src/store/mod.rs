@@ -18,7 +18,10 @@ pub mod census;
 pub mod conformance;
 pub mod dead_letters;
 pub mod feed;
+mod filter;
+mod head;
 pub mod inspect;
+mod labels;
 mod loading;
 pub mod memory;
 pub mod participant;
@@ -27,6 +30,7 @@ pub mod projections;
 mod rows;
 pub mod schedules;
 pub mod schema;
+pub mod search;
 mod shape;
 pub mod sqlite;
 pub mod tokens;
@@ -41,14 +45,20 @@ use uuid::Uuid;
 
 pub use self::census::{Census, CensusStore, LiveGroup};
 pub use self::inspect::{InspectStore, ServerFacts};
-use crate::definition::BUSINESS_KEY_BYTES_MAX;
+use crate::definition::{BUSINESS_KEY_BYTES_MAX, Label};
 use crate::error::{Class, Code};
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message};
 pub use crate::saga::Status;
+use crate::saga::StepPhase;
 pub use crate::saga::journal::{Hash, JournalEntry};
+pub use filter::{
+    FILTER_VALUES_MAX, Filter, FilterError, LabelCondition, Relation, Span, StepPattern,
+};
+pub use labels::{LABEL_BYTES_MAX, SagaCause};
 pub use schedules::{Moved, ScheduleKey, ScheduleRow, Schedules};
 pub use schema::AccessMode;
+pub use search::SagaSearch;
 pub use tokens::{TokenRow, TokenStore};
 pub use trials::Trials;
 
@@ -261,6 +271,12 @@ pub struct SagaHead {
     /// When to look at it even if no message comes. May be earlier than needed, never later:
     /// leaving an early value in place spares the index an update at every step.
     pub wake_at: Option<Timestamp>,
+    /// The saga that runs it, if one does.
+    pub parent: Option<SagaId>,
+    /// What it waits for.
+    pub awaits: Option<StepPhase>,
+    /// What stands in its way, or why it did not complete.
+    pub cause: Option<SagaCause>,
     /// Whether it has ended and given up its key: to a saga that replaces it, or, if another saga
     /// ran it and it was rolled back, to whichever comes.
     pub superseded: bool,
@@ -302,6 +318,8 @@ pub struct SagaWrite {
     pub snapshot: Option<Snapshot>,
     /// Messages to publish once this is committed.
     pub outbox: Vec<OutboxMessage>,
+    /// What it can be searched by; only ever of a new saga.
+    pub labels: Vec<Label>,
 }
 
 /// What became of a batch.

@@ -16,50 +16,11 @@ use super::participant::{
 use super::projections::{DocumentRow, Generation};
 use super::{
     DeadLetter, DefinitionRow, Hash, JournalEntry, KeyMatch, LiveCount, Moved, OutboxMessage,
-    SagaCount, SagaHead, SagaKey, ScheduleKey, ScheduleRow, Snapshot, StoreError,
+    SagaCount, SagaKey, ScheduleKey, ScheduleRow, Snapshot, StoreError,
 };
 use crate::error::Code;
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message, Properties};
-
-/// `id, name, version, key, input_hash, status, reason, revision, head_hash, started_at,
-/// updated_at, ended_at, wake_at, superseded` of `sagas`.
-pub(super) type HeadRow = (
-    Uuid,
-    String,
-    i64,
-    String,
-    Vec<u8>,
-    String,
-    Option<String>,
-    i64,
-    Vec<u8>,
-    i64,
-    i64,
-    Option<i64>,
-    Option<i64>,
-    bool,
-);
-
-pub(super) fn head(row: HeadRow) -> Result<SagaHead, StoreError> {
-    let what = || format!("saga {}", row.0);
-    Ok(SagaHead {
-        id: SagaId(row.0),
-        version: number(row.2, what)?,
-        input_hash: hash(&row.4, what)?,
-        status: parsed(&row.5, what)?,
-        revision: number(row.7, what)?,
-        head_hash: hash(&row.8, what)?,
-        name: row.1,
-        key: row.3,
-        reason: row.6,
-        started_at: Timestamp::from_micros(row.9),
-        updated_at: Timestamp::from_micros(row.10),
-        ended_at: row.11.map(Timestamp::from_micros),
-        wake_at: row.12.map(Timestamp::from_micros),
-        superseded: row.13,
-    })
-}
 
 /// `name, key, id, input_hash, status` of `sagas`.
 pub(super) type KeyRow = (String, String, Uuid, Vec<u8>, String);

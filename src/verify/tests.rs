@@ -60,6 +60,9 @@ fn saga(number: u128, entries: u64, word: &str) -> SagaWrite {
         updated_at: started_at,
         ended_at: None,
         wake_at: None,
+        parent: None,
+        awaits: None,
+        cause: None,
         superseded: false,
     };
     SagaWrite {
@@ -68,6 +71,7 @@ fn saga(number: u128, entries: u64, word: &str) -> SagaWrite {
         entries: written,
         snapshot: None,
         outbox: Vec::new(),
+        labels: Vec::new(),
     }
 }
 

@@ -1,18 +1,23 @@
 //! A saga as people look at it: where it stands, why, what is still to come, what happened.
 //!
 //! Separate from the core because it serves eyes, not decisions, and from the command line and the
-//! HTTP API because both show the same thing. Pure but for [`read_history`]: row, journal and
+//! HTTP API because both show the same thing. Pure but for [`read_history`], [`read_tasks`] and [`look_around`]: row, journal and
 //! definition in, a value that serialises to the API's JSON out.
 //!
 //! Invariants: the view is built from the journal, never from a snapshot, and says whether the
 //! journal's hash chain holds and whether the row agrees with it.
 //! Deliberately absent: how it is laid out on a screen.
 
+mod around;
+mod found;
 mod letter;
 mod schedule;
 mod spoken;
 mod steps;
+mod tasks;
 mod timeline;
+mod wait;
+mod why;
 
 use std::sync::Arc;
 
@@ -27,11 +32,15 @@ use crate::saga::{Pass, Saga, Signal, Status, holdup};
 use crate::store::{LoadRequest, SagaHead, Store, StoreError};
 use crate::verify::row_agrees;
 
+pub use around::look_around;
+pub use found::{CauseGroupView, CauseView, CountView, FoundView, ListView, SpotView};
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
 pub use schedule::{MovedView, ScheduleView};
 pub use spoken::spoken;
 pub use steps::{ChildView, StepStage, StepView, WaitingFor};
+pub use tasks::{TASKS_MAX, TaskListView, TaskView, read_tasks, tasks_of};
 pub use timeline::{EventView, Moment};
+pub use why::{QueueSeen, QueueView, Surroundings, WaitKind, WhyView};
 
 /// Journal entries read at once.
 const JOURNAL_PAGE: usize = 1_000;
@@ -86,6 +95,15 @@ pub struct HeadView {
     pub status: Status,
     /// Why it is compensating, compensated or suspended.
     pub reason: Option<String>,
+    /// What it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<SpotView>,
+    /// What stands in its way, or why it did not complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<CauseView>,
+    /// The saga that runs it, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_by: Option<SagaId>,
     /// When it started, RFC 3339.
     pub started_at: String,
     /// When the newest journal entry was written.
@@ -111,6 +129,9 @@ impl HeadView {
             key: head.key.clone(),
             status: head.status,
             reason: head.reason.as_deref().map(masked),
+            awaits: head.awaits.as_ref().map(SpotView::new),
+            cause: head.cause.as_ref().map(CauseView::new),
+            run_by: head.parent,
             started_at: head.started_at.to_string(),
             updated_at: head.updated_at.to_string(),
             ended_at: text_of(head.ended_at),
@@ -121,32 +142,14 @@ impl HeadView {
     }
 }
 
-/// A page of sagas.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ListView {
-    /// Newest first.
-    pub sagas: Vec<HeadView>,
-    /// What to pass as `before` for the next page, if there may be one.
-    pub next: Option<SagaId>,
-}
-
-impl ListView {
-    /// A page of at most `limit` rows.
-    pub fn new(heads: &[SagaHead], limit: usize) -> Self {
-        let next = heads.last().filter(|_| heads.len() >= limit);
-        Self {
-            sagas: heads.iter().map(HeadView::new).collect(),
-            next: next.map(|head| head.id),
-        }
-    }
-}
-
 /// All there is to know of a saga.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SagaView {
     /// Its row.
     #[serde(flatten)]
     pub head: HeadView,
+    /// What it waits for; none once it has ended.
+    pub why: Option<WhyView>,
     /// The definition's description.
     pub description: Option<String>,
     /// What it works on.
@@ -248,7 +251,16 @@ impl SagaView {
             Some(definition) => steps::all(definition, &saga),
             None => steps::reached(&saga),
         };
+        let timeline = timeline::moments(definition, head.started_at, entries);
+        let known = wait::Known {
+            saga: &saga,
+            awaits: head.awaits.as_ref(),
+            definition,
+            steps: &steps,
+            timeline: &timeline,
+        };
         Self {
+            why: known.why(),
             head: HeadView::new(head),
             description: definition.and_then(|definition| definition.description.clone()),
             input: Arc::clone(&saga.input),
@@ -269,7 +281,7 @@ impl SagaView {
             }),
             steps,
             signals: saga.signals.iter().map(SignalView::new).collect(),
-            timeline: timeline::moments(definition, head.started_at, entries),
+            timeline,
             journal: check(head, entries, &saga, trouble),
         }
     }

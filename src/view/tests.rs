@@ -62,7 +62,7 @@ impl Bundle {
         Self::of(ORDER, input)
     }
 
-    fn of(definition: &str, input: Value) -> Self {
+    pub(crate) fn of(definition: &str, input: Value) -> Self {
         let mut bundle = Self::unstarted(definition);
         let input = Arc::new(input);
         let start = Input::Start {
@@ -91,6 +91,9 @@ impl Bundle {
             updated_at: now,
             ended_at: None,
             wake_at: None,
+            parent: None,
+            awaits: None,
+            cause: None,
             superseded: false,
         };
         Self {
@@ -143,7 +146,7 @@ impl Bundle {
         self.tell(Cause::Parent, Input::Parent(ParentOrder::Confirm));
     }
 
-    fn tell(&mut self, cause: Cause, input: Input) {
+    pub(crate) fn tell(&mut self, cause: Cause, input: Input) {
         let decision = decide(&self.definition, &mut self.saga, input, self.now).unwrap();
         let head = &mut self.history.head;
         let record = Record {
@@ -174,6 +177,10 @@ impl Bundle {
 
     pub(crate) fn view(&self) -> SagaView {
         SagaView::new(&self.history, Some(&self.definition))
+    }
+
+    pub(crate) fn tasks(&self) -> Vec<TaskView> {
+        tasks_of(&self.history, Some(&self.definition))
     }
 
     /// `step status >what is to come`, a line each.

@@ -199,8 +199,8 @@ fn an_offer_expires_by_itself_though_the_participant_is_killed() {
             eventually("every saga ends", PATIENCE, || {
                 (backends.database.ended_sagas() == ended).then_some(())
             });
-            let made = get(&format!("{}/aggregates/offers/{offer}", node.url));
-            matches!(made, Ok((200, _))).then_some((offer, expires_at))
+            let answer = get(&format!("{}/aggregates/offers/{offer}", node.url));
+            matches!(answer, Ok((200, _))).then_some((offer, expires_at))
         })
         .expect("an offer is made within a minute");
     start(

@@ -306,7 +306,7 @@ impl Tree<'_, '_> {
 /// What alone is known when an expression is computed before, or outside, a saga's life.
 fn only_root(place: Place) -> Option<&'static str> {
     match place {
-        Place::Key => Some("input"),
+        Place::Key | Place::Label => Some("input"),
         Place::Event => Some("event"),
         Place::Tick => Some("tick"),
         _ => None,

@@ -151,6 +151,10 @@ fn every_field_the_parser_knows_is_in_the_schema_and_in_the_reference() {
         ),
         ("/$defs/to/properties".to_owned(), grammar::TO.to_vec()),
         (
+            "/$defs/label/properties".to_owned(),
+            grammar::LABEL.to_vec(),
+        ),
+        (
             "/$defs/reply/properties".to_owned(),
             grammar::REPLY.to_vec(),
         ),

@@ -238,6 +238,7 @@ async fn tamper(store: &MemoryStore, saga: SagaId, entry: &str, snapshot: Option
         entries: vec![entry],
         snapshot,
         outbox: Vec::new(),
+        labels: Vec::new(),
     };
     let commit = Commit {
         sagas: vec![write],
@@ -316,6 +317,7 @@ async fn of_an_unreadable_definition(
         entries: store.journal(saga, 0, 1).await.unwrap(),
         snapshot: None,
         outbox: Vec::new(),
+        labels: Vec::new(),
     };
     let commit = Commit {
         sagas: vec![write],

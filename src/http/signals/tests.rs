@@ -53,6 +53,7 @@ impl Bundle {
                 &(Arc::new(TokioEnvironment) as Arc<dyn crate::environment::Environment>),
                 Arc::new(store.clone()),
             ),
+            search: Arc::new(store.clone()),
             letters: Arc::new(store),
             environment: Arc::new(TokioEnvironment),
             metrics: None,

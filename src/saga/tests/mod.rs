@@ -1,6 +1,7 @@
 //! What the core does, told as stories: inputs in, commands out.
 
 mod answers;
+mod awaits;
 mod blocks;
 mod children;
 mod expressions;

@@ -17,6 +17,7 @@ mod projections;
 mod queries;
 mod sagas;
 pub mod sample;
+mod search;
 mod starts;
 mod tokens;
 
@@ -28,17 +29,24 @@ pub use participants::*;
 pub use projections::*;
 pub use queries::*;
 pub use sagas::*;
+pub use search::*;
 pub use starts::*;
 pub use tokens::*;
 
 use super::dead_letters::DeadLetterStore;
 use super::projections::ReadModels;
-use super::{CensusStore, Store, StoreError, TokenStore};
+use super::{CensusStore, SagaSearch, Store, StoreError, TokenStore};
 
 /// A store that keeps all kinds of tables, as a test gets it.
-pub trait Complete: Store + ReadModels + DeadLetterStore + TokenStore + CensusStore {}
+pub trait Complete:
+    Store + ReadModels + DeadLetterStore + TokenStore + CensusStore + SagaSearch
+{
+}
 
-impl<S> Complete for S where S: Store + ReadModels + DeadLetterStore + TokenStore + CensusStore {}
+impl<S> Complete for S where
+    S: Store + ReadModels + DeadLetterStore + TokenStore + CensusStore + SagaSearch
+{
+}
 
 /// An empty store for one case, and what must outlive it.
 #[async_trait::async_trait]
@@ -132,6 +140,11 @@ macro_rules! store_conformance {
             a_document_made_on_demand_is_kept_for_its_time,
             a_token_is_found_by_its_hash_until_it_is_revoked,
             what_is_done_to_tokens_is_in_the_audit_log,
+            each_condition_of_a_filter_finds_what_the_reference_finds,
+            pages_of_each_order_bring_everything_once,
+            labels_are_found_by_their_type,
+            counts_end_at_their_bound,
+            sagas_in_trouble_are_grouped_by_cause,
         }
     };
     (@cases $open:path: $($case:ident,)*) => {

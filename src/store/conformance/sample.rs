@@ -68,11 +68,15 @@ pub fn new_saga(number: u128, key: &str, revision: u64) -> SagaWrite {
             updated_at: at(2),
             ended_at: None,
             wake_at: Some(at(1_000)),
+            parent: None,
+            awaits: None,
+            cause: None,
             superseded: false,
         },
         entries: entries(number, 1, revision),
         snapshot: None,
         outbox: Vec::new(),
+        labels: Vec::new(),
     }
 }
 
@@ -95,6 +99,7 @@ pub fn next(before: &SagaWrite, more: u64) -> SagaWrite {
         entries: entries(number, expected + 1, revision),
         snapshot: None,
         outbox: Vec::new(),
+        labels: Vec::new(),
     }
 }
 

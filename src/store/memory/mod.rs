@@ -13,6 +13,7 @@ mod letters;
 mod participant;
 mod projections;
 mod schedules;
+mod search;
 mod tokens;
 mod trials;
 
@@ -36,6 +37,7 @@ use super::{
     SagaCount, SagaHead, SagaKey, SagaTable, SagaWrite, ScheduleKey, ScheduleRow, Snapshot, Store,
     StoreError, TokenRow, shape,
 };
+use crate::definition::Label;
 use crate::id::{SagaId, Timestamp};
 use crate::limits::LOADED_BYTES;
 
@@ -110,6 +112,7 @@ struct SagaRecord {
     /// Entry `seq` is at `seq - 1`.
     journal: Vec<JournalEntry>,
     snapshot: Option<Snapshot>,
+    labels: Vec<Label>,
 }
 
 #[async_trait]
@@ -391,6 +394,7 @@ impl State {
             entries,
             snapshot,
             outbox,
+            labels,
             ..
         } = write;
         let (id, wake_at) = (head.id, head.wake_at);
@@ -406,6 +410,7 @@ impl State {
             },
             journal: Vec::new(),
             snapshot: None,
+            labels,
         });
         record.head.follow(head);
         record.journal.extend(entries);
@@ -474,6 +479,8 @@ impl SagaHead {
         self.updated_at = newer.updated_at;
         self.ended_at = newer.ended_at;
         self.superseded = newer.superseded;
+        self.awaits = newer.awaits;
+        self.cause = newer.cause;
     }
 }
 

@@ -12,7 +12,8 @@ use super::{column, letters, messages};
 use crate::id::Timestamp;
 use crate::store::dead_letters::occurrence::NewLetter;
 use crate::store::{
-    Commit, CommitOutcome, Conflict, JournalEntry, SagaWrite, Snapshot, StoreError, rows,
+    Commit, CommitOutcome, Conflict, JournalEntry, SagaCause, SagaWrite, Snapshot, StoreError,
+    labels, rows,
 };
 
 /// By primary key. Whoever holds a row decides on that saga just now, or stands still in the middle
@@ -24,18 +25,22 @@ const LOCK: &str = "
 const INSERT_SAGAS: &str = "
     INSERT INTO sagas (
         id, name, version, key, input_hash, status, reason, revision, head_hash, started_at,
-        updated_at, ended_at, wake_at, superseded
+        updated_at, ended_at, wake_at, superseded, parent, awaits, cause, cause_step, cause_reason,
+        cause_since
     )
     SELECT
         id, name, version, key, input_hash, status, reason, revision, head_hash, started_at,
-        updated_at, ended_at, wake_at, superseded
+        updated_at, ended_at, wake_at, superseded, parent, awaits, cause, cause_step, cause_reason,
+        cause_since
     FROM unnest(
         $1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::text[], $7::text[],
         $8::bigint[], $9::bytea[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[],
-        $14::boolean[]
+        $14::boolean[], $15::uuid[], $16::text[], $17::text[], $18::text[], $19::text[],
+        $20::bigint[]
     ) AS new (
         id, name, version, key, input_hash, status, reason, revision, head_hash, started_at,
-        updated_at, ended_at, wake_at, superseded
+        updated_at, ended_at, wake_at, superseded, parent, awaits, cause, cause_step, cause_reason,
+        cause_since
     )
     ON CONFLICT DO NOTHING
     RETURNING id";
@@ -48,14 +53,23 @@ const UPDATE_SAGAS: &str = "
     UPDATE sagas SET
         status = new.status, reason = new.reason, revision = new.revision,
         head_hash = new.head_hash, updated_at = new.updated_at, ended_at = new.ended_at,
-        wake_at = new.wake_at, superseded = new.superseded
+        wake_at = new.wake_at, superseded = new.superseded, awaits = new.awaits,
+        cause = new.cause, cause_step = new.cause_step, cause_reason = new.cause_reason,
+        cause_since = new.cause_since
     FROM unnest(
         $1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::bigint[],
-        $7::bigint[], $8::bigint[], $9::boolean[]
+        $7::bigint[], $8::bigint[], $9::boolean[], $10::text[], $11::text[], $12::text[],
+        $13::text[], $14::bigint[]
     ) AS new (
-        id, status, reason, revision, head_hash, updated_at, ended_at, wake_at, superseded
+        id, status, reason, revision, head_hash, updated_at, ended_at, wake_at, superseded, awaits,
+        cause, cause_step, cause_reason, cause_since
     )
     WHERE sagas.id = new.id";
+
+const INSERT_LABELS: &str = "
+    INSERT INTO saga_labels (saga_id, name, value)
+    SELECT saga_id, name, value FROM unnest($1::uuid[], $2::text[], $3::text[])
+        AS new (saga_id, name, value)";
 
 const INSERT_JOURNAL: &str = "
     INSERT INTO journal (saga_id, seq, at, hash, body)
@@ -112,6 +126,7 @@ impl<'a> PreparedCommit<'a> {
                 properties.extend(of_saga);
             }
         }
+        insert_labels(connection, &winners).await?;
         insert_journal(connection, &winners).await?;
         upsert_snapshots(connection, &winners).await?;
         messages::insert_outbox(connection, &outbox, &properties).await?;
@@ -190,6 +205,20 @@ async fn insert_sagas(
         .bind(column(writes, |write| micros(write.head.ended_at)))
         .bind(column(writes, |write| micros(write.head.wake_at)))
         .bind(column(writes, |write| write.head.superseded))
+        .bind(column(writes, |write| {
+            write.head.parent.map(|parent| parent.0)
+        }))
+        .bind(column(writes, |write| awaits(write)))
+        .bind(column(writes, |write| {
+            cause(write).map(|it| it.id.as_str())
+        }))
+        .bind(column(writes, |write| cause_step(write)))
+        .bind(column(writes, |write| {
+            cause(write).map(|it| it.reason.as_str())
+        }))
+        .bind(column(writes, |write| {
+            cause(write).map(|it| it.since.as_micros())
+        }))
         .fetch_all(&mut *connection)
         .await?;
     let inserted: BTreeSet<Uuid> = inserted.into_iter().collect();
@@ -233,6 +262,37 @@ async fn update_sagas(connection: &mut Session, writes: &[&SagaWrite]) -> sqlx::
         .bind(column(writes, |write| micros(write.head.ended_at)))
         .bind(column(writes, |write| micros(write.head.wake_at)))
         .bind(column(writes, |write| write.head.superseded))
+        .bind(column(writes, |write| awaits(write)))
+        .bind(column(writes, |write| {
+            cause(write).map(|it| it.id.as_str())
+        }))
+        .bind(column(writes, |write| cause_step(write)))
+        .bind(column(writes, |write| {
+            cause(write).map(|it| it.reason.as_str())
+        }))
+        .bind(column(writes, |write| {
+            cause(write).map(|it| it.since.as_micros())
+        }))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn insert_labels(connection: &mut Session, writes: &[&SagaWrite]) -> sqlx::Result<()> {
+    let of_saga = |write: &&SagaWrite| {
+        let id = write.head.id.0;
+        let columns = labels::columns(&write.labels);
+        let columns = columns.map(move |(name, value)| (id, name.to_owned(), value));
+        columns.collect::<Vec<_>>()
+    };
+    let rows: Vec<_> = writes.iter().flat_map(of_saga).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(INSERT_LABELS)
+        .bind(column(&rows, |(saga, ..)| *saga))
+        .bind(column(&rows, |(_, name, _)| name.as_str()))
+        .bind(column(&rows, |(.., value)| value.as_str()))
         .execute(connection)
         .await?;
     Ok(())
@@ -275,6 +335,18 @@ async fn upsert_snapshots(connection: &mut Session, writes: &[&SagaWrite]) -> sq
         .execute(connection)
         .await?;
     Ok(())
+}
+
+fn awaits(write: &SagaWrite) -> Option<String> {
+    write.head.awaits.as_ref().map(ToString::to_string)
+}
+
+fn cause(write: &SagaWrite) -> Option<&SagaCause> {
+    write.head.cause.as_ref()
+}
+
+fn cause_step(write: &SagaWrite) -> Option<String> {
+    cause(write)?.spot.as_ref().map(ToString::to_string)
 }
 
 fn reason(write: &SagaWrite) -> Option<String> {

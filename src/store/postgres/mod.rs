@@ -26,6 +26,7 @@ mod participant;
 mod projections;
 mod sagas;
 mod schedules;
+mod search;
 mod tokens;
 mod trials;
 
@@ -141,7 +142,7 @@ impl PostgresStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (
         1,
         "foundation",
@@ -181,6 +182,11 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
         15,
         "reading back",
         include_str!("../../../migrations/postgres/0015_reading_back.sql"),
+    ),
+    (
+        20,
+        "search",
+        include_str!("../../../migrations/postgres/0020_search.sql"),
     ),
 ];
 

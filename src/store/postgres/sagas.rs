@@ -11,23 +11,13 @@ use super::commit::PreparedCommit;
 use super::connections::Begin;
 use super::{PostgresStore, column};
 use crate::id::{SagaId, Timestamp};
+use crate::store::head::{self, heads};
 use crate::store::loading::Loading;
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX,
     ListFilter, LiveCount, LoadRequest, LoadedSaga, Outbox, Revision, SagaCount, SagaHead, SagaKey,
     SagaTable, Status, Store, StoreError, is_key, rows, shape,
 };
-
-/// A query for whole rows of `sagas`.
-macro_rules! heads {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, name, version, key, input_hash, status, reason, revision, head_hash, ",
-            "started_at, updated_at, ended_at, wake_at, superseded FROM sagas WHERE ",
-            $rest
-        )
-    };
-}
 
 /// By primary key.
 const HEADS: &str = heads!("id = ANY ($1)");
@@ -75,7 +65,7 @@ macro_rules! sagas_in {
 
 /// The index of keys begins with the name, so each name is looked at; they are found by hops in
 /// `sagas_by_name`.
-const OF_ANY_NAME: &str = "
+pub(super) const OF_ANY_NAME: &str = "
     AND name IN (
         WITH RECURSIVE names AS (
             (SELECT name FROM sagas ORDER BY name LIMIT 1)
@@ -292,7 +282,7 @@ impl Store for PostgresStore {
         let limit = rows::limit(filter.limit.min(LIST_ROWS_MAX));
         query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
         let found = query.build_query_as().fetch_all(&self.pool).await;
-        rows::all(found.map_err(|error| self.failed(error))?, rows::head)
+        rows::all(found.map_err(|error| self.failed(error))?, head::head)
     }
 
     async fn journal(

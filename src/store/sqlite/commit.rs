@@ -10,10 +10,11 @@ use uuid::Uuid;
 use super::bulk::{self, Binding, Bulk};
 use super::{letters, messages};
 use crate::id::{SagaId, Timestamp};
+use crate::saga::StepPhase;
 use crate::store::dead_letters::occurrence::NewLetter;
 use crate::store::{
     Commit, CommitOutcome, Conflict, JournalEntry, OutboxMessage, SagaWrite, Snapshot, StoreError,
-    rows,
+    labels, rows,
 };
 
 /// Leaves out rows whose id is there or whose (name, key) is held.
@@ -21,9 +22,10 @@ static INSERT_SAGAS: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
         "INSERT INTO sagas (
             id, name, version, key, input_hash, status, reason, revision, head_hash, started_at,
-            updated_at, ended_at, wake_at, superseded
+            updated_at, ended_at, wake_at, superseded, parent, awaits, cause, cause_step,
+            cause_reason, cause_since
         )",
-        14,
+        20,
         "ON CONFLICT DO NOTHING RETURNING id",
     )
 });
@@ -34,14 +36,19 @@ static UPDATE_SAGAS: LazyLock<Bulk> = LazyLock::new(|| {
         "UPDATE sagas SET
             status = new.column3, reason = new.column4, revision = new.column5,
             head_hash = new.column6, updated_at = new.column7, ended_at = new.column8,
-            wake_at = new.column9, superseded = new.column10
+            wake_at = new.column9, superseded = new.column10, awaits = new.column11,
+            cause = new.column12, cause_step = new.column13, cause_reason = new.column14,
+            cause_since = new.column15
         FROM (",
-        10,
+        15,
         ") AS new
         WHERE sagas.id = new.column1 AND sagas.revision = new.column2
         RETURNING sagas.id",
     )
 });
+
+static INSERT_LABELS: LazyLock<Bulk> =
+    LazyLock::new(|| Bulk::new("INSERT INTO saga_labels (saga_id, name, value)", 3, ""));
 
 static INSERT_JOURNAL: LazyLock<Bulk> =
     LazyLock::new(|| Bulk::new("INSERT INTO journal (saga_id, seq, at, hash, body)", 5, ""));
@@ -98,6 +105,7 @@ impl<'a> PreparedCommit<'a> {
             .filter(|(saga, _)| !saga.as_ref().is_some_and(lost))
             .map(|(_, row)| row)
             .collect();
+        insert_labels(connection, &winners).await?;
         insert_journal(connection, &winners).await?;
         upsert_snapshots(connection, &winners).await?;
         messages::insert_outbox(connection, &outbox).await?;
@@ -140,6 +148,7 @@ async fn store_heads(
 
 fn bind_update(query: Binding, write: &SagaWrite) -> Binding {
     let head = &write.head;
+    let cause = head.cause.as_ref();
     query
         .bind(head.id.0)
         .bind(rows::signed(write.expected))
@@ -151,10 +160,16 @@ fn bind_update(query: Binding, write: &SagaWrite) -> Binding {
         .bind(head.ended_at.map(Timestamp::as_micros))
         .bind(head.wake_at.map(Timestamp::as_micros))
         .bind(head.superseded)
+        .bind(text_of(head.awaits.as_ref()))
+        .bind(cause.map(|cause| cause.id.as_str()))
+        .bind(text_of(cause.and_then(|cause| cause.spot.as_ref())))
+        .bind(cause.map(|cause| cause.reason.as_str()))
+        .bind(cause.map(|cause| cause.since.as_micros()))
 }
 
 fn bind_insert(query: Binding, write: &SagaWrite) -> Binding {
     let head = &write.head;
+    let cause = head.cause.as_ref();
     query
         .bind(head.id.0)
         .bind(head.name.as_str())
@@ -170,6 +185,16 @@ fn bind_insert(query: Binding, write: &SagaWrite) -> Binding {
         .bind(head.ended_at.map(Timestamp::as_micros))
         .bind(head.wake_at.map(Timestamp::as_micros))
         .bind(head.superseded)
+        .bind(head.parent.map(|parent| parent.0))
+        .bind(text_of(head.awaits.as_ref()))
+        .bind(cause.map(|cause| cause.id.as_str()))
+        .bind(text_of(cause.and_then(|cause| cause.spot.as_ref())))
+        .bind(cause.map(|cause| cause.reason.as_str()))
+        .bind(cause.map(|cause| cause.since.as_micros()))
+}
+
+fn text_of(spot: Option<&StepPhase>) -> Option<String> {
+    spot.map(ToString::to_string)
 }
 
 /// Which of new sagas that could not be inserted have a taken id, and which a taken key.
@@ -190,6 +215,23 @@ async fn tell_conflicts(
         }
     };
     Ok(missing.into_iter().map(conflict).collect())
+}
+
+async fn insert_labels(
+    connection: &mut SqliteConnection,
+    writes: &[&SagaWrite],
+) -> sqlx::Result<()> {
+    let mut rows: Vec<(Uuid, &str, String)> = Vec::new();
+    for write in writes {
+        let columns = labels::columns(&write.labels);
+        rows.extend(columns.map(|(name, value)| (write.head.id.0, name, value)));
+    }
+    INSERT_LABELS
+        .execute(connection, &rows, |query, (saga, name, value)| {
+            query.bind(*saga).bind(*name).bind(value.as_str())
+        })
+        .await
+        .map(drop)
 }
 
 async fn insert_journal(

@@ -22,6 +22,7 @@ mod participant;
 mod projections;
 mod sagas;
 mod schedules;
+mod search;
 mod tokens;
 mod trials;
 
@@ -137,7 +138,7 @@ impl SqliteStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (
         1,
         "foundation",
@@ -177,6 +178,11 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
         15,
         "reading back",
         include_str!("../../../migrations/sqlite/0015_reading_back.sql"),
+    ),
+    (
+        20,
+        "search",
+        include_str!("../../../migrations/sqlite/0020_search.sql"),
     ),
 ];
 

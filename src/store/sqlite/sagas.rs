@@ -12,23 +12,13 @@ use super::bulk;
 use super::commit::PreparedCommit;
 use super::{SqliteStore, failed};
 use crate::id::{SagaId, Timestamp};
+use crate::store::head::{self, heads};
 use crate::store::loading::Loading;
 use crate::store::{
     Commit, CommitOutcome, DeadLetter, DefinitionRow, JournalEntry, KeyMatch, LIST_ROWS_MAX,
     ListFilter, LiveCount, LoadRequest, LoadedSaga, Revision, SagaCount, SagaHead, SagaKey,
     SagaTable, Status, Store, StoreError, rows, shape,
 };
-
-/// A query for whole rows of `sagas`.
-macro_rules! heads {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, name, version, key, input_hash, status, reason, revision, head_hash, ",
-            "started_at, updated_at, ended_at, wake_at, superseded FROM sagas WHERE ",
-            $rest
-        )
-    };
-}
 
 /// By primary key.
 const HEADS: &str = heads!("id IN (SELECT unhex(value) FROM json_each(?1))");
@@ -256,7 +246,7 @@ impl Store for SqliteStore {
         let limit = rows::limit(filter.limit.min(LIST_ROWS_MAX));
         query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
         let found = query.build_query_as().fetch_all(&self.readers).await;
-        rows::all(found.map_err(failed)?, rows::head)
+        rows::all(found.map_err(failed)?, head::head)
     }
 
     async fn journal(

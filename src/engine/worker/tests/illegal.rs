@@ -94,6 +94,7 @@ async fn append(store: &MemoryStore, id: SagaId, event: Event, after: Option<Sag
         entries: vec![entry],
         snapshot,
         outbox: Vec::new(),
+        labels: Vec::new(),
     };
     let commit = Commit {
         sagas: vec![write],
