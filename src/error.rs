@@ -157,6 +157,7 @@ pub const CODES: &[(Code, &str)] = &[
         "the HTTP request comes from another site's page",
     ),
     (code::DEAD_LETTERED, "the broker dead-lettered the message"),
+    (code::JOB_NOT_FOUND, "there is no job with this id"),
     (
         code::LETTER_NOT_FOUND,
         "there is no dead letter with this id",
@@ -351,6 +352,8 @@ pub mod code {
     pub const ORIGIN_REFUSED: Code = Code(49);
     /// The broker dead-lettered the message.
     pub const DEAD_LETTERED: Code = Code(50);
+    /// There is no job with this id.
+    pub const JOB_NOT_FOUND: Code = Code(53);
     /// There is no dead letter with this id.
     pub const LETTER_NOT_FOUND: Code = Code(51);
     /// The dead letter can't be replayed, edited or discarded as asked.

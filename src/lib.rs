@@ -15,6 +15,7 @@ pub mod environment;
 pub mod error;
 pub mod file;
 pub mod id;
+pub mod jobs;
 pub mod limits;
 pub mod metric;
 pub mod numeral;

@@ -18,7 +18,7 @@ use crate::store::projections::ReadModels;
 use crate::store::schema::SchemaError;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{
-    AccessMode, CensusStore, InspectStore, SagaSearch, Store, StoreError, TokenStore,
+    AccessMode, CensusStore, InspectStore, JobStore, SagaSearch, Store, StoreError, TokenStore,
 };
 
 /// The database file when nothing else is said.
@@ -270,6 +270,14 @@ impl OpenStore {
 
     /// For searches.
     pub(super) fn search(&self) -> Arc<dyn SagaSearch> {
+        match self {
+            Self::Postgres(store) => Arc::new(store.clone()),
+            Self::Sqlite(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// For actions on many sagas.
+    pub(super) fn jobs(&self) -> Arc<dyn JobStore> {
         match self {
             Self::Postgres(store) => Arc::new(store.clone()),
             Self::Sqlite(store) => Arc::new(store.clone()),

@@ -22,6 +22,7 @@ mod followers;
 mod gauges;
 mod grants;
 mod groups;
+mod job;
 mod list;
 mod logging;
 mod migrate;
@@ -134,6 +135,8 @@ enum Command {
     ForceCompensated(operator::Arguments),
     /// See how far schedules have come, and set one back.
     Schedules(schedules::Arguments),
+    /// Do something to many sagas at once, and watch and stop that.
+    Job(job::Arguments),
     /// Make, list and revoke the tokens that the HTTP API of nodes asks for.
     Token(token::Arguments),
     /// Check that every saga's history is what was written, and make a checkpoint of it.
@@ -190,6 +193,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Tasks(arguments) => block_on(tasks::run(*arguments)),
         Command::Show(arguments) => block_on(show::run(arguments)),
         Command::Schedules(arguments) => block_on(schedules::run(arguments)),
+        Command::Job(arguments) => job::run(&arguments),
         Command::Token(arguments) => block_on(token::run(arguments)),
         Command::Verify(arguments) => block_on(verify::run(arguments)),
         Command::DeadLetters(arguments) => block_on(dead_letters::run(*arguments)),

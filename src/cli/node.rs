@@ -20,8 +20,9 @@ use super::followers::Followers;
 use super::gauges;
 use crate::definition::Definition;
 use crate::engine::{Engine, EngineError, EngineOptions, EngineParts};
-use crate::environment::{Environment, Shutdown, TokioEnvironment};
+use crate::environment::{Environment, Shutdown, Task, TokioEnvironment};
 use crate::http::{self, Aggregates, Api, Limits};
+use crate::jobs::Jobs;
 use crate::metric;
 use crate::participant::{Participant, ParticipantOptions, run_all};
 
@@ -174,6 +175,8 @@ async fn failed(node: Option<&RunningNode>) -> Failure {
 /// A running orchestrator.
 struct RunningNode {
     engine: Arc<Engine>,
+    jobs: Task,
+    stop_jobs: Shutdown,
     drains: Drains,
     serving: tokio::sync::watch::Receiver<Option<String>>,
     last_request: Shutdown,
@@ -227,6 +230,7 @@ impl RunningNode {
             access,
             aggregates: Aggregates::shipped(environment, store.read_models()),
             search: store.search(),
+            jobs: store.jobs(),
             letters: store.letters(),
             environment: Arc::clone(environment),
             metrics: Some(metrics),
@@ -236,6 +240,14 @@ impl RunningNode {
                 ..Limits::default()
             },
         });
+        let jobs = Jobs {
+            environment: Arc::clone(environment),
+            engine: Arc::clone(&engine),
+            search: store.search(),
+            jobs: store.jobs(),
+        };
+        let stop_jobs = Shutdown::default();
+        let jobs = jobs.start(stop_jobs.clone());
         let last_request = Shutdown::default();
         let (ended, serving) = tokio::sync::watch::channel(None);
         let stop = last_request.clone();
@@ -258,6 +270,8 @@ impl RunningNode {
         });
         Ok(Self {
             engine,
+            jobs,
+            stop_jobs,
             drains,
             serving,
             last_request,
@@ -275,6 +289,9 @@ impl RunningNode {
     }
 
     async fn stop(self) {
+        // What it has begun is written down, and another node goes on with it.
+        self.stop_jobs.request();
+        self.jobs.ended().await;
         self.engine.stop().await;
         self.drains.stop().await;
         self.last_request.request();

@@ -277,6 +277,70 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
         ],
     ),
     get(
+        "/jobs",
+        "List jobs, newest first",
+        &[text("before", "The `next` of the page before"), LIMIT],
+        &[(200, "`jobs`, and `next` if there are more")],
+    ),
+    post(
+        "/jobs",
+        "Do something to all sagas that a filter finds",
+        Takes::Fields(
+            3,
+            &[
+                (
+                    "action",
+                    "`retry`, `skip`, `cancel`, `pause`, `resume`, `force-complete`, `force-compensated` or `signal`",
+                ),
+                (
+                    "filter",
+                    "Which sagas, as the query of a list says it; live ones, unless it says others",
+                ),
+                WHY,
+                WHO,
+                ("rate", "How many in what time: `20/s`, `100/m`"),
+                (
+                    "canary",
+                    "How many come first: if they do not come home, the job pauses",
+                ),
+                ("dry_run", "Only say how many, with a sample"),
+                ("reply", "For `skip`: what counts as each step's result"),
+                ("signal", "For `signal`: which"),
+                ("payload", "For `signal`: its payload"),
+            ],
+        ),
+        &[(201, "The job"), (200, "What it would be about")],
+    ),
+    get(
+        "/jobs/{job}",
+        "Show a job and how far it has come",
+        &[],
+        &[(200, "The job"), (404, "There is none")],
+    ),
+    get(
+        "/jobs/{job}/results",
+        "List what became of each saga",
+        &[
+            text("refused", "`true`: only those that refused"),
+            text("after", "The `next` of the page before"),
+            LIMIT,
+        ],
+        &[
+            (200, "`results`, and `next` if there are more"),
+            (404, "There is no such job"),
+        ],
+    ),
+    post(
+        "/jobs/{job}/{command}",
+        "Pause a job, let it go on, or abort it",
+        Takes::Fields(1, &[WHY, WHO]),
+        &[
+            (200, "The job"),
+            (404, "There is none"),
+            (409, "It has ended"),
+        ],
+    ),
+    get(
         "/aggregates/{kind}",
         "List aggregates of a kind",
         &[text("after", "The `next` of the page before"), LIMIT],

@@ -19,6 +19,7 @@ mod etag;
 mod guard;
 mod health;
 mod host;
+mod jobs;
 #[cfg(test)]
 mod letters_tests;
 pub mod metrics;
@@ -59,8 +60,8 @@ use crate::engine::{Engine, Space};
 use crate::environment::{Environment, Shutdown};
 use crate::error::code;
 use crate::limits;
-use crate::store::SagaSearch;
 use crate::store::dead_letters::DeadLetterStore;
+use crate::store::{JobStore, SagaSearch};
 use guard::Need;
 pub use host::is_loopback;
 use problem::Problem;
@@ -101,6 +102,8 @@ pub struct Api {
     pub aggregates: Aggregates,
     /// Searches in the node's database.
     pub search: Arc<dyn SagaSearch>,
+    /// Actions on many sagas.
+    pub jobs: Arc<dyn JobStore>,
     /// The dead letters of the node's database.
     pub letters: Arc<dyn DeadLetterStore>,
     /// Clock and ids.

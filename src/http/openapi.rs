@@ -182,6 +182,7 @@ fn path_schema(name: &str) -> ObjectBuilder {
     let text = ObjectBuilder::new().schema_type(Type::String);
     match name {
         "action" => text.enum_values(Some(["cancel", "retry", "skip", "pause", "resume"])),
+        "command" => text.enum_values(Some(["pause", "resume", "abort"])),
         _ => text.min_length(Some(1)),
     }
 }

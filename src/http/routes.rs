@@ -9,7 +9,8 @@ use axum::routing::{MethodRouter, get, post};
 use super::guard::About::{Everything, Id, Name, Named, QueriedName};
 use super::guard::Need;
 use super::{
-    Context, actions, dead_letters, health, openapi, reading, sagas, schedules, search, signals,
+    Context, actions, dead_letters, health, jobs, openapi, reading, sagas, schedules, search,
+    signals,
 };
 use crate::access::rights::Scope::{
     AggregatesRead, LettersRead, LettersWrite, MetricsRead, SagasForce, SagasOperate, SagasRead,
@@ -53,6 +54,7 @@ fn probe(path: &'static str, need: Need, handler: MethodRouter<Arc<Context>>) ->
 /// All of them.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let mut all = of_sagas();
+    all.extend(of_jobs());
     all.extend(of_letters());
     all.extend(of_aggregates());
     all.extend([
@@ -122,6 +124,19 @@ fn of_sagas() -> Vec<Endpoint> {
             Scope(SagasOperate, Name),
             post(schedules::set),
         ),
+    ]
+}
+
+fn of_jobs() -> Vec<Endpoint> {
+    let seen = Need::Scope(SagasRead, Everything);
+    // What an action needs besides, its handler asks.
+    let changed = Need::Scope(SagasOperate, Everything);
+    vec![
+        read("/jobs", seen, get(jobs::list)),
+        write("/jobs", changed, post(jobs::make)),
+        read("/jobs/{job}", seen, get(jobs::show)),
+        read("/jobs/{job}/results", seen, get(jobs::results)),
+        write("/jobs/{job}/{command}", changed, post(jobs::command)),
     ]
 }
 

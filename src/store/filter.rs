@@ -239,6 +239,13 @@ impl Filter {
         all
     }
 
+    /// The filter as a text, which [`read`](Self::read) takes back.
+    pub fn text(&self) -> String {
+        let mut text = form_urlencoded::Serializer::new(String::new());
+        text.extend_pairs(self.parameters());
+        text.finish()
+    }
+
     /// Reads a filter's text.
     pub fn read(text: &str, now: Timestamp) -> Result<Self, FilterError> {
         let mut filter = Self::default();

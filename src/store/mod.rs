@@ -21,6 +21,7 @@ pub mod feed;
 mod filter;
 mod head;
 pub mod inspect;
+pub mod jobs;
 mod labels;
 mod loading;
 pub mod memory;
@@ -55,6 +56,7 @@ pub use crate::saga::journal::{Hash, JournalEntry};
 pub use filter::{
     FILTER_VALUES_MAX, Filter, FilterError, LabelCondition, Relation, Span, StepPattern,
 };
+pub use jobs::{JobCommand, JobResult, JobRow, JobState, JobStore, Progress};
 pub use labels::{LABEL_BYTES_MAX, SagaCause};
 pub use schedules::{Moved, ScheduleKey, ScheduleRow, Schedules};
 pub use schema::AccessMode;

@@ -18,6 +18,7 @@ mod garbage;
 mod half_dead;
 mod hostile;
 mod memory;
+mod operators_night;
 mod outbox_poison;
 mod python_participant;
 mod random_sagas;

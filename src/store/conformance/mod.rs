@@ -9,6 +9,7 @@
 #![allow(clippy::missing_panics_doc)]
 
 mod feed;
+mod jobs;
 mod letters;
 mod messages;
 mod occurrences;
@@ -22,6 +23,7 @@ mod starts;
 mod tokens;
 
 pub use feed::*;
+pub use jobs::*;
 pub use letters::*;
 pub use messages::*;
 pub use occurrences::*;
@@ -35,16 +37,16 @@ pub use tokens::*;
 
 use super::dead_letters::DeadLetterStore;
 use super::projections::ReadModels;
-use super::{CensusStore, SagaSearch, Store, StoreError, TokenStore};
+use super::{CensusStore, JobStore, SagaSearch, Store, StoreError, TokenStore};
 
 /// A store that keeps all kinds of tables, as a test gets it.
 pub trait Complete:
-    Store + ReadModels + DeadLetterStore + TokenStore + CensusStore + SagaSearch
+    Store + ReadModels + DeadLetterStore + TokenStore + CensusStore + SagaSearch + JobStore
 {
 }
 
 impl<S> Complete for S where
-    S: Store + ReadModels + DeadLetterStore + TokenStore + CensusStore + SagaSearch
+    S: Store + ReadModels + DeadLetterStore + TokenStore + CensusStore + SagaSearch + JobStore
 {
 }
 
@@ -145,6 +147,10 @@ macro_rules! store_conformance {
             labels_are_found_by_their_type,
             counts_end_at_their_bound,
             sagas_in_trouble_are_grouped_by_cause,
+            a_job_is_held_by_one_node_at_a_time,
+            what_a_node_writes_about_a_job_that_changed_is_refused,
+            a_person_stops_a_job_and_lets_it_go_on,
+            what_became_of_each_saga_is_kept_once,
         }
     };
     (@cases $open:path: $($case:ident,)*) => {

@@ -9,6 +9,7 @@
 
 mod census;
 mod feed;
+mod jobs;
 mod letters;
 mod participant;
 mod projections;
@@ -96,6 +97,7 @@ struct State {
     schedules: BTreeMap<ScheduleKey, ScheduleRow>,
     trials: BTreeMap<Uuid, u32>,
     tokens: BTreeMap<Uuid, TokenRow>,
+    jobs: jobs::Jobs,
     secret: Option<[u8; 32]>,
     barriers: BTreeMap<BarrierKey, BarrierRow>,
     aggregates: BTreeMap<AggregateKey, AggregateRow>,

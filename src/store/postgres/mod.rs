@@ -19,6 +19,7 @@ mod errors;
 mod feed;
 mod floor;
 mod inspect;
+mod jobs;
 mod letters;
 mod liveness;
 mod messages;
@@ -142,7 +143,7 @@ impl PostgresStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 9] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     (
         1,
         "foundation",
@@ -187,6 +188,11 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
         20,
         "search",
         include_str!("../../../migrations/postgres/0020_search.sql"),
+    ),
+    (
+        21,
+        "jobs",
+        include_str!("../../../migrations/postgres/0021_jobs.sql"),
     ),
 ];
 

@@ -16,6 +16,7 @@ mod census;
 mod commit;
 mod feed;
 mod inspect;
+mod jobs;
 mod letters;
 mod messages;
 mod participant;
@@ -138,7 +139,7 @@ impl SqliteStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 9] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     (
         1,
         "foundation",
@@ -183,6 +184,11 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
         20,
         "search",
         include_str!("../../../migrations/sqlite/0020_search.sql"),
+    ),
+    (
+        21,
+        "jobs",
+        include_str!("../../../migrations/sqlite/0021_jobs.sql"),
     ),
 ];
 
