@@ -287,7 +287,9 @@ fn shown(job: &Answer) -> String {
         text("made_at"),
     );
     if let Some(note) = job.text("note") {
-        lines += &format!("note     {}\n", output::printable(note));
+        lines += "note     ";
+        lines += &output::printable(note);
+        lines.push('\n');
     }
     lines
 }

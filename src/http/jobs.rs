@@ -153,12 +153,12 @@ fn filter(text: &str, action: &JobAction, context: &Context) -> Result<Filter, P
 }
 
 fn action(order: &Order) -> Result<JobAction, Problem> {
-    let only = |field: &str, given: bool, of: &str| match given && order.action != of {
-        true => Err(Problem::malformed(format!(
-            "`{field}` is for `{of}`, not for `{}`",
-            order.action
-        ))),
-        false => Ok(()),
+    let only = |field: &str, given: bool, of: &str| {
+        if !given || order.action == of {
+            return Ok(());
+        }
+        let reason = format!("`{field}` is for `{of}`, not for `{}`", order.action);
+        Err(Problem::malformed(reason))
     };
     only("reply", order.reply.is_some(), "skip")?;
     only("signal", order.signal.is_some(), "signal")?;

@@ -170,9 +170,9 @@ impl Jobs {
     }
 
     /// Does it to one saga.
-    async fn act(&self, held: &Held, head: &SagaHead) -> Result<(), Refused> {
+    async fn act(&self, held: &Held, saga: &SagaHead) -> Result<(), Refused> {
         let id = format!("job {}", held.row.id);
-        let kind = held.action.of(head).map_err(Refused::Saga)?;
+        let kind = held.action.of(saga).map_err(Refused::Saga)?;
         if let Some(kind) = kind {
             let action = OperatorAction {
                 id,
@@ -180,7 +180,7 @@ impl Jobs {
                 why: held.row.why.clone(),
                 kind,
             };
-            return match self.engine.operate(head.id, action).await {
+            return match self.engine.operate(saga.id, action).await {
                 Ok(()) => Ok(()),
                 Err(OperateError::Refused(wrong)) => Err(Refused::Saga(wrong.to_string())),
                 Err(OperateError::Unavailable(why)) => Err(Refused::Node(why)),
@@ -189,7 +189,7 @@ impl Jobs {
         let JobAction::Signal { signal, payload } = &held.action else {
             return Err(Refused::Saga("nothing can be done to it".to_owned()));
         };
-        let to = Addressee::Saga(head.id);
+        let to = Addressee::Saga(saga.id);
         match self.engine.signal(to, signal, id, payload.clone()).await {
             Ok(_) => Ok(()),
             Err(SignalError::Refused(wrong)) => Err(Refused::Saga(wrong.to_string())),

@@ -102,7 +102,7 @@ impl Bundle {
                 tokio::task::yield_now().await;
             }
         };
-        let come = tokio::time::timeout(Duration::from_secs(60), come).await;
+        let come = tokio::time::timeout(Duration::from_mins(1), come).await;
         come.expect("the job comes there")
     }
 

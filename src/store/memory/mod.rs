@@ -9,6 +9,7 @@
 
 mod census;
 mod feed;
+mod head;
 mod jobs;
 mod letters;
 mod participant;
@@ -460,29 +461,6 @@ impl State {
         self.due.insert((until, id));
         row.due_at = until;
         Some(row.clone())
-    }
-}
-
-impl SagaHead {
-    fn saga_key(&self) -> SagaKey {
-        SagaKey {
-            name: self.name.clone(),
-            key: self.key.clone(),
-        }
-    }
-
-    /// Takes over what a later write may change; the rest stays as the saga started.
-    /// `wake_at` is left to the caller, who keeps it in an index too.
-    fn follow(&mut self, newer: SagaHead) {
-        self.status = newer.status;
-        self.reason = newer.reason;
-        self.revision = newer.revision;
-        self.head_hash = newer.head_hash;
-        self.updated_at = newer.updated_at;
-        self.ended_at = newer.ended_at;
-        self.superseded = newer.superseded;
-        self.awaits = newer.awaits;
-        self.cause = newer.cause;
     }
 }
 
