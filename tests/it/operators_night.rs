@@ -96,13 +96,7 @@ fn suspended(backends: &Backends) -> i64 {
         .count("backstitch.sagas WHERE status = 'suspended'")
 }
 
-#[test]
-fn what_is_stuck_is_found_by_its_cause_and_brought_home_though_the_node_is_killed() {
-    let backends = Backends::create();
-    let sagas = tempfile::tempdir().unwrap();
-    std::fs::write(sagas.path().join("charge.yaml"), CHARGE).unwrap();
-    let bank = Bank::open(&backends.virtual_host.url);
-    let mut node = Node::serve(&backends, sagas.path());
+fn get_stuck(backends: &Backends, node: &Node) {
     for number in 0..SAGAS {
         let input =
             json!({ "id": format!("c-{number}"), "customer": format!("p-{}", number % 10) });
@@ -110,8 +104,18 @@ fn what_is_stuck_is_found_by_its_cause_and_brought_home_though_the_node_is_kille
         assert!(matches!(started, Ok((201, _))), "{started:?}");
     }
     eventually("all of them are stuck", PATIENCE, || {
-        (suspended(&backends) == i64::try_from(SAGAS).unwrap()).then_some(())
+        (suspended(backends) == i64::try_from(SAGAS).unwrap()).then_some(())
     });
+}
+
+#[test]
+fn what_is_stuck_is_found_by_its_cause_and_brought_home_though_the_node_is_killed() {
+    let backends = Backends::create();
+    let sagas = tempfile::tempdir().unwrap();
+    std::fs::write(sagas.path().join("charge.yaml"), CHARGE).unwrap();
+    let bank = Bank::open(&backends.virtual_host.url);
+    let mut node = Node::serve(&backends, sagas.path());
+    get_stuck(&backends, &node);
 
     // What is it?
     let groups = finish(&Command::backstitch(["groups", "--json"]).on(&backends));

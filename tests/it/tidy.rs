@@ -45,6 +45,7 @@ const LAYERS: &[&str] = &[
     "dead_letters",
     "proof",
     "view",
+    "jobs",
     "sim",
     "access",
     "http",
