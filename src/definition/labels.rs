@@ -5,51 +5,21 @@
 
 use serde_json::Value;
 
+use super::bounds::LABELS_MAX;
 use super::draft::{Draft, Place};
 use super::expression::EvaluationScope;
 use super::fields::{Fields, wrong_type};
 use super::grammar::LABEL;
+use super::label::{Label, LabelRule, LabelValue};
 use super::names::check_name;
 use super::problem::Rule;
 use super::template::{Shape, Template};
+use super::tree::Definition;
 use super::yaml::{Content, Yaml};
-use super::{Definition, LABELS_MAX};
-use crate::id::Timestamp;
 use crate::limits::{BODY, Limit};
 
 /// What a label may compute: it is cut to what an index takes.
 const LABEL_LIMIT: Limit = BODY;
-
-/// A label that a definition gives its sagas.
-#[derive(Debug)]
-pub struct LabelRule {
-    /// Its name.
-    pub name: String,
-    /// Computes it from the input.
-    pub value: Template,
-    /// Whether its text is a point in time.
-    pub is_time: bool,
-}
-
-/// A label of a saga.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Label {
-    /// Its name.
-    pub name: String,
-    /// What it says.
-    pub value: LabelValue,
-}
-
-/// What a label says.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LabelValue {
-    /// A text; `true` and `false` are texts.
-    Text(String),
-    /// A number.
-    Number(f64),
-    /// A point in time.
-    Time(Timestamp),
-}
 
 impl Definition {
     /// The labels of a saga with this input.

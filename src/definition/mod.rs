@@ -19,6 +19,7 @@ mod fields;
 mod grammar;
 mod input;
 mod kinds;
+mod label;
 mod labels;
 mod names;
 mod pace;
@@ -50,7 +51,7 @@ pub use kinds::{
     Call, CatchUp, ConflictRule, Delay, EventRule, Every, Forward, InputSchema, OnReject,
     OnTimeout, ReplyRules, Retry, Sleep, StartRules, Step, SubSaga, Wait, parse_delay,
 };
-pub use labels::{Label, LabelRule, LabelValue};
+pub use label::{Label, LabelRule, LabelValue};
 pub use names::check_name;
 pub use parse::{hash_of, parse, parse_all, parse_stored};
 pub use problem::{End, PROBLEMS_MAX, Problem, Problems, Rule};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::expression::Expression;
 use super::kinds::{Call, EventRule, Forward, InputSchema, Sleep, StartRules, Step, SubSaga, Wait};
-use super::labels::LabelRule;
+use super::label::LabelRule;
 use super::template::Template;
 
 /// A definition that was checked.

@@ -244,8 +244,9 @@ impl Jobs {
         Ok(())
     }
 
-    /// Waits until those that came first have moved on. If one of them stands where it stood, or is
-    /// suspended again, a person must look.
+    /// Waits until those that came first are home, or have been on their way for a while. If one of them is
+    /// in trouble then, still or again, a person must look. (That it has none at the first look says
+    /// nothing: the participant may not have answered yet.)
     async fn see_canary(&self, held: &mut Held, stop: &Shutdown) -> Result<(), Left> {
         let began = self.engine.now();
         loop {
@@ -268,16 +269,18 @@ impl Jobs {
             // Where it is done they may also be told to stand still.
             let still = heads.iter().filter(|head| held.stands_in_the_way(head));
             let still: Vec<SagaId> = still.map(|head| head.id).collect();
+            let are_home = heads.iter().all(|head| held.is_home(head));
             let now = self.engine.now();
-            let Some(one) = still.first() else {
+            let is_time_over = now.since(began) >= CANARY_TIME_MAX;
+            if still.is_empty() && (are_home || is_time_over) {
                 let seen = Progress {
                     held_until: now.after(HOLD),
                     canary_seen: true,
                     ..Progress::default()
                 };
                 return self.advance(held, now, &seen).await;
-            };
-            if now.since(began) >= CANARY_TIME_MAX {
+            }
+            if let Some(one) = still.first().filter(|_| is_time_over) {
                 let note = format!(
                     "{} of the {} that came first are in trouble still or again, as {one} is; to go on all the same: resume",
                     still.len(),
@@ -310,6 +313,11 @@ impl Held {
         };
         let micros = self.worked.saturating_mul(60_000_000) / u64::from(rate.max(1));
         self.since.after(Duration::from_micros(micros)).since(now)
+    }
+
+    /// Whether a saga that came first can get into no trouble any more, as far as the action goes.
+    fn is_home(&self, head: &SagaHead) -> bool {
+        head.status.is_ended() || self.action.as_str() == "pause"
     }
 
     /// Whether a saga that came first has not been helped. What an action leads to by itself is no

@@ -5,58 +5,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::HeadView;
+use super::head::{HeadView, SpotView};
 use crate::definition::{Label, LabelValue};
-use crate::id::{Phase, SagaId};
+use crate::id::SagaId;
 use crate::message::mask;
-use crate::saga::StepPhase;
+use crate::store::SagaHead;
 use crate::store::search::{BoundedCount, CauseGroup, SearchPage};
-use crate::store::{SagaCause, SagaHead};
-
-/// A step and its command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SpotView {
-    /// The step, such as `stock[2]`.
-    pub step: String,
-    /// The command; `action` also for a `wait` or a `sleep`.
-    pub phase: Phase,
-}
-
-impl SpotView {
-    /// As people see it.
-    pub fn new(spot: &StepPhase) -> Self {
-        Self {
-            step: spot.step.to_string(),
-            phase: spot.phase,
-        }
-    }
-}
-
-/// What stands in a saga's way, or why it did not complete.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CauseView {
-    /// The same for all sagas with the same cause.
-    pub id: String,
-    /// Where, if it is a matter of one step.
-    #[serde(flatten)]
-    pub spot: Option<SpotView>,
-    /// In words.
-    pub reason: String,
-    /// Since when, RFC 3339.
-    pub since: String,
-}
-
-impl CauseView {
-    /// As people see it.
-    pub fn new(cause: &SagaCause) -> Self {
-        Self {
-            id: cause.id.clone(),
-            spot: cause.spot.as_ref().map(SpotView::new),
-            reason: mask::text(&cause.reason).into_owned(),
-            since: cause.since.to_string(),
-        }
-    }
-}
 
 /// A saga that was found.
 #[derive(Debug, Clone, PartialEq, Serialize)]

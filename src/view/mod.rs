@@ -10,6 +10,8 @@
 
 mod around;
 mod found;
+mod head;
+mod history;
 mod letter;
 mod schedule;
 mod spoken;
@@ -25,15 +27,18 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::definition::Definition;
-use crate::id::{SagaId, Timestamp};
-use crate::message::mask;
+use crate::id::SagaId;
 use crate::saga::journal::{self, JournalEntry, JournalError};
-use crate::saga::{Pass, Saga, Signal, Status, holdup};
-use crate::store::{LoadRequest, SagaHead, Store, StoreError};
+use crate::saga::{Pass, Saga, Signal, holdup};
+use crate::store::SagaHead;
 use crate::verify::row_agrees;
+use head::{masked, text_of};
+use history::fold;
 
 pub use around::look_around;
-pub use found::{CauseGroupView, CauseView, CountView, FoundView, ListView, SpotView};
+pub use found::{CauseGroupView, CountView, FoundView, ListView};
+pub use head::{CauseView, HeadView, SpotView};
+pub use history::{History, folded, read_head, read_history};
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
 pub use schedule::{MovedView, ScheduleView};
 pub use spoken::spoken;
@@ -41,106 +46,6 @@ pub use steps::{ChildView, StepStage, StepView, WaitingFor};
 pub use tasks::{TASKS_MAX, TaskListView, TaskView, read_tasks, tasks_of};
 pub use timeline::{EventView, Moment};
 pub use why::{QueueSeen, QueueView, Surroundings, WaitKind, WhyView};
-
-/// Journal entries read at once.
-const JOURNAL_PAGE: usize = 1_000;
-
-/// A saga's row and its whole journal.
-#[derive(Debug, Clone)]
-pub struct History {
-    /// The row.
-    pub head: SagaHead,
-    /// The entries that the row speaks of, from the first one.
-    pub entries: Vec<JournalEntry>,
-}
-
-/// Reads a saga's row and whole journal; `None` if there is no such saga.
-pub async fn read_history(store: &dyn Store, id: SagaId) -> Result<Option<History>, StoreError> {
-    let Some(head) = read_head(store, id).await? else {
-        return Ok(None);
-    };
-    let mut entries: Vec<JournalEntry> = Vec::new();
-    // Entries that are written meanwhile belong to a later row than the one read above.
-    while (entries.len() as u64) < head.revision {
-        let after = entries.last().map_or(0, |entry| entry.seq);
-        let page = store.journal(id, after, JOURNAL_PAGE).await?;
-        if page.is_empty() {
-            break;
-        }
-        entries.extend(page.into_iter().filter(|entry| entry.seq <= head.revision));
-    }
-    Ok(Some(History { head, entries }))
-}
-
-/// Reads a saga's row alone.
-pub async fn read_head(store: &dyn Store, id: SagaId) -> Result<Option<SagaHead>, StoreError> {
-    // No entry comes after the largest number that every database can hold.
-    let after = i64::MAX.unsigned_abs();
-    let loaded = store.load(&[LoadRequest { id, after }]).await?;
-    Ok(loaded.into_iter().flatten().next().map(|saga| saga.head))
-}
-
-/// A saga's row, for lists.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HeadView {
-    /// The id.
-    pub saga_id: SagaId,
-    /// The definition's name.
-    pub saga: String,
-    /// Its version.
-    pub version: u32,
-    /// The business key.
-    pub key: String,
-    /// Where it stands.
-    pub status: Status,
-    /// Why it is compensating, compensated or suspended.
-    pub reason: Option<String>,
-    /// What it waits for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub awaits: Option<SpotView>,
-    /// What stands in its way, or why it did not complete.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cause: Option<CauseView>,
-    /// The saga that runs it, if one does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_by: Option<SagaId>,
-    /// When it started, RFC 3339.
-    pub started_at: String,
-    /// When the newest journal entry was written.
-    pub updated_at: String,
-    /// When it ended.
-    pub ended_at: Option<String>,
-    /// When it is looked at even if no message comes.
-    pub wake_at: Option<String>,
-    /// Entries in its journal.
-    pub revision: u64,
-    /// Whether it has ended and given up its key: it was replaced, or is a sub-saga rolled back.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub superseded: bool,
-}
-
-impl HeadView {
-    /// As people see a row.
-    pub fn new(head: &SagaHead) -> Self {
-        Self {
-            saga_id: head.id,
-            saga: head.name.clone(),
-            version: head.version,
-            key: head.key.clone(),
-            status: head.status,
-            reason: head.reason.as_deref().map(masked),
-            awaits: head.awaits.as_ref().map(SpotView::new),
-            cause: head.cause.as_ref().map(CauseView::new),
-            run_by: head.parent,
-            started_at: head.started_at.to_string(),
-            updated_at: head.updated_at.to_string(),
-            ended_at: text_of(head.ended_at),
-            wake_at: text_of(head.wake_at),
-            revision: head.revision,
-            superseded: head.superseded,
-        }
-    }
-}
 
 /// All there is to know of a saga.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -287,18 +192,6 @@ impl SagaView {
     }
 }
 
-/// What the journal says, as far as it can be read; [`JournalView`] tells if that is not all of it.
-pub fn folded(history: &History) -> Saga {
-    fold(history).0
-}
-
-/// The same, and why it is not all of it.
-fn fold(History { head, entries }: &History) -> (Saga, Result<(), JournalError>) {
-    let mut saga = Saga::new(head.id, &head.name, &head.key, head.started_at);
-    let all = journal::fold(&mut saga, 0, entries);
-    (saga, all)
-}
-
 fn check(
     head: &SagaHead,
     entries: &[JournalEntry],
@@ -320,11 +213,6 @@ fn check(
     }
 }
 
-/// Text from outside, as people may see it.
-fn masked(text: &str) -> String {
-    mask::text(text).into_owned()
-}
-
 /// JSON of a view, as people may see it: a participant may have put its correlation id into an answer, and
 /// whoever knows one can speak for it.
 ///
@@ -332,10 +220,6 @@ fn masked(text: &str) -> String {
 /// The view can't be written, which none of ours does.
 pub fn json_of(view: &impl Serialize) -> serde_json::Result<String> {
     Ok(masked(&serde_json::to_string(view)?))
-}
-
-fn text_of(at: Option<Timestamp>) -> Option<String> {
-    at.map(|at| at.to_string())
 }
 
 #[cfg(test)]

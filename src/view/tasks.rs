@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::history::{History, fold, read_history};
 use super::wait::Known;
 use super::why::{WaitKind, WhyView};
-use super::{History, fold, read_history, steps, timeline};
+use super::{steps, timeline};
 use crate::definition::{BlockKind, Definition, parse_stored};
 use crate::id::SagaId;
 use crate::store::search::{Cursor, SagaSearch, SearchPage};

@@ -7,8 +7,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::definition::parse;
+use crate::id::Timestamp;
 use crate::id::{Phase, StepPath};
 use crate::message::{Message, Outcome, Properties};
+use crate::saga::Status;
 use crate::saga::journal::{Cause, GENESIS, Record};
 use crate::saga::{Event, Input, Parent, ParentOrder, Reply, Signal, decide};
 

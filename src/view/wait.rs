@@ -3,8 +3,7 @@
 //! Invariant: every live saga waits for something. Of several steps it is one that is in trouble, else
 //! the newest, as in the row's `awaits`.
 
-use super::found::SpotView;
-use super::masked;
+use super::head::{SpotView, masked};
 use super::steps::StepView;
 use super::timeline::Moment;
 use super::why::{QueueView, WaitKind, WhyView};

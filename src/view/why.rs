@@ -8,7 +8,7 @@
 
 use serde::Serialize;
 
-use super::found::SpotView;
+use super::head::SpotView;
 use crate::id::SagaId;
 
 /// What a live saga waits for.
