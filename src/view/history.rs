@@ -43,7 +43,7 @@ pub async fn read_head(store: &dyn Store, id: SagaId) -> Result<Option<SagaHead>
     Ok(loaded.into_iter().flatten().next().map(|saga| saga.head))
 }
 
-/// What the journal says, as far as it can be read; [`JournalView`] tells if that is not all of it.
+/// What the journal says, as far as it can be read; [`JournalView`](super::JournalView) tells if that is not all of it.
 pub fn folded(history: &History) -> Saga {
     fold(history).0
 }
