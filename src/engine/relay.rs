@@ -79,7 +79,7 @@ struct Shared {
     /// When the outbox was last swept to the end of what was due, or could be handed over.
     swept: AtomicI64,
     /// Takes rows that the broker did not take, to try them again soon.
-    again: mpsc::Sender<Handed>,
+    again: again::Again,
     /// Hears what became of messages, where that matters to whoever sent them. Without it, what no queue
     /// wanted is dropped with a warning.
     sender: Option<mpsc::Sender<Report>>,
@@ -138,7 +138,7 @@ impl Relay {
         let (intake, waiting) = mpsc::channel(WAITING_BATCHES_MAX);
         let waiting = Arc::new(AsyncMutex::new(waiting));
         let swept = AtomicI64::new(environment.now().as_micros());
-        let (again, failed) = mpsc::channel(WAITING_BATCHES_MAX);
+        let (again, failed) = again::channel();
         let shared = Arc::new(Shared {
             environment,
             broker,
@@ -320,7 +320,7 @@ impl Shared {
     /// due after the grace time.
     fn try_again(&self, failed: Vec<(OutboxMessage, Before)>) {
         for handed in again::soon(failed, self.environment.now()) {
-            let _ = self.again.try_send(handed);
+            let _ = self.again.put(handed);
         }
     }
 

@@ -177,3 +177,29 @@ fn a_row_that_may_be_swept_is_left_to_the_sweep() {
     assert_eq!(attempts, [Before::Tried(1), Before::Tried(21)]);
     assert!(soon.iter().all(|handed| handed.rows.len() == 1));
 }
+
+#[test]
+fn no_more_bytes_wait_for_another_attempt_than_there_is_room_for() {
+    let environment = TokioEnvironment;
+    let (again, _failed) = again::channel();
+    let sized = |mebibytes: usize| OutboxMessage {
+        message: Message {
+            properties: Properties::default(),
+            body: vec![b'x'; mebibytes * 1024 * 1024].into(),
+        },
+        ..row(&environment, "q")
+    };
+    let put = |rows| {
+        again.put(Handed {
+            rows,
+            before: Before::Tried(1),
+        })
+    };
+    assert!(put(vec![sized(5), sized(2)]));
+    assert!(
+        !put(vec![sized(5), row(&environment, "q")]),
+        "one is left to the sweep"
+    );
+    assert!(put(vec![row(&environment, "q")]));
+    assert!(!put(vec![sized(9)]));
+}
