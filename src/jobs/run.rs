@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::{JobAction, Jobs, LOOK_EVERY};
+use crate::engine::limit::within;
 use crate::engine::{Addressee, OperateError, SignalError};
 use crate::environment::Shutdown;
 use crate::id::{SagaId, Timestamp};
@@ -18,6 +19,10 @@ const HOLD: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 50;
 /// Steps a second at most, when there is a rate: a slow one is kept by small steps, not by bursts.
 const STEPS_A_SECOND: u32 = 5;
+/// Longest time that a worker may take over one saga.
+const ACT_TIME_MAX: Duration = Duration::from_secs(30);
+/// Why a saga is tried again whose worker took longer.
+const NO_ANSWER: &str = "no answer in time";
 /// Pause when the database or a worker could not do it.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long those that come first may take to move on.
@@ -48,16 +53,14 @@ struct Held {
     row: JobRow,
     filter: Filter,
     action: JobAction,
-    /// When the node took it, and how many sagas it has worked on since: what its rate is counted from.
-    since: Timestamp,
-    worked: u64,
 }
 
 impl Jobs {
     pub(super) async fn work(&self, stop: &Shutdown) {
         while !stop.is_requested() {
             let now = self.engine.now();
-            match self.jobs.hold_job(now, now.after(HOLD)).await {
+            let holding = self.jobs.hold_job(now, now.after(HOLD));
+            match within(&*self.environment, holding).await {
                 Ok(Some(row)) => self.work_on(row, stop).await,
                 Ok(None) => self.pause(LOOK_EVERY, stop).await,
                 Err(error) => {
@@ -79,8 +82,6 @@ impl Jobs {
                 row,
                 filter,
                 action,
-                since,
-                worked: 0,
             },
             (Err(why), _) | (_, Err(why)) => {
                 // Made by a newer release.
@@ -89,8 +90,11 @@ impl Jobs {
                     state: Some((JobState::Paused, Some(note))),
                     ..Progress::default()
                 };
-                let written = self.jobs.advance_job(id, row.version, since, &paused).await;
-                return drop(written);
+                let written = self.jobs.advance_job(id, row.version, since, &paused);
+                if let Err(error) = within(&*self.environment, written).await {
+                    tracing::warn!(job.id = %id, %error, "a job that can't be read is not paused; trying again");
+                }
+                return;
             }
         };
         loop {
@@ -100,7 +104,10 @@ impl Jobs {
                 Err(Left::Stopping) => {
                     let given_up = Progress::default();
                     let (version, now) = (held.row.version, self.engine.now());
-                    drop(self.jobs.advance_job(id, version, now, &given_up).await);
+                    let written = self.jobs.advance_job(id, version, now, &given_up);
+                    if let Err(error) = within(&*self.environment, written).await {
+                        tracing::debug!(job.id = %id, %error, "another node takes the job when its hold is over");
+                    }
                     return;
                 }
                 Err(Left::Store(error)) => {
@@ -134,7 +141,9 @@ impl Jobs {
             below: Some(SagaId(held.row.id)),
             ..SearchPage::newest(most)
         };
-        let heads = self.search.search(&held.filter, &page).await?;
+        let began = self.engine.now();
+        let searching = self.search.search(&held.filter, &page);
+        let heads = within(&*self.environment, searching).await?;
         if heads.is_empty() {
             let is_whole = held.row.canary == 0 || held.row.canary_seen || worked == 0;
             if !is_whole {
@@ -159,9 +168,12 @@ impl Jobs {
             let saga = head.id;
             results.push(JobResult { saga, refusal, at });
         }
-        held.worked += results.len() as u64;
         let stuck = results.len() < heads.len();
-        let wait = if stuck { PAUSE } else { held.wait(at) };
+        let wait = if stuck {
+            PAUSE
+        } else {
+            held.wait(results.len(), at.since(began))
+        };
         self.write(held, results, wait).await?;
         if !wait.is_zero() {
             self.pause(wait, stop).await;
@@ -180,7 +192,9 @@ impl Jobs {
                 why: held.row.why.clone(),
                 kind,
             };
-            return match self.engine.operate(saga.id, action).await {
+            let acting = self.engine.operate(saga.id, action);
+            let stuck = || Err(OperateError::Unavailable(NO_ANSWER.to_owned()));
+            return match self.in_time(acting).await.unwrap_or_else(stuck) {
                 Ok(()) => Ok(()),
                 Err(OperateError::Refused(wrong)) => Err(Refused::Saga(wrong.to_string())),
                 Err(OperateError::Unavailable(why)) => Err(Refused::Node(why)),
@@ -190,10 +204,21 @@ impl Jobs {
             return Err(Refused::Saga("nothing can be done to it".to_owned()));
         };
         let to = Addressee::Saga(saga.id);
-        match self.engine.signal(to, signal, id, payload.clone()).await {
+        let signalling = self.engine.signal(to, signal, id, payload.clone());
+        let stuck = || Err(SignalError::Unavailable(NO_ANSWER.to_owned()));
+        match self.in_time(signalling).await.unwrap_or_else(stuck) {
             Ok(_) => Ok(()),
             Err(SignalError::Refused(wrong)) => Err(Refused::Saga(wrong.to_string())),
             Err(SignalError::Unavailable(why)) => Err(Refused::Node(why)),
+        }
+    }
+
+    /// What a worker answers, if it does in time.
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            answer = answer => Some(answer),
+            () = self.environment.sleep(ACT_TIME_MAX) => None,
         }
     }
 
@@ -240,7 +265,9 @@ impl Jobs {
     ) -> Result<(), Left> {
         let Held { row, .. } = held;
         let advanced = self.jobs.advance_job(row.id, row.version, now, progress);
-        *row = advanced.await?.ok_or(Left::Over)?;
+        *row = within(&*self.environment, advanced)
+            .await?
+            .ok_or(Left::Over)?;
         Ok(())
     }
 
@@ -251,7 +278,7 @@ impl Jobs {
         let began = self.engine.now();
         loop {
             let results = self.jobs.job_results(held.row.id, false, None, AT_ONCE);
-            let results = results.await?;
+            let results = within(&*self.environment, results).await?;
             let done = results.iter().filter(|result| result.refusal.is_none());
             let ids: Vec<SagaId> = done.map(|result| result.saga).collect();
             if ids.is_empty() {
@@ -262,10 +289,9 @@ impl Jobs {
                 ids: ids.clone(),
                 ..Filter::default()
             };
-            let heads = self
-                .search
-                .search(&filter, &SearchPage::newest(AT_ONCE))
-                .await?;
+            let all = SearchPage::newest(AT_ONCE);
+            let searching = self.search.search(&filter, &all);
+            let heads = within(&*self.environment, searching).await?;
             // Where it is done they may also be told to stand still.
             let still = heads.iter().filter(|head| held.stands_in_the_way(head));
             let still: Vec<SagaId> = still.map(|head| head.id).collect();
@@ -306,13 +332,14 @@ enum Refused {
 }
 
 impl Held {
-    /// How long to wait so that no more sagas were worked on than the rate allows.
-    fn wait(&self, now: Timestamp) -> Duration {
+    /// How long to wait so that no more sagas are worked on than the rate allows, after a step about so many
+    /// that took so long. Time that was lost, with canaries say, is not made up for: that would be a flood.
+    fn wait(&self, sagas: usize, took: Duration) -> Duration {
         let Some(rate) = self.row.per_minute else {
             return Duration::ZERO;
         };
-        let micros = self.worked.saturating_mul(60_000_000) / u64::from(rate.max(1));
-        self.since.after(Duration::from_micros(micros)).since(now)
+        let micros = (sagas as u64).saturating_mul(60_000_000) / u64::from(rate.max(1));
+        Duration::from_micros(micros).saturating_sub(took)
     }
 
     /// Whether a saga that came first can get into no trouble any more, as far as the action goes.
