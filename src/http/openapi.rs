@@ -2,6 +2,7 @@
 //! endpoints and what is said of each ([`described`](super::described)).
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use axum::Json;
 use axum::http::header;
@@ -33,9 +34,13 @@ const BODY_REFUSALS: &[(u16, &str)] = &[
     (415, "The body is not declared as JSON"),
 ];
 
+/// Made once: whoever may not do anything may ask for them as often as they like.
+static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(api);
+static PAGE: LazyLock<String> = LazyLock::new(html);
+
 /// `GET /openapi.json`.
-pub(super) async fn document() -> Json<OpenApi> {
-    Json(api())
+pub(super) async fn document() -> Json<&'static OpenApi> {
+    Json(&DOCUMENT)
 }
 
 /// `GET /docs`: the same for people, without a script.
@@ -45,7 +50,7 @@ pub(super) async fn page() -> Response {
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, policy),
     ];
-    (headers, html()).into_response()
+    (headers, PAGE.as_str()).into_response()
 }
 
 /// Endpoints with what is said of them.
