@@ -5,7 +5,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc g++ make cmake libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock askama.toml ./
 # The dependencies in a layer of their own, which a change to our sources leaves standing.
 RUN mkdir -p src tests/it \
     && echo 'fn main() {}' | tee src/main.rs > tests/it/main.rs \

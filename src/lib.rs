@@ -46,3 +46,4 @@ pub mod view;
 pub mod access;
 pub mod cli;
 pub mod http;
+pub mod page;

@@ -24,6 +24,7 @@ use crate::environment::{Environment, Shutdown, Task, TokioEnvironment};
 use crate::http::{self, Aggregates, Api, Limits};
 use crate::jobs::Jobs;
 use crate::metric;
+use crate::page;
 use crate::participant::{Participant, ParticipantOptions, run_all};
 
 /// How often the broker's health goes into the metrics.
@@ -225,7 +226,7 @@ impl RunningNode {
         })?;
         let named = &arguments.dead_letter_queue;
         let drains = Drains::start(named, store, broker, environment).await?;
-        let router = http::router(Api {
+        let router = page::router(http::router(Api {
             engine: Arc::clone(&engine),
             access,
             aggregates: Aggregates::shipped(environment, store.read_models()),
@@ -239,7 +240,7 @@ impl RunningNode {
                 replay_to: arguments.allow_replay_to.clone(),
                 ..Limits::default()
             },
-        });
+        }));
         let jobs = Jobs {
             environment: Arc::clone(environment),
             engine: Arc::clone(&engine),

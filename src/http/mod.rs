@@ -47,7 +47,7 @@ use axum::Router;
 use axum::body::{Bytes, HttpBody};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, RawPathParams, Request, State};
-use axum::http::header;
+use axum::http::{Extensions, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
@@ -162,6 +162,15 @@ pub fn router(api: Api) -> Router {
         .layer(middleware::from_fn(etag::tag))
         .layer(middleware::from_fn(guard::mark))
         .with_state(context)
+}
+
+/// What a request carries of its connection that says who sent it, for another request in its name.
+pub fn carried(extensions: &Extensions) -> Extensions {
+    let mut carried = Extensions::new();
+    if let Some(certificate) = extensions.get::<accept::ClientCertificate>() {
+        carried.insert(certificate.clone());
+    }
+    carried
 }
 
 /// Answers requests until `stop`, then lets those under way come to their end. On the loopback

@@ -49,6 +49,7 @@ const LAYERS: &[&str] = &[
     "sim",
     "access",
     "http",
+    "page",
     "cli",
 ];
 

@@ -1,0 +1,1 @@
+//! The page over an API whose answers are fixed.
