@@ -68,8 +68,8 @@ impl Template {
         Ok(rendered.map_or(Extent::default(), |_| room.used))
     }
 
-    /// Its text if it is one string, for messages about it.
-    pub(super) fn written(&self) -> String {
+    /// Its text if it is one string, for people; of one expression, what stands between the braces.
+    pub fn written(&self) -> String {
         match &self.0 {
             Shape::Expression(expression) => expression.source.clone(),
             Shape::Text(pieces) => pieces

@@ -221,6 +221,21 @@ const DESCRIPTIONS: &[Description] = &[
         SIGNALLED,
     ),
     get(
+        "/definitions",
+        "List definitions with their versions",
+        &[text("name", "Of this name")],
+        &[(
+            200,
+            "`definitions`, each with how many sagas live by each version",
+        )],
+    ),
+    get(
+        "/definitions/{saga}",
+        "Show a definition: its source, and its blocks as a tree",
+        &[number("version", "Which; the newest otherwise")],
+        &[(200, "The definition"), (404, "There is none")],
+    ),
+    get(
         "/tasks",
         "List what waits for a signal or a person",
         TASKS,

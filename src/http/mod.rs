@@ -13,7 +13,9 @@ mod accept;
 #[cfg(test)]
 mod accept_tests;
 mod actions;
+mod cached;
 mod dead_letters;
+mod definitions;
 mod described;
 mod etag;
 mod guard;
@@ -61,7 +63,8 @@ use crate::environment::{Environment, Shutdown};
 use crate::error::code;
 use crate::limits;
 use crate::store::dead_letters::DeadLetterStore;
-use crate::store::{JobStore, SagaSearch};
+use crate::store::{CensusStore, JobStore, SagaSearch};
+use cached::Cached;
 use guard::Need;
 pub use host::is_loopback;
 use problem::Problem;
@@ -102,6 +105,8 @@ pub struct Api {
     pub aggregates: Aggregates,
     /// Searches in the node's database.
     pub search: Arc<dyn SagaSearch>,
+    /// What there is to do in the node's database, in numbers.
+    pub census: Arc<dyn CensusStore>,
     /// Actions on many sagas.
     pub jobs: Arc<dyn JobStore>,
     /// The dead letters of the node's database.
@@ -122,6 +127,8 @@ struct Context {
     permits: Semaphore,
     /// Memory for bodies, in KiB.
     room: Semaphore,
+    /// What `definitions` reads.
+    definitions: Cached<definitions::Stored>,
 }
 
 type Shared = State<Arc<Context>>;
@@ -136,6 +143,7 @@ pub fn router(api: Api) -> Router {
     let context = Arc::new(Context {
         permits: Semaphore::new(api.limits.requests_max),
         room: Semaphore::new(limits::kibibytes(limits::DOOR_BYTES) as usize),
+        definitions: definitions::kept(),
         api,
     });
     let endpoints = routes::endpoints().into_iter();

@@ -9,8 +9,8 @@ use axum::routing::{MethodRouter, get, post};
 use super::guard::About::{Everything, Id, Name, Named, QueriedName};
 use super::guard::Need;
 use super::{
-    Context, actions, dead_letters, health, jobs, openapi, reading, sagas, schedules, search,
-    signals,
+    Context, actions, dead_letters, definitions, health, jobs, openapi, reading, sagas, schedules,
+    search, signals,
 };
 use crate::access::rights::Scope::{
     AggregatesRead, LettersRead, LettersWrite, MetricsRead, SagasForce, SagasOperate, SagasRead,
@@ -112,6 +112,16 @@ fn of_sagas() -> Vec<Endpoint> {
             "/sagas/{saga}/keys/{key}/signals/{signal}",
             Scope(SignalsSend, Name),
             post(signals::to_key),
+        ),
+        read(
+            "/definitions",
+            Scope(SagasRead, QueriedName),
+            get(definitions::list),
+        ),
+        read(
+            "/definitions/{saga}",
+            Scope(SagasRead, Name),
+            get(definitions::show),
         ),
         read("/tasks", Scope(SagasRead, QueriedName), get(search::tasks)),
         read(

@@ -44,7 +44,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-pub use self::census::{Census, CensusStore, LiveGroup};
+pub use self::census::{Activity, Census, CensusStore, LiveGroup, Minute};
 pub use self::inspect::{InspectStore, ServerFacts};
 use crate::definition::{BUSINESS_KEY_BYTES_MAX, Label};
 use crate::error::{Class, Code};

@@ -4,10 +4,12 @@
 //! [`StoreError::Corrupt`] and names itself. Integers are signed in both databases; ours are not,
 //! so each is checked on its way back.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::census::LiveGroup;
+use super::census::{Activity, LiveGroup, Minute};
 use super::dead_letters::Sighting;
 use super::feed::{PlacedEvent, Position};
 use super::participant::{
@@ -16,11 +18,36 @@ use super::participant::{
 use super::projections::{DocumentRow, Generation};
 use super::{
     DeadLetter, DefinitionRow, Hash, JournalEntry, KeyMatch, LiveCount, Moved, OutboxMessage,
-    SagaCount, SagaKey, ScheduleKey, ScheduleRow, Snapshot, StoreError,
+    SagaCount, SagaKey, ScheduleKey, ScheduleRow, Snapshot, Status, StoreError,
 };
 use crate::error::Code;
 use crate::id::{SagaId, Timestamp};
 use crate::message::{Destination, Message, Properties};
+
+/// The minute, `status`, `count(*)` of `sagas`.
+pub(super) type EndedRow = (i64, String, i64);
+
+/// What was counted by minute, in the order of the minutes.
+pub(super) fn activity(
+    minutes: &[Minute],
+    started: &[(i64, i64)],
+    ended: Vec<EndedRow>,
+) -> Result<Vec<Activity>, StoreError> {
+    let mut by_minute = BTreeMap::<i64, Vec<(Status, u64)>>::new();
+    for (at, status, count) in ended {
+        let status = parsed(&status, || "a saga that has ended".to_owned())?;
+        let ended = by_minute.entry(at).or_default();
+        ended.push((status, count.unsigned_abs()));
+    }
+    let of = |minute: &Minute| {
+        let at = minute.at.as_micros();
+        let started = started.iter().find(|(of, _)| *of == at);
+        let started = started.map_or(0, |(_, count)| count.unsigned_abs());
+        let ended = by_minute.get(&at).map(Vec::as_slice).unwrap_or_default();
+        Activity::of(*minute, started, ended)
+    };
+    Ok(minutes.iter().map(of).collect())
+}
 
 /// `name, key, id, input_hash, status` of `sagas`.
 pub(super) type KeyRow = (String, String, Uuid, Vec<u8>, String);

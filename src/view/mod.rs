@@ -9,6 +9,7 @@
 //! Deliberately absent: how it is laid out on a screen.
 
 mod around;
+mod definition;
 mod found;
 mod head;
 mod history;
@@ -36,6 +37,7 @@ use head::{masked, text_of};
 use history::fold;
 
 pub use around::look_around;
+pub use definition::{CommandView, DefinitionView, LabelView, NodeView};
 pub use found::{CauseGroupView, CountView, FoundView, ListView};
 pub use head::{CauseView, HeadView, SpotView};
 pub use history::{History, folded, read_head, read_history};

@@ -54,6 +54,7 @@ impl Bundle {
                 Arc::new(store.clone()),
             ),
             search: Arc::new(store.clone()),
+            census: Arc::new(store.clone()),
             jobs: Arc::new(store.clone()),
             letters: Arc::new(store),
             environment: Arc::new(TokioEnvironment),

@@ -102,6 +102,8 @@ macro_rules! store_conformance {
             a_superseded_saga_gives_up_its_key,
             live_sagas_are_counted_by_version,
             a_census_counts_what_lives_and_what_waits,
+            live_sagas_are_counted_by_version_within_a_bound,
+            what_began_and_ended_is_counted_by_minute,
             an_outbox_row_comes_back_as_it_was_written,
             due_outbox_rows_are_swept_oldest_first,
             it_is_known_which_rows_are_still_there,

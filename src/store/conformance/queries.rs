@@ -7,10 +7,10 @@ use futures_util::future::join_all;
 use super::sagas::store_all;
 use super::sample::{self, at, new_saga, next, saga};
 use super::{Complete, until_stored};
-use crate::id::SagaId;
+use crate::id::{SagaId, Timestamp};
 use crate::store::{
-    Census, KeyMatch, LIST_ROWS_MAX, ListFilter, LiveGroup, SagaCount, SagaKey, SagaTable,
-    SagaWrite, Status,
+    Activity, Census, KeyMatch, LIST_ROWS_MAX, ListFilter, LiveCount, LiveGroup, Minute, SagaCount,
+    SagaKey, SagaTable, SagaWrite, Status,
 };
 
 fn waking(number: u128, wake_at: Option<i64>) -> SagaWrite {
@@ -318,4 +318,75 @@ pub async fn a_census_counts_what_lives_and_what_waits(store: &dyn Complete) {
         outbox_due: due,
     };
     assert_eq!(store.census().await.unwrap(), census);
+}
+
+/// Those that have ended do not count.
+pub async fn live_sagas_are_counted_by_version_within_a_bound(store: &dyn Complete) {
+    assert_eq!(store.live_versions().await.unwrap(), []);
+    let mut sagas: Vec<_> = (1..=5).map(|n| new_saga(n, &n.to_string(), 1)).collect();
+    sagas[0].head.status = Status::Compensated;
+    sagas[1].head.name = "a".into();
+    sagas[2].head.status = Status::Suspended;
+    sagas[3].head.version = 7;
+    store_all(store, sagas).await;
+    let live = |name: &str, version, count| LiveCount {
+        name: name.to_owned(),
+        version,
+        count,
+    };
+    let version = new_saga(1, "1", 1).head.version;
+    assert_eq!(
+        store.live_versions().await.unwrap(),
+        [
+            live("a", version, 1),
+            live(sample::NAME, version, 2),
+            live(sample::NAME, 7, 1)
+        ]
+    );
+}
+
+/// Each minute by itself, and none further than its bound.
+pub async fn what_began_and_ended_is_counted_by_minute(store: &dyn Complete) {
+    const MINUTE: i64 = 60_000_000;
+    let mut sagas: Vec<_> = (1..=6).map(|n| new_saga(n, &n.to_string(), 1)).collect();
+    let times = [0, MINUTE - 1, MINUTE, MINUTE + 5, MINUTE + 6, 3 * MINUTE];
+    for (saga, at) in sagas.iter_mut().zip(times) {
+        saga.head.started_at = Timestamp::from_micros(at);
+    }
+    for (place, status) in [
+        (0, Status::Completed),
+        (1, Status::Completed),
+        (2, Status::Compensated),
+    ] {
+        sagas[place].head.status = status;
+        sagas[place].head.ended_at = Some(Timestamp::from_micros(MINUTE));
+    }
+    store_all(store, sagas).await;
+    let minute = |number: i64, bound| Minute {
+        at: Timestamp::from_micros(number * MINUTE),
+        bound,
+    };
+    let minutes = [minute(1, 9), minute(0, 9), minute(2, 9), minute(1, 2)];
+    let found = store.activity(&minutes[..3]).await.unwrap();
+    let second = Activity {
+        started: 3,
+        completed: 2,
+        compensated: 1,
+        or_more: false,
+    };
+    let first = Activity {
+        started: 2,
+        ..Activity::default()
+    };
+    assert_eq!(found, [second, first, Activity::default()]);
+    let bounded = store.activity(&minutes[3..]).await.unwrap()[0];
+    assert_eq!(
+        (
+            bounded.started,
+            bounded.completed + bounded.compensated,
+            bounded.or_more
+        ),
+        (2, 2, true)
+    );
+    assert_eq!(store.activity(&[]).await.unwrap(), []);
 }

@@ -143,7 +143,7 @@ impl PostgresStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (
         1,
         "foundation",
@@ -193,6 +193,11 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
         21,
         "jobs",
         include_str!("../../../migrations/postgres/0021_jobs.sql"),
+    ),
+    (
+        22,
+        "endings",
+        include_str!("../../../migrations/postgres/0022_endings.sql"),
     ),
 ];
 

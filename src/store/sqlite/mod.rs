@@ -139,7 +139,7 @@ impl SqliteStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (
         1,
         "foundation",
@@ -189,6 +189,11 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
         21,
         "jobs",
         include_str!("../../../migrations/sqlite/0021_jobs.sql"),
+    ),
+    (
+        22,
+        "endings",
+        include_str!("../../../migrations/sqlite/0022_endings.sql"),
     ),
 ];
 
