@@ -77,7 +77,9 @@ pub(super) async fn preview(
             let failure = Failure::new(StatusCode::BAD_REQUEST, reason);
             return Err(Refusal::new(&reader, failure));
         }
-        let chosen = ids.iter().fold(Query::default(), |chosen, id| chosen.with("id", id));
+        let chosen = ids
+            .iter()
+            .fold(Query::default(), |chosen, id| chosen.with("id", id));
         chosen.text()
     };
     let said = Order {

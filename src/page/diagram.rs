@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::text::Text;
 
-const STEP_WIDTH: u32 = 190;
+const STEP_WIDTH: u32 = 208;
 const STEP_HEIGHT: u32 = 62;
 /// Room between blocks that follow each other: an arrow.
 const DOWN: u32 = 24;
@@ -22,7 +22,7 @@ const BESIDE: u32 = 16;
 const TITLE: u32 = 22;
 const PIVOT_HEIGHT: u32 = 18;
 /// Most characters in a line of a box.
-const LINE_CHARS: usize = 25;
+const LINE_CHARS: usize = 27;
 /// Width of a character of a frame's words, at most.
 const CHAR_WIDTH: u32 = 7;
 /// Deepest tree that is drawn; definitions are not as deep.
@@ -201,7 +201,11 @@ impl Drawing<'_> {
     }
 
     fn row(&mut self, node: &Node, x: u32, y: u32, width: u32, depth: usize) {
-        let sizes: Vec<_> = node.children.iter().map(|child| size(child, depth + 1)).collect();
+        let sizes: Vec<_> = node
+            .children
+            .iter()
+            .map(|child| size(child, depth + 1))
+            .collect();
         let gaps = BESIDE * u32::try_from(sizes.len().saturating_sub(1)).unwrap_or(0);
         let wide: u32 = sizes.iter().map(|(wide, _)| wide).sum();
         let mut x = x + (width - wide - gaps) / 2;
@@ -303,7 +307,11 @@ fn spoken(stages: &BTreeMap<Text, u64>) -> String {
     let many = all.iter().map(|(_, count)| **count).sum::<u64>() > 1;
     let words = all.iter().map(|(stage, count)| {
         let stage = stage.as_str().replace('_', " ");
-        if many { format!("{count} {stage}") } else { stage }
+        if many {
+            format!("{count} {stage}")
+        } else {
+            stage
+        }
     });
     words.collect::<Vec<_>>().join(", ")
 }

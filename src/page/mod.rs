@@ -13,6 +13,7 @@
 
 mod act;
 mod api;
+mod definitions;
 mod diagram;
 mod home;
 mod now;
@@ -50,6 +51,9 @@ pub fn router(api: Router) -> Router {
         .route("/ui/sagas/{saga}", get(saga::view))
         .route("/ui/sagas/{saga}/live", get(home::live_saga))
         .route("/ui/sagas/{saga}/{action}", post(saga::act))
+        .route("/ui/definitions", get(definitions::list))
+        .route("/ui/definitions/{name}", get(definitions::view))
+        .route("/ui/definitions/{name}/start", post(definitions::start))
         .route("/ui/assets/page.css", get(served::stylesheet))
         .route("/ui/assets/page.js", get(served::script))
         .route("/ui/assets/icon.svg", get(served::icon))

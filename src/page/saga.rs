@@ -168,7 +168,10 @@ impl Moment {
 
     /// What happened, in words.
     fn words(&self) -> Vec<Text> {
-        let texts = self.events.iter().filter_map(|event| event["text"].as_str());
+        let texts = self
+            .events
+            .iter()
+            .filter_map(|event| event["text"].as_str());
         texts.map(Text::from).collect()
     }
 
@@ -236,7 +239,11 @@ impl SagaPage {
 
     /// Steps that can be skipped or tried again alone.
     fn stuck(&self) -> Vec<&Text> {
-        let stuck = |step: &&Step| step.waiting.as_ref().is_some_and(|it| it.r#for.as_str() == "person");
+        let stuck = |step: &&Step| {
+            step.waiting
+                .as_ref()
+                .is_some_and(|it| it.r#for.as_str() == "person")
+        };
         let steps = self.saga.steps.iter().filter(stuck);
         steps.map(|step| &step.step).take(STEPS_SHOWN).collect()
     }
@@ -290,7 +297,12 @@ async fn shown(
     let drawn: Option<Drawn> = reader.get(&definition).await.ok();
     let diagram = drawn.map(|drawn| {
         let address = |path: &Text| Some(format!("?step={}#steps", segment(path.as_str())));
-        Diagram::of(&drawn.tree, &stages(&saga), trouble(&saga).as_ref(), &address)
+        Diagram::of(
+            &drawn.tree,
+            &stages(&saga),
+            trouble(&saga).as_ref(),
+            &address,
+        )
     });
     let (wanted, stage) = (query.get("step").to_owned(), query.get("stage").to_owned());
     saga.steps.retain(|step| {
@@ -389,7 +401,10 @@ async fn send(reader: &Reader, id: &str, action: &str, said: &Said) -> Answer<Va
     if is_of_a_step {
         body.insert("step".to_owned(), json!(said.step));
     }
-    for (name, text, only) in [("with", &said.with, "retry"), ("reply", &said.reply, "skip")] {
+    for (name, text, only) in [
+        ("with", &said.with, "retry"),
+        ("reply", &said.reply, "skip"),
+    ] {
         if let Some(value) = json_of(name, text)?.filter(|_| action == only) {
             body.insert(name.to_owned(), value);
         }

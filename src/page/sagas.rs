@@ -66,7 +66,7 @@ pub(super) struct Row {
     pub(super) started_at: When,
     pub(super) ended_at: When,
     #[serde(default)]
-    labels: BTreeMap<String, Value>,
+    labels: BTreeMap<Text, Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -93,7 +93,7 @@ impl Row {
     }
 
     /// What it is labelled with under a name.
-    fn label(&self, name: &str) -> Text {
+    fn label(&self, name: &Text) -> Text {
         match self.labels.get(name) {
             Some(Value::String(text)) => Text::from(text.as_str()).short(),
             Some(value) => Text::from(value.to_string()).short(),
@@ -128,7 +128,11 @@ impl Query {
     pub(super) fn read(query: Option<&str>) -> Self {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         let pairs = pairs.filter(|(_, value)| !value.is_empty());
-        Self(pairs.map(|(a, b)| (a.into_owned(), b.into_owned())).collect())
+        Self(
+            pairs
+                .map(|(a, b)| (a.into_owned(), b.into_owned()))
+                .collect(),
+        )
     }
 
     pub(super) fn get(&self, name: &str) -> &str {
@@ -189,7 +193,7 @@ struct SagasPage {
     shell: Shell,
     query: Query,
     list: List,
-    labels: Vec<String>,
+    labels: Vec<Text>,
     definitions: Vec<Definition>,
     views: Vec<SavedView>,
 }
@@ -247,7 +251,7 @@ pub(super) async fn view(
         Err(failure) => return Err(Refusal::new(&reader, failure)),
     };
     let labels = list.sagas.iter().flat_map(|row| row.labels.keys());
-    let labels: BTreeSet<&String> = labels.collect();
+    let labels: BTreeSet<&Text> = labels.collect();
     Ok(page(&SagasPage {
         shell,
         labels: labels.into_iter().cloned().collect(),

@@ -25,7 +25,11 @@ pub(super) struct Shell {
 }
 
 /// The links of each view: address and words.
-pub(super) const LINKS: [(&str, &str); 2] = [("/ui", "Now"), ("/ui/sagas", "Sagas")];
+pub(super) const LINKS: [(&str, &str); 3] = [
+    ("/ui", "Now"),
+    ("/ui/sagas", "Sagas"),
+    ("/ui/definitions", "Definitions"),
+];
 
 impl Shell {
     pub(super) fn new(title: impl Into<Text>, here: &'static str, reader: &Reader) -> Self {

@@ -161,7 +161,10 @@ mod tests {
     fn a_time_says_its_zone() {
         let at: When = serde_json::from_str("\"2026-11-01T10:00:00.5Z\"").unwrap();
         let html = at.to_string();
-        assert!(html.contains("datetime=\"2026-11-01T10:00:00.5Z\""), "{html}");
+        assert!(
+            html.contains("datetime=\"2026-11-01T10:00:00.5Z\""),
+            "{html}"
+        );
         assert!(html.contains("2026-11-01 10:00:00 UTC"), "{html}");
         let none: When = serde_json::from_str("null").unwrap();
         assert_eq!(none.to_string(), "–");
