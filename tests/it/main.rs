@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod broker_rabbitmq;
+mod browser;
 mod children;
 mod closure;
 mod dead_letters;
