@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 /// A name and what it counts, for `/metrics`.
 pub const DESCRIPTIONS: &[(&str, &str)] = &[
@@ -16,6 +18,10 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (BATCH, "Inputs in a committed batch"),
     (COMMIT, "Seconds that a commit took"),
+    (
+        STEP,
+        "Seconds from a command to its answer, by definition, step, phase and outcome",
+    ),
     (
         CONFLICTS,
         "Sagas decided again because another node was faster",
@@ -112,6 +118,7 @@ const DURATION: &str = "backstitch_saga_duration_seconds";
 const SUSPENDED: &str = "backstitch_sagas_suspended_total";
 const BATCH: &str = "backstitch_batch_inputs";
 const COMMIT: &str = "backstitch_commit_seconds";
+const STEP: &str = "backstitch_step_seconds";
 const CONFLICTS: &str = "backstitch_commit_conflicts_total";
 const PANICS: &str = "backstitch_worker_panics_total";
 const LEFT_TO_NEWER: &str = "backstitch_left_to_newer_nodes_total";
@@ -188,6 +195,17 @@ pub fn ended(saga: &str, status: &'static str, seconds: f64) {
 /// A saga waits for a person.
 pub fn suspended(saga: &str) {
     counter!(SUSPENDED, "saga" => saga.to_owned()).increment(1);
+}
+
+/// Where answers to one command are counted; the caller keeps it, and bounds how many there are.
+pub fn step(definition: &str, step: &str, phase: &'static str, outcome: &'static str) -> Histogram {
+    histogram!(
+        STEP,
+        "definition" => definition.to_owned(),
+        "step" => step.to_owned(),
+        "phase" => phase,
+        "outcome" => outcome
+    )
 }
 
 /// Sagas were decided again.

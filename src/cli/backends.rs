@@ -292,6 +292,14 @@ impl OpenStore {
         }
     }
 
+    /// What it is, for people.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Postgres(_) => "postgresql",
+            Self::Sqlite(_) => "sqlite",
+        }
+    }
+
     /// To count in.
     pub(super) fn census(&self) -> Arc<dyn CensusStore> {
         match self {

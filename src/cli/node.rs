@@ -231,6 +231,7 @@ impl RunningNode {
             access,
             aggregates: Aggregates::shipped(environment, store.read_models()),
             search: store.search(),
+            database: store.kind(),
             census: store.census(),
             jobs: store.jobs(),
             letters: store.letters(),

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::cache::Open;
 use super::encode::Encoder;
 use super::found::{Found, Known, Unsent};
+use super::latency::Ended;
 use super::newer::needed;
 use super::rejection::Rejection;
 use super::signals::{SignalAnswer, SignalError, code_of};
@@ -23,9 +24,7 @@ use crate::id::{SagaId, Timestamp};
 use crate::limits::BATCH_BYTES;
 use crate::message::{Destination, Message};
 use crate::saga::journal::{Cause, JournalEntry, Record};
-use crate::saga::{
-    Decision, Emission, Input, PlantedBug, Refusal, Starter, Status, decide_sabotaged,
-};
+use crate::saga::{Decision, Emission, Input, PlantedBug, Refusal, Starter, decide_sabotaged};
 use crate::store::{
     Commit, DeadLetter, KeyMatch, OutboxMessage, Revision, SagaKey, SagaWrite, Snapshot,
 };
@@ -190,7 +189,8 @@ impl<'a> Batch<'a> {
     /// Decides one input of one saga and keeps what follows.
     pub(super) fn turn(&mut self, id: SagaId, input: Input) -> Result<(), Rejection> {
         let now = self.now;
-        let sabotage = self.node.options.sabotage;
+        let node = self.node;
+        let sabotage = node.options.sabotage;
         let changed = self.changed(id)?;
         let cause = match &input {
             Input::Start { .. } | Input::StartInLine { .. } => Cause::Start,
@@ -205,8 +205,14 @@ impl<'a> Batch<'a> {
         let open = &mut changed.open;
         let before = open.head.status;
         let (definition, saga) = (&open.definition, &mut open.saga);
+        let answered = Ended::of(definition, saga, &input, now);
         match decide_sabotaged(definition, saga, input, now, sabotage) {
             Ok(decision) => {
+                if cause == Cause::Timer {
+                    let silent = Ended::by_the_clock(definition, &decision.events);
+                    node.latency.note(&definition.name, now, silent);
+                }
+                node.latency.note(&definition.name, now, answered);
                 self.record(id, decision, cause)?;
                 self.count(id, before);
                 Ok(())
@@ -367,28 +373,6 @@ impl<'a> Batch<'a> {
         changed.dirty = true;
         self.bytes += bytes;
         Ok(())
-    }
-
-    fn count(&self, id: SagaId, before: Status) {
-        let Some(Changed { open, .. }) = self.changed.get(&id) else {
-            return;
-        };
-        let head = &open.head;
-        tracing::debug!(
-            saga.id = %id, saga.name = %head.name, seq = head.revision, status = %head.status,
-            "decided"
-        );
-        if head.status == before {
-            return;
-        }
-        if head.status == Status::Suspended {
-            let reason = head.reason.as_deref().unwrap_or_default();
-            tracing::warn!(saga.id = %id, saga.name = %head.name, %reason, "saga waits for a person");
-            crate::metric::suspended(&head.name);
-        } else if head.status.is_ended() {
-            let lasted = self.now.since(head.started_at).as_secs_f64();
-            crate::metric::ended(&head.name, head.status.as_str(), lasted);
-        }
     }
 
     pub(super) fn bury(&mut self, letter: DeadLetter, starter: Option<&Starter>) {

@@ -14,8 +14,8 @@
 //! would make of new ones. [`settle`] knows what to do about a database that can't, or won't,
 //! [`newer`] about a saga that a newer release has written, [`shift`] about a panic; [`presence`]
 //! whether there is a database, [`hearing`] whether answers wait that a time-out must not come
-//! before, [`unsent`] whether what is overdue was asked at all, and [`room`] how much may be read at
-//! once.
+//! before, [`unsent`] whether what is overdue was asked at all, [`room`] how much may be read at
+//! once, and [`latency`] how long participants take.
 //!
 //! Invariants:
 //! * a message is acknowledged only after what follows from it is committed;
@@ -23,9 +23,8 @@
 //! * nodes share nothing but the database and the queues: any node may handle any message;
 //! * everything that waits is bounded, so pressure travels back to the queues.
 //!
-//! The clock, tasks and ids come from an [`Environment`], so this very code runs under the
-//! simulator. Deliberately absent: what a saga does next (that is [`crate::saga`]) and any knowledge
-//! of a particular database or broker.
+//! The clock, tasks and ids come from an [`Environment`], so this very code runs under the simulator. Deliberately
+//! absent: what a saga does next (that is [`crate::saga`]) and any knowledge of a particular database or broker.
 
 mod batch;
 mod buried;
@@ -40,6 +39,7 @@ mod events;
 mod found;
 mod hearing;
 mod intake;
+mod latency;
 #[cfg(test)]
 mod letters_tests;
 pub mod limit;
@@ -59,6 +59,7 @@ mod shift;
 mod signals;
 mod starts;
 pub mod succession;
+mod tally;
 mod tells;
 mod topology;
 mod trial;
@@ -93,6 +94,7 @@ use decode::{StartRequest, check_start};
 use events::EventRules;
 use hearing::Hearing;
 use intake::{QUEUES, Workers};
+pub use latency::{StepOutcome, StepTimes};
 use newer::Newer;
 use news::LOOK_HOLDS;
 use presence::Presence;
@@ -252,6 +254,7 @@ impl Engine {
             presence,
             hearing,
             room: Room::default(),
+            latency: latency::Latency::default(),
             trials: tokio::sync::Mutex::default(),
             stop: Shutdown::default(),
         });

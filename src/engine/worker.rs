@@ -67,6 +67,7 @@ pub(super) struct Shared {
     pub(super) presence: Presence,
     pub(super) hearing: Hearing,
     pub(super) room: Room,
+    pub(super) latency: super::latency::Latency,
     /// Held while a suspect is handled.
     pub(super) trials: tokio::sync::Mutex<()>,
     pub(super) stop: Shutdown,

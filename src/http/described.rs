@@ -187,8 +187,38 @@ const DESCRIPTIONS: &[Description] = &[
     get(
         "/sagas/{saga}",
         "Show a saga: its row, steps and history",
-        &[text("only", "`head`: the row alone")],
+        &[
+            text(
+                "only",
+                "`head`: the row alone; `summary`: without steps and timeline",
+            ),
+            text("verify", "`true`: a summary of the whole journal, verified"),
+        ],
         &[(200, "The saga"), NO_SAGA],
+    ),
+    get(
+        "/sagas/{saga}/steps",
+        "List a saga's steps, in the definition's order",
+        &[
+            text(
+                "path",
+                "This step: `stock` for all items, `stock[2]` for one",
+            ),
+            text("stage", "That stand so, with commas: `reserving,to_come`"),
+            text("after", "The `next` of the page before"),
+            LIMIT,
+        ],
+        &[(200, "`steps`, and `next` if there are more"), NO_SAGA],
+    ),
+    get(
+        "/sagas/{saga}/timeline",
+        "List what happened to a saga, newest first, or with `after` in order",
+        &[
+            number("after", "After this entry, in order"),
+            number("before", "Before this entry, newest first"),
+            LIMIT,
+        ],
+        &[(200, "`timeline`, and `next` if there are more"), NO_SAGA],
     ),
     post(
         "/sagas/{saga}/force-complete",
@@ -234,6 +264,12 @@ const DESCRIPTIONS: &[Description] = &[
         "Show a definition: its source, and its blocks as a tree",
         &[number("version", "Which; the newest otherwise")],
         &[(200, "The definition"), (404, "There is none")],
+    ),
+    get(
+        "/overview",
+        "Say how all goes: node, database, broker, the last hour, participants",
+        &[],
+        &[(200, "All of it; kept for a second")],
     ),
     get(
         "/tasks",

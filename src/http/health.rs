@@ -21,13 +21,27 @@ pub(super) async fn live() -> &'static str {
     "alive\n"
 }
 
+/// What keeps a node from its work, and what is not as it should be.
 #[derive(Serialize)]
-struct Readiness {
+pub(super) struct Readiness {
     ready: bool,
     reasons: Vec<Reason>,
     /// What some sagas are without, while all others run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Reason>,
+}
+
+impl Readiness {
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// All of it in words, what matters most first.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let all = self.reasons.iter().chain(&self.warnings);
+        all.map(|it| format!("{}: {}", it.part, it.reason))
+            .collect()
+    }
 }
 
 #[derive(Serialize)]
@@ -39,10 +53,21 @@ struct Reason {
 /// `GET /readyz`: work sent here would be done now; if not, why not. Beside what answers at this
 /// moment it looks at what the node has got done.
 pub(super) async fn ready(State(context): Shared) -> Response {
+    let readiness = readiness(&context).await;
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(readiness)).into_response()
+}
+
+/// What there is to say of it now.
+pub(super) async fn readiness(context: &Context) -> Readiness {
     let parts = [
-        ("node", node(&context)),
-        ("database", database(&context).await),
-        ("broker", broker(&context)),
+        ("node", node(context)),
+        ("database", database(context).await),
+        ("broker", broker(context)),
     ];
     let late = context.api.engine.hindrances().into_iter();
     let parts = parts
@@ -71,12 +96,6 @@ pub(super) async fn ready(State(context): Shared) -> Response {
             });
         }
     }
-    let ready = reasons.is_empty();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
     let off = context.api.engine.clock_off();
     warnings.extend(off.map(|reason| Reason {
         part: "clock",
@@ -89,12 +108,11 @@ pub(super) async fn ready(State(context): Shared) -> Response {
         part: "sagas",
         reason,
     }));
-    let readiness = Readiness {
-        ready,
+    Readiness {
+        ready: reasons.is_empty(),
         reasons,
         warnings,
-    };
-    (status, Json(readiness)).into_response()
+    }
 }
 
 fn node(context: &Context) -> Option<String> {

@@ -13,6 +13,7 @@ mod accept;
 #[cfg(test)]
 mod accept_tests;
 mod actions;
+mod activity;
 mod cached;
 mod dead_letters;
 mod definitions;
@@ -24,8 +25,12 @@ mod host;
 mod jobs;
 #[cfg(test)]
 mod letters_tests;
+#[cfg(test)]
+mod limits_tests;
 pub mod metrics;
 mod openapi;
+mod overview;
+mod parts;
 mod problem;
 mod reading;
 #[cfg(test)]
@@ -105,6 +110,8 @@ pub struct Api {
     pub aggregates: Aggregates,
     /// Searches in the node's database.
     pub search: Arc<dyn SagaSearch>,
+    /// Which database it is, for people.
+    pub database: &'static str,
     /// What there is to do in the node's database, in numbers.
     pub census: Arc<dyn CensusStore>,
     /// Actions on many sagas.
@@ -129,6 +136,10 @@ struct Context {
     room: Semaphore,
     /// What `definitions` reads.
     definitions: Cached<definitions::Stored>,
+    /// What `overview` reads.
+    overview: overview::Kept,
+    /// What `parts` reads.
+    parts: parts::Kept,
 }
 
 type Shared = State<Arc<Context>>;
@@ -144,6 +155,8 @@ pub fn router(api: Api) -> Router {
         permits: Semaphore::new(api.limits.requests_max),
         room: Semaphore::new(limits::kibibytes(limits::DOOR_BYTES) as usize),
         definitions: definitions::kept(),
+        overview: overview::Kept::new(api.engine.now()),
+        parts: parts::Kept::default(),
         api,
     });
     let endpoints = routes::endpoints().into_iter();

@@ -51,6 +51,7 @@ impl Bundle {
             access: Arc::new(Access::new(Arc::clone(&environment), tokens, None)),
             aggregates: Aggregates::shipped(&environment, Arc::new(store.clone())),
             search: Arc::new(store.clone()),
+            database: "memory",
             census: Arc::new(store.clone()),
             jobs: Arc::new(store.clone()),
             letters: Arc::new(store.clone()),

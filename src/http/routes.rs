@@ -9,8 +9,8 @@ use axum::routing::{MethodRouter, get, post};
 use super::guard::About::{Everything, Id, Name, Named, QueriedName};
 use super::guard::Need;
 use super::{
-    Context, actions, dead_letters, definitions, health, jobs, openapi, reading, sagas, schedules,
-    search, signals,
+    Context, actions, dead_letters, definitions, health, jobs, openapi, overview, parts, reading,
+    sagas, schedules, search, signals,
 };
 use crate::access::rights::Scope::{
     AggregatesRead, LettersRead, LettersWrite, MetricsRead, SagasForce, SagasOperate, SagasRead,
@@ -88,6 +88,16 @@ fn of_sagas() -> Vec<Endpoint> {
         ),
         write("/sagas/{saga}", Scope(SagasStart, Name), post(sagas::start)),
         read("/sagas/{saga}", Scope(SagasRead, Id), get(sagas::show)),
+        read(
+            "/sagas/{saga}/steps",
+            Scope(SagasRead, Id),
+            get(parts::steps),
+        ),
+        read(
+            "/sagas/{saga}/timeline",
+            Scope(SagasRead, Id),
+            get(parts::timeline),
+        ),
         write(
             "/sagas/{saga}/force-complete",
             Scope(SagasForce, Id),
@@ -122,6 +132,11 @@ fn of_sagas() -> Vec<Endpoint> {
             "/definitions/{saga}",
             Scope(SagasRead, Name),
             get(definitions::show),
+        ),
+        read(
+            "/overview",
+            Scope(SagasRead, Everything),
+            get(overview::overview),
         ),
         read("/tasks", Scope(SagasRead, QueriedName), get(search::tasks)),
         read(

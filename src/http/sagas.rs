@@ -12,13 +12,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::problem::Problem;
-use super::{Context, Shared};
+use super::{Context, Shared, parts};
 use crate::engine::{StartAnswer, StartError};
 use crate::error::code;
 use crate::id::SagaId;
 use crate::limits::{self, UnreadableJson};
 use crate::saga::{Status, holdup};
-use crate::view::{HeadView, SagaView, json_of, look_around, read_head, read_history};
+use crate::view::{
+    HeadView, SagaView, SummaryView, WhyView, json_of, look_around, read_head, read_history,
+};
 
 /// The answer to a start.
 #[derive(Serialize)]
@@ -122,14 +124,17 @@ fn refused(context: &Context, name: &str, body: &[u8], error: StartError) -> Pro
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ShowQuery {
-    /// `head`: the row alone, for those who poll.
+    /// `head`: the row alone, for those who poll. `summary`: without steps and timeline.
     only: Option<Only>,
+    /// Of a summary: whether the whole journal is read and verified.
+    verify: Option<bool>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Only {
     Head,
+    Summary,
 }
 
 /// `GET /sagas/{id}`: the row, the steps, what happened.
@@ -146,23 +151,42 @@ pub(super) async fn show(
         let head = head.ok_or_else(|| Problem::no_saga(id))?;
         return Ok(Json(HeadView::new(&head)).into_response());
     }
-    let history = read_history(store, id).await?;
-    let history = history.ok_or_else(|| Problem::no_saga(id))?;
-    let catalogue = context.api.engine.catalogue();
-    let (name, version) = (&history.head.name, history.head.version);
-    let definition = catalogue.version(store, name, version).await?;
-    let definition = definition.and_then(Result::ok);
-    let mut view = SagaView::new(&history, definition.as_deref());
-    if let Some(why) = &mut view.why {
-        let broker = &**context.api.engine.broker();
-        let around = look_around(id, why, Some(broker), &*context.api.letters).await;
-        why.see(&around);
-    }
-    let json = json_of(&view).map_err(|error| {
+    let is_summary = matches!(query.only, Some(Only::Summary));
+    let text = if is_summary && query.verify != Some(true) {
+        json_of(&parts::summary(&context, id).await?)
+    } else {
+        let view = whole(&context, id).await?;
+        if is_summary {
+            json_of(&SummaryView::of(view))
+        } else {
+            json_of(&view)
+        }
+    };
+    let text = text.map_err(|error| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Problem::new(status, code::JOURNAL_UNREADABLE, error.to_string())
     })?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+/// A saga with all that is to be seen of it and around it.
+async fn whole(context: &Context, id: SagaId) -> Result<SagaView, Problem> {
+    let store = &**context.api.engine.store();
+    let history = read_history(store, id).await?;
+    let history = history.ok_or_else(|| Problem::no_saga(id))?;
+    let definition = parts::definition_of(context, &history.head).await?;
+    let mut view = SagaView::new(&history, definition.as_deref());
+    if let Some(why) = &mut view.why {
+        look(context, id, why).await;
+    }
+    Ok(view)
+}
+
+/// Sees what there is around a saga that waits.
+pub(super) async fn look(context: &Context, id: SagaId, why: &mut WhyView) {
+    let broker = &**context.api.engine.broker();
+    let around = look_around(id, why, Some(broker), &*context.api.letters).await;
+    why.see(&around);
 }
 
 pub(super) fn path(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {

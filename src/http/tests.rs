@@ -1,8 +1,6 @@
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -39,7 +37,7 @@ steps:
 /// The in-process broker, with a health of our choosing.
 pub(super) struct Moody {
     inner: MemoryBroker,
-    health: Mutex<Health>,
+    pub(super) health: Mutex<Health>,
 }
 
 #[async_trait::async_trait]
@@ -67,7 +65,7 @@ impl Broker for Moody {
 
 /// A node in this process, on a port of its own.
 pub(super) struct Bundle {
-    base: String,
+    pub(super) base: String,
     engine: Arc<Engine>,
     pub(super) broker: Arc<Moody>,
     pub(super) store: MemoryStore,
@@ -81,7 +79,19 @@ impl Bundle {
         Self::with_limits(Limits::default()).await
     }
 
-    async fn with_limits(limits: Limits) -> Self {
+    /// With these definitions besides.
+    pub(super) async fn of(definitions: &[&str]) -> Self {
+        Self::with(Limits::default(), definitions).await
+    }
+
+    pub(super) async fn with_limits(limits: Limits) -> Self {
+        Self::with(limits, &[]).await
+    }
+
+    async fn with(limits: Limits, definitions: &[&str]) -> Self {
+        let more = definitions.iter().copied();
+        let definitions = std::iter::once(ORDER).chain(more);
+        let definitions = definitions.map(|source| parse(source, "test.yaml").unwrap().into());
         let broker = Arc::new(Moody {
             inner: MemoryBroker::new(),
             health: Mutex::new(Health::Up),
@@ -101,7 +111,7 @@ impl Bundle {
             environment: Arc::new(TokioEnvironment),
             store: Arc::new(store.clone()),
             broker: Arc::<Moody>::clone(&broker),
-            definitions: vec![parse(ORDER, "order.yaml").unwrap().into()],
+            definitions: definitions.collect(),
             options: EngineOptions::default(),
         })
         .await
@@ -119,6 +129,7 @@ impl Bundle {
                 Arc::new(store.clone()),
             ),
             search: Arc::new(store.clone()),
+            database: "memory",
             census: Arc::new(store.clone()),
             jobs: Arc::new(store.clone()),
             letters: Arc::new(store.clone()),
@@ -194,6 +205,17 @@ impl Bundle {
         };
         let published = self.broker.publish(vec![reply]).await;
         assert_eq!(published, [Published::Confirmed]);
+    }
+
+    /// What is read once it is as it should be.
+    pub(super) async fn until_get(&self, path: &str, is_right: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let (_, seen) = self.get(path).await;
+            if is_right(&seen) {
+                return seen;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn until(&self, id: &str, wanted: Status) {
@@ -451,39 +473,5 @@ async fn a_stopped_node_starts_and_resumes_nothing() {
             "{answer}"
         );
     }
-    node.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_beyond_the_limit_are_turned_away_but_health_is_told() {
-    let node = Bundle::with_limits(Limits {
-        requests_max: 0,
-        ..Limits::default()
-    })
-    .await;
-    let (status, _, answer) = node.post("/sagas/order", "{}").await;
-    assert_eq!((status, &answer["code"]), (503, &json!("BST-0043")));
-    assert_eq!(node.get("/livez").await.0, 200);
-    assert_eq!(node.get("/readyz").await.0, 200);
-    node.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_whose_body_does_not_come_is_given_up() {
-    let node = Bundle::with_limits(Limits {
-        request_time_max: Duration::from_millis(20),
-        ..Limits::default()
-    })
-    .await;
-    let address = node.base.trim_start_matches("http://");
-    let mut connection = TcpStream::connect(address).await.unwrap();
-    let head = "POST /sagas/order HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
-        content-type: application/json\r\ncontent-length: 99\r\n\r\n{";
-    connection.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
-    assert!(answer.contains("BST-0044"), "{answer}");
     node.stop().await;
 }

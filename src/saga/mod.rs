@@ -79,7 +79,7 @@ pub mod journal;
 mod tests;
 
 pub use apply::apply;
-pub use decide::{answer_to_parent, decide, decide_sabotaged, end_of};
+pub use decide::{NO_ANSWER, answer_to_parent, decide, decide_sabotaged, end_of};
 pub use emission::{Decision, Emission};
 pub use event::Event;
 pub use family::{ChildAnswer, Family, Parent, ParentOrder};

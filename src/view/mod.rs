@@ -4,8 +4,8 @@
 //! HTTP API because both show the same thing. Pure but for [`read_history`], [`read_tasks`] and [`look_around`]: row, journal and
 //! definition in, a value that serialises to the API's JSON out.
 //!
-//! Invariants: the view is built from the journal, never from a snapshot, and says whether the
-//! journal's hash chain holds and whether the row agrees with it.
+//! Invariants: a [`SagaView`] is built from the journal, never from a snapshot, and says whether the
+//! journal's hash chain holds and whether the row agrees with it; a [`SummaryView`] says that it does not know.
 //! Deliberately absent: how it is laid out on a screen.
 
 mod around;
@@ -16,6 +16,7 @@ mod history;
 mod letter;
 mod schedule;
 mod spoken;
+mod standing;
 mod steps;
 mod tasks;
 mod timeline;
@@ -44,6 +45,7 @@ pub use history::{History, folded, read_head, read_history};
 pub use letter::{AuditView, GroupView, LetterHeadView, LetterListView, LetterView, MessageView};
 pub use schedule::{MovedView, ScheduleView};
 pub use spoken::spoken;
+pub use standing::{StagesView, Standing, SummaryView, moments_of};
 pub use steps::{ChildView, StepStage, StepView, WaitingFor};
 pub use tasks::{TASKS_MAX, TaskListView, TaskView, read_tasks, tasks_of};
 pub use timeline::{EventView, Moment};
@@ -154,13 +156,25 @@ impl SagaView {
     pub fn new(history: &History, definition: Option<&Definition>) -> Self {
         let History { head, entries } = history;
         let (saga, trouble) = fold(history);
+        let journal = check(head, entries, &saga, trouble);
+        Self::of(head, &saga, entries, definition, journal)
+    }
+
+    /// Of a saga and the entries that are to be shown.
+    fn of(
+        head: &SagaHead,
+        saga: &Saga,
+        entries: &[JournalEntry],
+        definition: Option<&Definition>,
+        journal: JournalView,
+    ) -> Self {
         let steps = match definition {
-            Some(definition) => steps::all(definition, &saga),
-            None => steps::reached(&saga),
+            Some(definition) => steps::all(definition, saga),
+            None => steps::reached(saga),
         };
         let timeline = timeline::moments(definition, head.started_at, entries);
         let known = wait::Known {
-            saga: &saga,
+            saga,
             awaits: head.awaits.as_ref(),
             definition,
             steps: &steps,
@@ -189,7 +203,7 @@ impl SagaView {
             steps,
             signals: saga.signals.iter().map(SignalView::new).collect(),
             timeline,
-            journal: check(head, entries, &saga, trouble),
+            journal,
         }
     }
 }

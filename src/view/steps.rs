@@ -84,6 +84,16 @@ impl StepStage {
     const NOT_RUN: Self = Self::Not(NotReached::NotRun);
     const SKIPPED: Self = Self::Reached(StepStatus::Skipped);
 
+    /// The name in JSON and in questions about steps.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Reached(StepStatus::Undelivered) => "undelivered",
+            Self::Reached(status) => status.as_str(),
+            Self::Not(NotReached::ToCome) => "to_come",
+            Self::Not(NotReached::NotRun) => "not_run",
+        }
+    }
+
     /// The name for people.
     pub fn as_str(self) -> &'static str {
         match self {

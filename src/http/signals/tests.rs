@@ -54,6 +54,7 @@ impl Bundle {
                 Arc::new(store.clone()),
             ),
             search: Arc::new(store.clone()),
+            database: "memory",
             census: Arc::new(store.clone()),
             jobs: Arc::new(store.clone()),
             letters: Arc::new(store),

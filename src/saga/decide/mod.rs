@@ -20,6 +20,8 @@ mod unsent;
 mod wake;
 mod walk;
 
+pub use wake::NO_ANSWER;
+
 use self::turn::{Spent, Turn};
 use crate::definition::Definition;
 use crate::id::Timestamp;

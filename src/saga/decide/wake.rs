@@ -5,6 +5,9 @@ use crate::id::StepPath;
 use crate::saga::refusal::Refusal;
 use crate::saga::step::Waiting;
 
+/// How the reason begins of an attempt that nobody answered.
+pub const NO_ANSWER: &str = "no answer within";
+
 impl Turn<'_> {
     pub(super) fn wake(&mut self) -> Result<(), Refusal> {
         if self.saga.paused.is_some() {
@@ -46,7 +49,7 @@ impl Turn<'_> {
                 .definition
                 .step(&path.name)
                 .map_or(std::time::Duration::ZERO, |step| step.timeout);
-            self.trouble(path, phase, format!("no answer within {timeout:?}"));
+            self.trouble(path, phase, format!("{NO_ANSWER} {timeout:?}"));
         }
     }
 }
