@@ -1,6 +1,6 @@
 //! One saga: why it stands where it stands, what is still to come, what happened, and what can be done.
 
-use std::collections::BTreeMap;
+mod told;
 
 use askama::Template;
 use axum::Form;
@@ -12,219 +12,30 @@ use serde_json::{Map, Value, json};
 
 use super::act::json_of;
 use super::api::{Answer, Failure, Reader, segment};
-use super::diagram::{Diagram, Node, Stages, Trouble};
+use super::diagram::{Diagram, Stages, Trouble, class_of_stage};
 use super::sagas::Query;
 use super::session::keep_name;
 use super::shell::{Refusal, Shell, page};
-use super::text::{self, Text, When};
+use super::text::{self, Text};
+use told::{Drawn, Head, Letters, Saga, Step, StepStages, Steps, Timeline};
 
 /// Steps of a page.
 const STEPS_SHOWN: usize = 100;
 /// Journal entries of a page.
-const MOMENTS_SHOWN: usize = 100;
-
-/// A saga as the API tells it.
-#[derive(Debug, Deserialize)]
-struct Saga {
-    saga_id: Text,
-    saga: Text,
-    version: u32,
-    key: Text,
-    status: Text,
-    reason: Text,
-    started_at: When,
-    updated_at: When,
-    ended_at: When,
-    why: Option<Why>,
-    description: Text,
-    input: Value,
-    output: Option<Value>,
-    #[serde(default)]
-    output_error: Text,
-    deadline: When,
-    #[serde(default)]
-    parent: Option<Parent>,
-    #[serde(default)]
-    steps: Vec<Step>,
-    #[serde(default)]
-    signals: Vec<Signal>,
-    #[serde(default)]
-    timeline: Vec<Moment>,
-    journal: Journal,
-}
-
-#[derive(Debug, Deserialize)]
-struct Why {
-    text: Text,
-    r#for: Text,
-    #[serde(default)]
-    step: Text,
-    since: When,
-    until: When,
-    #[serde(default)]
-    trouble: Text,
-    #[serde(default)]
-    other_saga: Text,
-    #[serde(default)]
-    open_letters: Option<u64>,
-    #[serde(default)]
-    others: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Parent {
-    saga_id: Text,
-    step: Text,
-}
-
-#[derive(Debug, Deserialize)]
-struct Step {
-    step: Text,
-    depth: usize,
-    status: Text,
-    #[serde(default)]
-    phase: Text,
-    attempt: u32,
-    attempts_max: Option<u32>,
-    waiting: Option<Waiting>,
-    with: Option<Value>,
-    reply: Option<Value>,
-    #[serde(default)]
-    reason: Text,
-    #[serde(default)]
-    commands: BTreeMap<String, Text>,
-    #[serde(default)]
-    child: Option<Child>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Waiting {
-    r#for: Text,
-    until: When,
-}
-
-#[derive(Debug, Deserialize)]
-struct Child {
-    saga_id: Text,
-    saga: Text,
-}
-
-impl Step {
-    /// Its path without the positions in lists.
-    fn path(&self) -> Text {
-        let text = self.step.as_str();
-        Text::from(text.split('[').next().unwrap_or(text))
-    }
-
-    /// The command that was sent last.
-    fn command(&self) -> Text {
-        let known = self.commands.get(self.phase.as_str());
-        known.cloned().unwrap_or_default()
-    }
-
-    fn stage(&self) -> String {
-        self.status.as_str().replace('_', " ")
-    }
-
-    fn class(&self) -> &'static str {
-        super::diagram::class_of_stage(self.status.as_str())
-    }
-
-    fn indent(&self) -> usize {
-        self.depth.min(6)
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct Signal {
-    name: Text,
-    id: Text,
-    body: Value,
-    #[serde(default)]
-    at: When,
-}
-
-#[derive(Debug, Deserialize)]
-struct Moment {
-    seq: u64,
-    at: When,
-    after_us: u64,
-    #[serde(default)]
-    cause: Text,
-    events: Vec<Value>,
-}
-
-impl Moment {
-    /// Since the saga started.
-    fn after(&self) -> String {
-        let millis = self.after_us / 1_000;
-        match millis {
-            0..10_000 => format!("+{millis} ms"),
-            10_000..600_000 => format!("+{} s", millis / 1_000),
-            600_000..36_000_000 => format!("+{} min", millis / 60_000),
-            _ => format!("+{} h", millis / 3_600_000),
-        }
-    }
-
-    /// What happened, in words.
-    fn words(&self) -> Vec<Text> {
-        let texts = self
-            .events
-            .iter()
-            .filter_map(|event| event["text"].as_str());
-        texts.map(Text::from).collect()
-    }
-
-    /// All of it, as the journal has it.
-    fn events(&self) -> Text {
-        let mut events = self.events.clone();
-        for event in &mut events {
-            if let Some(fields) = event.as_object_mut() {
-                fields.remove("text");
-            }
-        }
-        text::json(&Value::Array(events))
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct Journal {
-    entries: u64,
-    verified: bool,
-    #[serde(default)]
-    problem: Text,
-}
-
-#[derive(Debug, Deserialize)]
-struct Drawn {
-    tree: Node,
-}
-
-#[derive(Debug, Deserialize)]
-struct Letters {
-    dead_letters: Vec<Letter>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Letter {
-    id: Text,
-    at: When,
-    queue: Text,
-    status: Text,
-    code: Text,
-    reason: Text,
-}
+const MOMENTS_SHOWN: usize = 50;
+/// Longest journal that is verified with each look, in entries.
+const VERIFIED_ENTRIES: u64 = 500;
 
 #[derive(Template)]
 #[template(path = "saga.html")]
 struct SagaPage {
     shell: Shell,
     saga: Saga,
+    steps: Answer<Steps>,
+    timeline: Answer<Timeline>,
     query: Query,
     diagram: Option<Diagram>,
     letters: Answer<Letters>,
-    /// How many steps fit, of which `steps` are shown.
-    steps_found: usize,
     said: Said,
 }
 
@@ -239,13 +50,32 @@ impl SagaPage {
 
     /// Steps that can be skipped or tried again alone.
     fn stuck(&self) -> Vec<&Text> {
-        let stuck = |step: &&Step| {
-            step.waiting
-                .as_ref()
-                .is_some_and(|it| it.r#for.as_str() == "person")
+        let shown = self.steps.as_ref().map_or(&[][..], |page| &page.steps);
+        let is_stuck = |step: &&Step| {
+            let waiting = step.waiting.as_ref();
+            waiting.is_some_and(|it| it.r#for.as_str() == "person")
         };
-        let steps = self.saga.steps.iter().filter(stuck);
-        steps.map(|step| &step.step).take(STEPS_SHOWN).collect()
+        let stuck = shown.iter().filter(is_stuck);
+        stuck.map(|step| &step.step).collect()
+    }
+
+    /// The same view with something else in its address, at one of its parts.
+    fn with(&self, name: &str, value: &str, part: &str) -> String {
+        let names = match name {
+            // Another part of the steps begins at their beginning.
+            "step" | "stage" => &[name, "after", "done"][..],
+            _ => &[name, "done"],
+        };
+        let query = self.query.without(names).with(name, value).text();
+        format!("{}?{query}#{part}", self.address())
+    }
+
+    fn stage_class(&self, stage: &Text) -> &'static str {
+        class_of_stage(stage.as_str())
+    }
+
+    fn is_at(&self, name: &str) -> bool {
+        !self.query.get(name).is_empty()
     }
 }
 
@@ -286,9 +116,25 @@ async fn shown(
     failure: Option<Failure>,
 ) -> Result<Response, Refusal> {
     let path = format!("/sagas/{}", segment(id));
-    let of_saga = format!("/dead-letters?saga={}&limit=20", segment(id));
-    let (saga, letters) = tokio::join!(reader.get::<Saga>(&path), reader.get(&of_saga));
-    let mut saga = saga.map_err(reader.refused())?;
+    let head: Head = reader
+        .get(&format!("{path}?only=head"))
+        .await
+        .map_err(reader.refused())?;
+    let is_verified = head.revision <= VERIFIED_ENTRIES || query.get("verify") == "true";
+    let verify = if is_verified { "&verify=true" } else { "" };
+    let summary = format!("{path}?only=summary{verify}");
+    let of_steps = [("path", "step"), ("stage", "stage"), ("after", "after")];
+    let of_steps = format!("{path}/steps?{}", asked(&query, STEPS_SHOWN, &of_steps));
+    let of_timeline = asked(&query, MOMENTS_SHOWN, &[("before", "before")]);
+    let of_timeline = format!("{path}/timeline?{of_timeline}");
+    let letters = format!("/dead-letters?saga={}&limit=20", segment(id));
+    let (saga, steps, timeline, letters) = tokio::join!(
+        reader.get::<Saga>(&summary),
+        reader.get(&of_steps),
+        reader.get(&of_timeline),
+        reader.get(&letters),
+    );
+    let saga = saga.map_err(reader.refused())?;
     let definition = format!(
         "/definitions/{}?version={}",
         segment(saga.saga.as_str()),
@@ -296,7 +142,11 @@ async fn shown(
     );
     let drawn: Option<Drawn> = reader.get(&definition).await.ok();
     let diagram = drawn.map(|drawn| {
-        let address = |path: &Text| Some(format!("?step={}#steps", segment(path.as_str())));
+        let id = segment(saga.saga_id.as_str());
+        let address = |path: &Text| {
+            let step = segment(path.as_str());
+            Some(format!("/ui/sagas/{id}?step={step}#steps"))
+        };
         Diagram::of(
             &drawn.tree,
             &stages(&saga),
@@ -304,25 +154,17 @@ async fn shown(
             &address,
         )
     });
-    let (wanted, stage) = (query.get("step").to_owned(), query.get("stage").to_owned());
-    saga.steps.retain(|step| {
-        (wanted.is_empty() || step.path().as_str() == wanted || step.step.as_str() == wanted)
-            && (stage.is_empty() || step.status.as_str() == stage)
-    });
-    let steps_found = saga.steps.len();
-    saga.steps.truncate(STEPS_SHOWN);
-    saga.timeline.reverse();
-    saga.timeline.truncate(MOMENTS_SHOWN);
     let mut shell = Shell::new(saga.key.clone(), "/ui/sagas", reader);
     shell.done = done(query.get("done"));
     shell.failure = failure;
     Ok(page(&SagaPage {
         shell,
         saga,
+        steps,
+        timeline,
         query,
         diagram,
         letters,
-        steps_found,
         said,
     }))
 }
@@ -342,13 +184,22 @@ fn done(action: &str) -> Option<Text> {
     Some(Text::from(words))
 }
 
-fn stages(saga: &Saga) -> Stages {
-    let mut stages = Stages::new();
-    for step in &saga.steps {
-        let of_step = stages.entry(step.path()).or_default();
-        *of_step.entry(step.status.clone()).or_default() += 1;
+/// What of an address is asked of the API, under its own names.
+fn asked(query: &Query, limit: usize, names: &[(&str, &str)]) -> String {
+    let mut asked = Query::default().with("limit", &limit.to_string());
+    for (theirs, ours) in names {
+        let value = query.get(ours);
+        if !value.is_empty() {
+            asked = asked.with(theirs, value);
+        }
     }
-    stages
+    asked.text()
+}
+
+fn stages(saga: &Saga) -> Stages {
+    let steps = saga.stages.steps.iter();
+    let of_step = |step: &StepStages| (step.step.clone(), step.stages.clone());
+    steps.map(of_step).collect()
 }
 
 /// Where it is stuck, and how.

@@ -62,6 +62,8 @@ fn saga() -> Value {
     let more = json!({
         "why": { "text": HOSTILE, "for": "person", "step": "stock", "since": "2026-11-01T00:00:00Z", "until": null },
         "description": HOSTILE, "input": { HOSTILE: HOSTILE }, "output": null, "deadline": null,
+        "revision": 1, "next": null,
+        "stages": { "all": { HOSTILE: 1 }, "steps": [{ "step": "stock", "count": 1, "stages": { HOSTILE: 1 } }] },
         "steps": [{ "step": "stock", "depth": 0, "status": "reserving", "phase": "reserve", "attempt": 1, "attempts_max": 5,
             "waiting": { "for": "person", "until": null }, "with": HOSTILE, "reply": HOSTILE, "reason": HOSTILE,
             "commands": { "reserve": HOSTILE } }],
@@ -90,6 +92,8 @@ fn hostile_api() -> Router {
         .route("/v1/sagas", answered(json!({ "sagas": [row()], "next": HOSTILE, "count": count })))
         .route("/v1/sagas/groups", answered(json!({ "groups": [group] })))
         .route("/v1/sagas/{saga}", get(|| async { axum::Json(saga()) }))
+        .route("/v1/sagas/{saga}/steps", answered(saga()))
+        .route("/v1/sagas/{saga}/timeline", answered(saga()))
         .route("/v1/sagas/{saga}/{action}", any(|| async { problem(StatusCode::CONFLICT) }))
         .route("/v1/jobs", answered(json!({ "total": count, "sample": [row()], "id": ID })))
         .route("/v1/dead-letters", answered(json!({ "dead_letters": [letter] })))
