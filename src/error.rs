@@ -159,6 +159,10 @@ pub const CODES: &[(Code, &str)] = &[
     (code::DEAD_LETTERED, "the broker dead-lettered the message"),
     (code::JOB_NOT_FOUND, "there is no job with this id"),
     (
+        code::KEY_REUSED,
+        "the idempotency key was used for another request",
+    ),
+    (
         code::LETTER_NOT_FOUND,
         "there is no dead letter with this id",
     ),
@@ -354,6 +358,8 @@ pub mod code {
     pub const DEAD_LETTERED: Code = Code(50);
     /// There is no job with this id.
     pub const JOB_NOT_FOUND: Code = Code(53);
+    /// The idempotency key was used for another request.
+    pub const KEY_REUSED: Code = Code(54);
     /// There is no dead letter with this id.
     pub const LETTER_NOT_FOUND: Code = Code(51);
     /// The dead letter can't be replayed, edited or discarded as asked.

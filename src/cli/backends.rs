@@ -18,7 +18,8 @@ use crate::store::projections::ReadModels;
 use crate::store::schema::SchemaError;
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{
-    AccessMode, CensusStore, InspectStore, JobStore, SagaSearch, Store, StoreError, TokenStore,
+    AccessMode, CensusStore, InspectStore, JobStore, RequestStore, SagaSearch, Store, StoreError,
+    TokenStore,
 };
 
 /// The database file when nothing else is said.
@@ -278,6 +279,14 @@ impl OpenStore {
 
     /// For actions on many sagas.
     pub(super) fn jobs(&self) -> Arc<dyn JobStore> {
+        match self {
+            Self::Postgres(store) => Arc::new(store.clone()),
+            Self::Sqlite(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// For what is kept of requests.
+    pub(super) fn requests(&self) -> Arc<dyn RequestStore> {
         match self {
             Self::Postgres(store) => Arc::new(store.clone()),
             Self::Sqlite(store) => Arc::new(store.clone()),

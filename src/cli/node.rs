@@ -234,6 +234,7 @@ impl RunningNode {
             database: store.kind(),
             census: store.census(),
             jobs: store.jobs(),
+            requests: store.requests(),
             letters: store.letters(),
             environment: Arc::clone(environment),
             metrics: Some(metrics),

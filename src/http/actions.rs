@@ -8,16 +8,17 @@ use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::guard::Signed;
 use super::problem::Problem;
 use super::sagas::{json_body, parse, path, saga_id};
-use super::{Context, Shared};
+use super::{Context, Shared, audit};
 use crate::access::Caller;
 use crate::error::code;
 use crate::id::StepPath;
 use crate::saga::{OperatorAction, OperatorKind};
+use crate::store::dead_letters::Actor;
 use crate::view::{HeadView, read_head};
 
 /// Longest words of an operator, in bytes; they go into the journal.
@@ -119,10 +120,33 @@ async fn act(
         why: request.why,
         kind,
     };
+    let actor = Actor {
+        by: action.by.clone(),
+        why: action.why.clone(),
+        at: context.api.engine.now(),
+    };
+    let (step, action_id) = (request.step.map(|step| step.to_string()), action.id.clone());
+    let audited = audited(&action.kind);
     context.api.engine.operate(id, action).await?;
     let head = read_head(&**context.api.engine.store(), id).await?;
     let head = head.ok_or_else(|| Problem::no_saga(id))?;
+    let detail =
+        json!({ "saga": id, "name": head.name, "key": head.key, "step": step, "id": action_id });
+    audit::note(context, &actor, audited, detail).await;
     Ok(Json(HeadView::new(&head)))
+}
+
+/// As the audit log calls it.
+fn audited(kind: &OperatorKind) -> &'static str {
+    match kind {
+        OperatorKind::Retry { .. } => "saga-retry",
+        OperatorKind::Skip { .. } => "saga-skip",
+        OperatorKind::Cancel => "saga-cancel",
+        OperatorKind::Pause => "saga-pause",
+        OperatorKind::Resume => "saga-resume",
+        OperatorKind::ForceComplete => "saga-force-complete",
+        OperatorKind::ForceCompensated => "saga-force-compensated",
+    }
 }
 
 /// Who does it, as it is put down: whoever is signed in, and for whom they say they do it; where

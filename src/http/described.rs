@@ -139,8 +139,8 @@ macro_rules! which_sagas {
             text("in_trouble", "`true`: in whose way something stands"),
             text("label", "With this label: `customer=alice`, `amount>=100`"),
             text("parent", "Run by this saga"),
-            text("id", "These sagas, with commas"),
-            $($more),*
+            text("id", "These sagas, with commas")
+            $(, $more)*
         ]
     };
 }
@@ -155,6 +155,7 @@ const FOUND: &[Ask] = which_sagas![
     text("count", "`true`: say also how many there are, up to 10,000"),
     LIMIT
 ];
+const CHANGED: &[Ask] = which_sagas![];
 const TASKS: &[Ask] = which_sagas![text("after", "The `next` of the page before"), LIMIT];
 const GROUPED: &[Ask] = which_sagas![LIMIT];
 
@@ -178,6 +179,21 @@ const DESCRIPTIONS: &[Description] = &[
         Takes::Any("The saga's input"),
         STARTED,
     ),
+    get(
+        "/sagas/live",
+        "Hear of sagas as they change (server-sent events)",
+        CHANGED,
+        &[(
+            200,
+            "Events `saga`, `left` and `more`, until the reader goes",
+        )],
+    ),
+    post(
+        "/sagas/live",
+        "Start a saga of this name",
+        Takes::Any("The saga's input"),
+        STARTED,
+    ),
     post(
         "/sagas/{saga}",
         "Start a saga",
@@ -195,6 +211,27 @@ const DESCRIPTIONS: &[Description] = &[
             text("verify", "`true`: a summary of the whole journal, verified"),
         ],
         &[(200, "The saga"), NO_SAGA],
+    ),
+    get(
+        "/sagas/{saga}/live",
+        "Hear what happens to a saga (server-sent events)",
+        &[],
+        &[
+            (
+                200,
+                "An event `entry` for each new journal entry, until the reader goes",
+            ),
+            NO_SAGA,
+        ],
+    ),
+    get(
+        "/live",
+        "Hear how many sagas live, begin and end (server-sent events)",
+        &[],
+        &[(
+            200,
+            "An event `counters` whenever they change, until the reader goes",
+        )],
     ),
     get(
         "/sagas/{saga}/steps",

@@ -100,6 +100,18 @@ pub(super) async fn pass(
     Ok(())
 }
 
+/// Whether whoever was let in would be let in now, and could do the same.
+pub(super) async fn may_still(context: &Context, request: &Parts) -> bool {
+    let Some(before) = request.extensions.get::<Caller>() else {
+        return true;
+    };
+    match caller(context, request).await {
+        Ok(now) => now.rights == before.rights,
+        Err(Stranger::Unavailable(_)) => true,
+        Err(_) => false,
+    }
+}
+
 async fn caller(context: &Context, request: &Parts) -> Result<Caller, Stranger> {
     // Before the header is looked at: it may be for somebody in front of us.
     if !context.api.access.is_asked_for().await? {

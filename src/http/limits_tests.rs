@@ -1,4 +1,4 @@
-//! Requests that are too many or too slow.
+//! Requests that are too many, too slow or too late.
 
 use std::time::Duration;
 
@@ -40,5 +40,26 @@ async fn a_request_whose_body_does_not_come_is_given_up() {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
     assert!(answer.contains("BST-0044"), "{answer}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_node_starts_and_resumes_nothing() {
+    let node = Bundle::start().await;
+    let id = node.order("o-1").await;
+    node.engine.stop().await;
+    let input = json!({ "id": "o-2", "total": 5 }).to_string();
+    let ann = json!({ "by": "ann", "why": "x" }).to_string();
+    for (path, body) in [
+        ("/sagas/order".to_owned(), input),
+        (format!("/sagas/{id}/resume"), ann),
+    ] {
+        let (status, _, answer) = node.post(&path, body).await;
+        assert_eq!(
+            (status, &answer["code"]),
+            (503, &json!("BST-0042")),
+            "{answer}"
+        );
+    }
     node.stop().await;
 }

@@ -4,7 +4,7 @@
 //! same things. Every answer is JSON, every error a problem (RFC 9457)
 //! with `code` and `reason`. Everything is bounded: connections
 //! and how slow they may be (`accept`), bodies, the time a request may take, the number of requests at
-//! once. Which endpoints there are, and what a caller needs for each, is one table (`routes`).
+//! once, and of streams (`live`). Which endpoints there are, and what a caller needs for each, is one table (`routes`).
 //!
 //! Deliberately absent: any decision. What a start means is the engine's word, who may do what that of
 //! `access`.
@@ -14,6 +14,7 @@ mod accept;
 mod accept_tests;
 mod actions;
 mod activity;
+mod audit;
 mod cached;
 mod dead_letters;
 mod definitions;
@@ -27,7 +28,9 @@ mod jobs;
 mod letters_tests;
 #[cfg(test)]
 mod limits_tests;
+mod live;
 pub mod metrics;
+mod once;
 mod openapi;
 mod overview;
 mod parts;
@@ -68,7 +71,7 @@ use crate::environment::{Environment, Shutdown};
 use crate::error::code;
 use crate::limits;
 use crate::store::dead_letters::DeadLetterStore;
-use crate::store::{CensusStore, JobStore, SagaSearch};
+use crate::store::{CensusStore, JobStore, RequestStore, SagaSearch};
 use cached::Cached;
 use guard::Need;
 pub use host::is_loopback;
@@ -116,6 +119,8 @@ pub struct Api {
     pub census: Arc<dyn CensusStore>,
     /// Actions on many sagas.
     pub jobs: Arc<dyn JobStore>,
+    /// What is kept of requests.
+    pub requests: Arc<dyn RequestStore>,
     /// The dead letters of the node's database.
     pub letters: Arc<dyn DeadLetterStore>,
     /// Clock and ids.
@@ -138,6 +143,8 @@ struct Context {
     definitions: Cached<definitions::Stored>,
     /// What `overview` reads.
     overview: overview::Kept,
+    /// What streams are fed from.
+    live: live::Live,
     /// What `parts` reads.
     parts: parts::Kept,
 }
@@ -156,6 +163,7 @@ pub fn router(api: Api) -> Router {
         room: Semaphore::new(limits::kibibytes(limits::DOOR_BYTES) as usize),
         definitions: definitions::kept(),
         overview: overview::Kept::new(api.engine.now()),
+        live: live::Live::default(),
         parts: parts::Kept::default(),
         api,
     });
@@ -248,7 +256,10 @@ async fn bound(
         // Nothing closes the semaphore.
         let _room = context.room.acquire_many(bytes).await;
         match take_in(&context, request).await {
-            Ok((request, space)) => run_to_its_end(next, request, space).await,
+            Ok((request, space)) => {
+                let answering = once::answer(Arc::clone(&context), request, next);
+                run_to_its_end(answering, space).await
+            }
             Err(problem) => problem.into_response(),
         }
     };
@@ -266,9 +277,12 @@ async fn bound(
 
 /// Has a request answered, and gives its space up when that is done: what was begun goes on, and takes its
 /// memory, although nobody waits for the answer any more.
-async fn run_to_its_end(next: Next, request: Request, space: Space) -> Response {
+async fn run_to_its_end(
+    answering: impl Future<Output = Response> + Send + 'static,
+    space: Space,
+) -> Response {
     let answering = async move {
-        let response = next.run(request).await;
+        let response = answering.await;
         drop(space);
         response
     };

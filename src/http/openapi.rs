@@ -32,6 +32,7 @@ const REFUSALS: &[(u16, &str)] = &[
 const BODY_REFUSALS: &[(u16, &str)] = &[
     (413, "The body is too large"),
     (415, "The body is not declared as JSON"),
+    (422, "The `Idempotency-Key` was used for another request"),
 ];
 
 /// Made once: whoever may not do anything may ask for them as often as they like.
@@ -111,14 +112,16 @@ fn operation(endpoint: &Endpoint, said: &Description) -> OperationBuilder {
         let body = RequestBodyBuilder::new()
             .content("application/json", content.build())
             .required(Some(Required::True));
-        operation = operation.request_body(Some(body.build()));
+        operation = operation
+            .request_body(Some(body.build()))
+            .parameter(idempotency_key());
     }
     for (status, about) in said.answers {
         let response = if *status < 400 {
-            let content = ContentBuilder::new().schema(answer_schema(said.path));
+            let content = ContentBuilder::new().schema(answer_schema(said));
             ResponseBuilder::new()
                 .description(*about)
-                .content(answer_type(said.path), content.build())
+                .content(answer_type(said), content.build())
                 .build()
         } else {
             refusal(about)
@@ -183,6 +186,19 @@ fn queried(ask: &Ask) -> ParameterBuilder {
         .schema(Some(ObjectBuilder::new().schema_type(kind)))
 }
 
+/// What any request that changes something may bear.
+fn idempotency_key() -> ParameterBuilder {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "The same request with the same key is carried out once and answered alike, for a day; a signal's id",
+        ))
+        .schema(Some(text.min_length(Some(1)).max_length(Some(255))))
+}
+
 fn path_schema(name: &str) -> ObjectBuilder {
     let text = ObjectBuilder::new().schema_type(Type::String);
     match name {
@@ -216,17 +232,21 @@ fn any(about: &str) -> ObjectBuilder {
         .description(Some(about))
 }
 
-fn answer_type(path: &str) -> &'static str {
-    match path {
+fn answer_type(said: &Description) -> &'static str {
+    if said.method != "GET" {
+        return "application/json";
+    }
+    match said.path {
         "/metrics" | "/livez" => "text/plain",
         "/docs" => "text/html",
+        "/live" | "/sagas/live" | "/sagas/{saga}/live" => "text/event-stream",
         "/dead-letters/export" => "application/x-ndjson",
         _ => "application/json",
     }
 }
 
-fn answer_schema(path: &str) -> Option<Schema> {
-    let is_object = answer_type(path) == "application/json";
+fn answer_schema(said: &Description) -> Option<Schema> {
+    let is_object = answer_type(said) == "application/json";
     let object = ObjectBuilder::new().schema_type(Type::Object);
     is_object.then(|| Schema::Object(object.build()))
 }

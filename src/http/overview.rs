@@ -15,6 +15,7 @@ use axum::extract::State;
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::activity::{Hour, MinuteView, Totals};
@@ -68,6 +69,13 @@ impl Kept {
 pub(super) struct Numbers {
     minutes: Vec<MinuteView>,
     live: Vec<LiveLine>,
+}
+
+impl Numbers {
+    /// Those that a page shows as they change.
+    pub(super) fn counters(&self) -> Value {
+        json!({ "outcomes": Totals::of(&self.minutes), "live": self.live })
+    }
 }
 
 /// The answer of `GET /overview`.

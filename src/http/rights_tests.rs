@@ -26,19 +26,31 @@ steps:
     timeout: none
 ";
 
+fn ann() -> Actor {
+    Actor {
+        by: "ann".to_owned(),
+        why: "test".to_owned(),
+        at: TokioEnvironment.now(),
+    }
+}
+
 /// A node whose API is called without a network.
-struct Bundle {
+pub(super) struct Bundle {
     store: MemoryStore,
-    router: Router,
-    engine: Arc<Engine>,
+    pub(super) router: Router,
+    pub(super) engine: Arc<Engine>,
 }
 
 impl Bundle {
     async fn start() -> Self {
+        Self::start_in(Arc::new(TokioEnvironment)).await
+    }
+
+    /// With an API, but no engine, that lives in this world.
+    pub(super) async fn start_in(environment: Arc<dyn Environment>) -> Self {
         let store = MemoryStore::new();
-        let environment: Arc<dyn Environment> = Arc::new(TokioEnvironment);
         let engine = Engine::start(EngineParts {
-            environment: Arc::clone(&environment),
+            environment: Arc::new(TokioEnvironment),
             store: Arc::new(store.clone()),
             broker: Arc::new(MemoryBroker::new()),
             definitions: vec![parse(APPROVAL, "approval.yaml").unwrap().into()],
@@ -54,6 +66,7 @@ impl Bundle {
             database: "memory",
             census: Arc::new(store.clone()),
             jobs: Arc::new(store.clone()),
+            requests: Arc::new(store.clone()),
             letters: Arc::new(store.clone()),
             environment,
             metrics: None,
@@ -67,7 +80,13 @@ impl Bundle {
         }
     }
 
-    async fn token(&self, rights: &str, is_expired: bool) -> String {
+    pub(super) async fn revoke_all(&self) {
+        for row in self.store.tokens().await.unwrap() {
+            self.store.revoke_token(row.id, &ann()).await.unwrap();
+        }
+    }
+
+    pub(super) async fn token(&self, rights: &str, is_expired: bool) -> String {
         let secret = token::fresh().unwrap();
         let now = TokioEnvironment.now();
         let row = TokenRow {
@@ -80,12 +99,7 @@ impl Bundle {
             revoked_at: None,
             used_at: None,
         };
-        let actor = Actor {
-            by: "ann".to_owned(),
-            why: "test".to_owned(),
-            at: now,
-        };
-        self.store.put_token(&row, &actor).await.unwrap();
+        self.store.put_token(&row, &ann()).await.unwrap();
         secret
     }
 
@@ -114,6 +128,11 @@ impl Bundle {
         let status = response.status();
         let asks = response.headers().contains_key("www-authenticate");
         assert_eq!(asks, status == StatusCode::UNAUTHORIZED);
+        let kind = response.headers().get("content-type");
+        if kind.is_some_and(|kind| kind == "text/event-stream") {
+            // It has no end.
+            return (status, Value::Null);
+        }
         let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
         (status, serde_json::from_slice(&bytes).unwrap_or_default())
     }

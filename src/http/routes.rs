@@ -9,8 +9,8 @@ use axum::routing::{MethodRouter, get, post};
 use super::guard::About::{Everything, Id, Name, Named, QueriedName};
 use super::guard::Need;
 use super::{
-    Context, actions, dead_letters, definitions, health, jobs, openapi, overview, parts, reading,
-    sagas, schedules, search, signals,
+    Context, actions, audit, dead_letters, definitions, health, jobs, live, openapi, overview,
+    parts, reading, sagas, schedules, search, signals,
 };
 use crate::access::rights::Scope::{
     AggregatesRead, LettersRead, LettersWrite, MetricsRead, SagasForce, SagasOperate, SagasRead,
@@ -86,8 +86,20 @@ fn of_sagas() -> Vec<Endpoint> {
             Scope(SagasStart, Named("groups")),
             post(sagas::start_groups),
         ),
+        read(
+            "/sagas/live",
+            Scope(SagasRead, QueriedName),
+            get(live::heads),
+        ),
+        write(
+            "/sagas/live",
+            Scope(SagasStart, Named("live")),
+            post(sagas::start_live),
+        ),
         write("/sagas/{saga}", Scope(SagasStart, Name), post(sagas::start)),
         read("/sagas/{saga}", Scope(SagasRead, Id), get(sagas::show)),
+        read("/sagas/{saga}/live", Scope(SagasRead, Id), get(live::saga)),
+        read("/live", Scope(SagasRead, Everything), get(live::counters)),
         read(
             "/sagas/{saga}/steps",
             Scope(SagasRead, Id),
@@ -185,6 +197,7 @@ fn of_letters() -> Vec<Endpoint> {
     let seen = Need::Scope(LettersRead, Everything);
     let changed = Need::Scope(LettersWrite, Everything);
     vec![
+        read("/audit", seen, get(audit::list)),
         read("/dead-letters", seen, get(dead_letters::list)),
         read("/dead-letters/groups", seen, get(dead_letters::groups)),
         read("/dead-letters/stats", seen, get(dead_letters::stats)),

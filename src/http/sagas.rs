@@ -57,6 +57,15 @@ pub(super) async fn start_groups(
     start_named(&context, "groups".to_owned(), &headers, body).await
 }
 
+/// The same for a saga called `live`.
+pub(super) async fn start_live(
+    State(context): Shared,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    start_named(&context, "live".to_owned(), &headers, body).await
+}
+
 async fn start_named(
     context: &Context,
     name: String,

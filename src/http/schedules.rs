@@ -6,14 +6,16 @@ use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::actions::author;
 use super::guard::Signed;
 use super::problem::Problem;
 use super::sagas::{json_body, parse, path};
-use super::{Context, Shared};
+use super::{Context, Shared, audit};
 use crate::error::code;
 use crate::id::Timestamp;
+use crate::store::dead_letters::Actor;
 use crate::store::{Moved, ScheduleRow};
 use crate::view::ScheduleView;
 
@@ -78,6 +80,13 @@ pub(super) async fn set(
         saga.name = %name, from = %row.settled, %to, by = %moved.by, why = %moved.why,
         "a person has set the schedule's position"
     );
+    let actor = Actor {
+        by: moved.by.clone(),
+        why: moved.why.clone(),
+        at: now,
+    };
+    let detail = json!({ "name": name, "rhythm": row.key.rhythm, "to": to.to_string() });
+    audit::note(&context, &actor, "schedule-move", detail).await;
     let row = ScheduleRow {
         settled: to,
         moved: Some(moved),

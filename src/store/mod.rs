@@ -28,6 +28,7 @@ pub mod memory;
 pub mod participant;
 pub mod postgres;
 pub mod projections;
+pub mod requests;
 mod rows;
 pub mod schedules;
 pub mod schema;
@@ -58,6 +59,7 @@ pub use filter::{
 };
 pub use jobs::{JobCommand, JobResult, JobRow, JobState, JobStore, Progress};
 pub use labels::{LABEL_BYTES_MAX, SagaCause};
+pub use requests::RequestStore;
 pub use schedules::{Moved, ScheduleKey, ScheduleRow, Schedules};
 pub use schema::AccessMode;
 pub use search::SagaSearch;

@@ -93,6 +93,17 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
         ],
     ),
     get(
+        "/audit",
+        "List what people did to sagas, schedules, jobs, letters and tokens, newest first",
+        &[
+            text("after", "The `next` of the page before"),
+            text("by", "Done by this one"),
+            text("action", "Whose action begins so: `saga`, `job-create`"),
+            LIMIT,
+        ],
+        &[(200, "`entries`, and `next` if there may be more")],
+    ),
+    get(
         "/dead-letters",
         "List dead letters",
         LETTERS,

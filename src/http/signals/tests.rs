@@ -57,6 +57,7 @@ impl Bundle {
             database: "memory",
             census: Arc::new(store.clone()),
             jobs: Arc::new(store.clone()),
+            requests: Arc::new(store.clone()),
             letters: Arc::new(store),
             environment: Arc::new(TokioEnvironment),
             metrics: None,

@@ -16,6 +16,7 @@ mod occurrences;
 mod participants;
 mod projections;
 mod queries;
+mod requests;
 mod sagas;
 pub mod sample;
 mod search;
@@ -30,6 +31,7 @@ pub use occurrences::*;
 pub use participants::*;
 pub use projections::*;
 pub use queries::*;
+pub use requests::*;
 pub use sagas::*;
 pub use search::*;
 pub use starts::*;
@@ -37,16 +39,30 @@ pub use tokens::*;
 
 use super::dead_letters::DeadLetterStore;
 use super::projections::ReadModels;
-use super::{CensusStore, JobStore, SagaSearch, Store, StoreError, TokenStore};
+use super::{CensusStore, JobStore, RequestStore, SagaSearch, Store, StoreError, TokenStore};
 
 /// A store that keeps all kinds of tables, as a test gets it.
 pub trait Complete:
-    Store + ReadModels + DeadLetterStore + TokenStore + CensusStore + SagaSearch + JobStore
+    Store
+    + ReadModels
+    + DeadLetterStore
+    + TokenStore
+    + CensusStore
+    + SagaSearch
+    + JobStore
+    + RequestStore
 {
 }
 
 impl<S> Complete for S where
-    S: Store + ReadModels + DeadLetterStore + TokenStore + CensusStore + SagaSearch + JobStore
+    S: Store
+        + ReadModels
+        + DeadLetterStore
+        + TokenStore
+        + CensusStore
+        + SagaSearch
+        + JobStore
+        + RequestStore
 {
 }
 
@@ -153,6 +169,11 @@ macro_rules! store_conformance {
             what_a_node_writes_about_a_job_that_changed_is_refused,
             a_person_stops_a_job_and_lets_it_go_on,
             what_became_of_each_saga_is_kept_once,
+            a_request_is_carried_out_once,
+            a_claim_is_given_up_or_taken_over,
+            of_the_same_requests_at_once_one_is_carried_out,
+            answers_are_kept_for_their_time,
+            a_deed_is_in_the_audit_log,
         }
     };
     (@cases $open:path: $($case:ident,)*) => {

@@ -14,6 +14,7 @@ mod jobs;
 mod letters;
 mod participant;
 mod projections;
+mod requests;
 mod schedules;
 mod search;
 mod tokens;
@@ -42,6 +43,7 @@ use super::{
 use crate::definition::Label;
 use crate::id::{SagaId, Timestamp};
 use crate::limits::LOADED_BYTES;
+use crate::saga::journal::Hash;
 
 /// A store in memory; clones are handles to the same one.
 #[derive(Debug, Clone, Default)]
@@ -98,6 +100,7 @@ struct State {
     schedules: BTreeMap<ScheduleKey, ScheduleRow>,
     trials: BTreeMap<Uuid, u32>,
     tokens: BTreeMap<Uuid, TokenRow>,
+    answers: BTreeMap<Hash, requests::Kept>,
     jobs: jobs::Jobs,
     secret: Option<[u8; 32]>,
     barriers: BTreeMap<BarrierKey, BarrierRow>,

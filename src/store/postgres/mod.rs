@@ -25,6 +25,7 @@ mod liveness;
 mod messages;
 mod participant;
 mod projections;
+mod requests;
 mod sagas;
 mod schedules;
 mod search;
@@ -143,7 +144,7 @@ impl PostgresStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 11] = [
+const MIGRATIONS: [(i64, &str, &str); 12] = [
     (
         1,
         "foundation",
@@ -198,6 +199,11 @@ const MIGRATIONS: [(i64, &str, &str); 11] = [
         22,
         "endings",
         include_str!("../../../migrations/postgres/0022_endings.sql"),
+    ),
+    (
+        23,
+        "answers",
+        include_str!("../../../migrations/postgres/0023_answers.sql"),
     ),
 ];
 

@@ -21,6 +21,7 @@ mod letters;
 mod messages;
 mod participant;
 mod projections;
+mod requests;
 mod sagas;
 mod schedules;
 mod search;
@@ -139,7 +140,7 @@ impl SqliteStore {
 }
 
 /// Every migration: its number, name and text.
-const MIGRATIONS: [(i64, &str, &str); 11] = [
+const MIGRATIONS: [(i64, &str, &str); 12] = [
     (
         1,
         "foundation",
@@ -194,6 +195,11 @@ const MIGRATIONS: [(i64, &str, &str); 11] = [
         22,
         "endings",
         include_str!("../../../migrations/sqlite/0022_endings.sql"),
+    ),
+    (
+        23,
+        "answers",
+        include_str!("../../../migrations/sqlite/0023_answers.sql"),
     ),
 ];
 
