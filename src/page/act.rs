@@ -59,6 +59,8 @@ pub(super) struct Order {
     signal: String,
     #[serde(default)]
     payload: String,
+    #[serde(default)]
+    once: String,
 }
 
 /// `GET /ui/act?action=…`: with `all=true` what the rest of the query finds, else the sagas `id`.
@@ -133,7 +135,7 @@ pub(super) async fn make(reader: Reader, Form(said): Form<Order>) -> Response {
         Ok(body) => body,
         Err(failure) => return shown(&reader, said, Some(failure)).await,
     };
-    let made: Made = match reader.post("/jobs", &body).await {
+    let made: Made = match reader.post_once("/jobs", &body, &said.once).await {
         Ok(made) => made,
         Err(failure) => return shown(&reader, said, Some(failure)).await,
     };

@@ -118,12 +118,12 @@ pub(super) type Answer<T> = Result<T, Failure>;
 impl Reader {
     /// Reads what is at `path`, such as `/sagas?status=live`.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {
-        read(self.call(Method::GET, path, None).await?).await
+        read(self.ask(path).await).await
     }
 
     /// Reads, whatever the status is.
     pub(super) async fn get_any<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {
-        let response = self.call(Method::GET, path, None).await?;
+        let response = self.ask(path).await;
         let status = response.status();
         let body = body_of(response).await?;
         serde_json::from_slice(&body).map_err(|_| Failure::of(status, &body))
@@ -131,7 +131,23 @@ impl Reader {
 
     /// Changes something.
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Answer<T> {
-        read(self.call(Method::POST, path, Some(body)).await?).await
+        self.post_once(path, body, "").await
+    }
+
+    /// Changes something once, however often the form with the key `once` is sent.
+    pub(super) async fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+        once: &str,
+    ) -> Answer<T> {
+        let mut request = self.with_json(path, body);
+        if let Ok(key) = HeaderValue::from_str(once)
+            && !once.is_empty()
+        {
+            request.headers_mut().insert("idempotency-key", key);
+        }
+        read(answered(self.api.clone().oneshot(request).await)).await
     }
 
     /// An answer that comes bit by bit.
@@ -143,14 +159,16 @@ impl Reader {
         answered(self.api.clone().oneshot(request).await)
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer<Response> {
-        let content = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        let mut request = self.request(method, path, content);
-        if body.is_some() {
-            let json = HeaderValue::from_static("application/json");
-            request.headers_mut().insert(header::CONTENT_TYPE, json);
-        }
-        Ok(answered(self.api.clone().oneshot(request).await))
+    async fn ask(&self, path: &str) -> Response {
+        let request = self.request(Method::GET, path, Body::empty());
+        answered(self.api.clone().oneshot(request).await)
+    }
+
+    fn with_json(&self, path: &str, body: &Value) -> Request<Body> {
+        let mut request = self.request(Method::POST, path, Body::from(body.to_string()));
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::CONTENT_TYPE, json);
+        request
     }
 
     fn request(&self, method: Method, path: &str, body: Body) -> Request<Body> {

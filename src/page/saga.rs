@@ -96,6 +96,8 @@ pub(super) struct Said {
     signal: String,
     #[serde(default)]
     payload: String,
+    #[serde(default)]
+    once: String,
 }
 
 /// `GET /ui/sagas/{saga}`.
@@ -241,7 +243,7 @@ async fn send(reader: &Reader, id: &str, action: &str, said: &Said) -> Answer<Va
     if action == "signal" {
         let payload = json_of("payload", &said.payload)?.unwrap_or(Value::Null);
         let path = format!("/sagas/{saga}/signals/{}", segment(&said.signal));
-        return reader.post(&path, &payload).await;
+        return reader.post_once(&path, &payload, &said.once).await;
     }
     let mut body = Map::new();
     body.insert("why".to_owned(), json!(said.why));
@@ -261,5 +263,6 @@ async fn send(reader: &Reader, id: &str, action: &str, said: &Said) -> Answer<Va
         }
     }
     let path = format!("/sagas/{saga}/{}", segment(action));
-    reader.post(&path, &Value::Object(body)).await
+    let body = Value::Object(body);
+    reader.post_once(&path, &body, &said.once).await
 }

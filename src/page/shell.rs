@@ -18,6 +18,8 @@ pub(super) struct Shell {
     pub(super) name: Text,
     /// Whether the browser holds a token.
     pub(super) is_signed_in: bool,
+    /// What its forms are told apart by: one that is sent twice counts once.
+    pub(super) once: String,
     /// What a form said that was taken.
     pub(super) done: Option<Text>,
     /// What was refused.
@@ -38,6 +40,7 @@ impl Shell {
             here,
             name: reader.name.clone(),
             is_signed_in: reader.is_signed_in,
+            once: uuid::Uuid::now_v7().to_string(),
             done: None,
             failure: None,
         }

@@ -14,6 +14,9 @@ use serde_json::Value;
 /// Longest text that is shown in a line of a table, in characters.
 const SHORT_CHARS: usize = 120;
 
+/// Longest value that is shown, in characters.
+const JSON_CHARS_MAX: usize = 20_000;
+
 /// Text with nothing invisible in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Text(String);
@@ -91,9 +94,14 @@ fn is_hidden(character: char) -> bool {
             | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
 }
 
-/// A value as people read it: indented JSON.
+/// A value as people read it: indented JSON, as far as somebody reads in a browser.
 pub(super) fn json(value: &Value) -> Text {
-    Text::from(serde_json::to_string_pretty(value).unwrap_or_default())
+    let whole = Text::from(serde_json::to_string_pretty(value).unwrap_or_default());
+    let cut = whole.cut(JSON_CHARS_MAX);
+    if cut == whole {
+        return whole;
+    }
+    Text(format!("{cut}\n(cut here; the API has the whole of it)"))
 }
 
 /// A point in time: in UTC, which the script turns into the reader's zone.
@@ -155,6 +163,20 @@ mod tests {
         assert_eq!(short.as_str().chars().count(), SHORT_CHARS + 1);
         assert!(short.as_str().ends_with('…'));
         assert!(!Text::from("short").is_long());
+    }
+
+    #[test]
+    fn a_large_value_is_cut_and_says_so() {
+        let small = serde_json::json!({ "a": [1] });
+        assert_eq!(json(&small).as_str(), "{\n  \"a\": [\n    1\n  ]\n}");
+        let large = serde_json::json!(vec![7; JSON_CHARS_MAX]);
+        let shown = json(&large);
+        assert!(
+            shown
+                .as_str()
+                .ends_with("(cut here; the API has the whole of it)")
+        );
+        assert!(shown.as_str().len() < JSON_CHARS_MAX + 100);
     }
 
     #[test]

@@ -100,7 +100,7 @@ function follow(main) {
   stream.onopen = () => say('live');
   stream.onerror = () => say('not reached, trying again');
   stream.onmessage = hear;
-  for (const name of (main.dataset.events || 'counters entry saga job').split(' ')) stream.addEventListener(name, hear);
+  for (const name of ['counters', 'entry', 'saga', 'left', 'more']) stream.addEventListener(name, hear);
   document.addEventListener('visibilitychange', look);
 }
 
