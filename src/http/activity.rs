@@ -20,6 +20,9 @@ const FRESH_MAX: usize = 100_000;
 /// Most sagas of a minute that was over before anybody asked: there may be sixty of them.
 const PAST_MAX: usize = 10_000;
 
+/// Minutes that are asked for at once: a look may be broken off, and the next one goes on.
+const AT_ONCE: usize = 10;
+
 /// What was counted.
 #[derive(Default)]
 pub(super) struct Hour(BTreeMap<Timestamp, Counted>);
@@ -90,14 +93,17 @@ impl Hour {
                 Minute { at, bound }
             })
             .collect();
-        let found = census.activity(&unknown).await?;
-        for (minute, activity) in unknown.into_iter().zip(found) {
-            let is_settled = minute.end().after(SETTLED_AFTER) <= now;
-            let counted = Counted {
-                activity,
-                is_settled,
-            };
-            self.0.insert(minute.at, counted);
+        // The newest first; who is broken off in the middle keeps what was counted.
+        for minutes in unknown.rchunks(AT_ONCE) {
+            let found = census.activity(minutes).await?;
+            for (minute, activity) in minutes.iter().zip(found) {
+                let is_settled = minute.end().after(SETTLED_AFTER) <= now;
+                let counted = Counted {
+                    activity,
+                    is_settled,
+                };
+                self.0.insert(minute.at, counted);
+            }
         }
         let view = |(at, counted): (&Timestamp, &Counted)| MinuteView {
             at: at.to_string(),

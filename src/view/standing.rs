@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::saga::{JournalView, SagaView};
 use super::steps::{self, StepView};
 use super::timeline::{self, Moment};
-use super::{JournalView, SagaView, WhyView};
+use super::why::WhyView;
 use crate::definition::Definition;
 use crate::saga::Saga;
 use crate::saga::format::Formats;

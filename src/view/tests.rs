@@ -6,13 +6,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::definition::parse;
-use crate::id::Timestamp;
-use crate::id::{Phase, StepPath};
+use crate::definition::{Definition, parse};
+use crate::id::{Phase, SagaId, StepPath, Timestamp};
 use crate::message::{Message, Outcome, Properties};
-use crate::saga::Status;
-use crate::saga::journal::{Cause, GENESIS, Record};
-use crate::saga::{Event, Input, Parent, ParentOrder, Reply, Signal, decide};
+use crate::saga::journal::{self, Cause, GENESIS, JournalEntry, Record};
+use crate::saga::{Event, Input, Parent, ParentOrder, Reply, Saga, Signal, Status, decide};
+use crate::store::{LoadedSaga, SagaHead, Snapshot};
 
 const ORDER: &str = "
 saga: order
@@ -408,4 +407,49 @@ fn what_signs_a_correlation_id_is_in_no_view() {
     let shown = json_of(&serde_json::json!({ "reply": { "echo": format!("{id}/{mac}") } }));
     let shown = shown.unwrap();
     assert!(shown.contains(id) && !shown.contains(mac), "{shown}");
+}
+
+#[test]
+fn a_saga_stands_where_its_journal_says_whatever_snapshot_it_is_read_from() {
+    let mut bundle = Bundle::order();
+    for (step, phase) in [("order", Phase::Reserve), ("stock[1]", Phase::Reserve)] {
+        bundle.reply(step, phase, Outcome::Succeeded);
+    }
+    let History { head, entries } = bundle.history.clone();
+    let loaded = |snapshot, entries: &[JournalEntry]| LoadedSaga {
+        head: head.clone(),
+        snapshot,
+        entries: entries.to_vec(),
+        left_out: false,
+    };
+    let definition = Some(&bundle.definition);
+    for known in 0..=entries.len() {
+        let (first, rest) = entries.split_at(known);
+        let mut saga = Saga::new(head.id, &head.name, &head.key, head.started_at);
+        journal::fold(&mut saga, 0, first).unwrap();
+        let snapshot = (known > 0).then(|| Snapshot {
+            revision: known as u64,
+            body: serde_json::to_vec(&saga).unwrap().into(),
+        });
+        let before = Standing {
+            head: SagaHead {
+                revision: known as u64,
+                ..head.clone()
+            },
+            saga,
+            bytes: 0,
+        };
+        for (snapshot, before) in [(snapshot, None), (None, Some(&before))] {
+            let standing = Standing::fold(loaded(snapshot, rest), before).unwrap();
+            assert_eq!(standing.saga, bundle.saga, "from {known}");
+            assert_eq!(standing.steps(definition), bundle.view().steps);
+            let summary = SummaryView::new(&standing, &entries, definition);
+            let summary = serde_json::to_value(&summary).unwrap();
+            let stages = json!({ "reserved": 2, "reserving": 1, "skipped": 1, "to_come": 1 });
+            assert_eq!(summary["stages"]["all"], stages);
+            assert_eq!(summary["journal"]["verified"], Value::Null);
+        }
+    }
+    let cut = Standing::fold(loaded(None, &entries[..1]), None);
+    assert!(cut.unwrap_err().contains("its journal ends at 1"));
 }
