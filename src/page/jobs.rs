@@ -151,6 +151,8 @@ pub(super) struct Said {
     by: String,
     #[serde(default)]
     why: String,
+    #[serde(default)]
+    once: String,
 }
 
 /// `GET /ui/jobs/{job}`.
@@ -213,7 +215,8 @@ pub(super) async fn command(
     }
     let (job, command) = (segment(&id), segment(&command));
     let path = format!("/jobs/{job}/{command}");
-    let sent: Answer<Value> = reader.post(&path, &Value::Object(body)).await;
+    let body = Value::Object(body);
+    let sent: Answer<Value> = reader.post_once(&path, &body, &said.once).await;
     if let Err(failure) = sent {
         return shown(&reader, &id, &Query::default(), said, Some(failure)).await;
     }

@@ -162,6 +162,8 @@ pub(super) struct Edit {
     why: String,
     #[serde(default)]
     apply: bool,
+    #[serde(default)]
+    once: String,
 }
 
 /// `GET /ui/letters/{letter}`.
@@ -269,7 +271,8 @@ async fn send(reader: &Reader, id: &str, said: &Edit) -> Answer<Edited> {
         body.insert("by".to_owned(), json!(said.by));
     }
     let path = format!("/dead-letters/{}/edit", segment(id));
-    reader.post(&path, &Value::Object(body)).await
+    let body = Value::Object(body);
+    reader.post_once(&path, &body, &said.once).await
 }
 
 fn line(text: &str) -> Line {

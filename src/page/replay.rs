@@ -49,6 +49,8 @@ pub(super) struct Order {
     again: bool,
     #[serde(default)]
     force: bool,
+    #[serde(default)]
+    once: String,
 }
 
 impl Order {
@@ -248,7 +250,11 @@ pub(super) async fn make(reader: Reader, Form(said): Form<Order>) -> Response {
         _ => "/dead-letters/discard",
     };
     let made = match body_of(&said) {
-        Ok(body) => reader.post::<Told>(path, &body.into()).await,
+        Ok(body) => {
+            reader
+                .post_once::<Told>(path, &body.into(), &said.once)
+                .await
+        }
         Err(failure) => Err(failure),
     };
     let told = match made {

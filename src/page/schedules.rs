@@ -86,6 +86,8 @@ pub(super) struct Said {
     by: String,
     #[serde(default)]
     why: String,
+    #[serde(default)]
+    once: String,
 }
 
 /// `GET /ui/schedules`.
@@ -135,5 +137,6 @@ async fn send(reader: &Reader, said: &Said) -> Answer<Value> {
         body.insert("by".to_owned(), json!(said.by));
     }
     let path = format!("/schedules/{}", segment(&said.name));
-    reader.post(&path, &Value::Object(body)).await
+    let body = Value::Object(body);
+    reader.post_once(&path, &body, &said.once).await
 }

@@ -110,6 +110,8 @@ pub(super) struct Said {
     /// Which tasks were shown.
     #[serde(default)]
     filter: String,
+    #[serde(default)]
+    once: String,
 }
 
 /// `GET /ui/tasks`.
@@ -162,5 +164,5 @@ async fn send(reader: &Reader, said: &Said) -> Answer<Value> {
     let payload = json_of("payload", &said.payload)?.unwrap_or(Value::Null);
     let (saga, signal) = (segment(&said.saga), segment(&said.signal));
     let path = format!("/sagas/{saga}/signals/{signal}");
-    reader.post(&path, &payload).await
+    reader.post_once(&path, &payload, &said.once).await
 }
