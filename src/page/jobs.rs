@@ -135,11 +135,10 @@ struct JobPage {
 impl JobPage {
     fn following(&self) -> Option<String> {
         let next = self.results.as_ref().ok()?.next.as_ref()?;
-        let query = Query::default().with("after", next.as_str());
-        let query = match self.only_refused {
-            true => query.with("refused", "true"),
-            false => query,
-        };
+        let mut query = Query::default().with("after", next.as_str());
+        if self.only_refused {
+            query = query.with("refused", "true");
+        }
         Some(format!("{}?{}", self.job.address(), query.text()))
     }
 }

@@ -1,5 +1,7 @@
 //! One dead letter: what it says, how it died, what was done to it; and mending it.
 
+use std::fmt::Write as _;
+
 use askama::Template;
 use axum::Form;
 use axum::extract::{Path, RawQuery};
@@ -223,7 +225,8 @@ fn escaped(json: &str) -> String {
     for character in json.chars() {
         if text::is_hidden(character) {
             for unit in character.encode_utf16(&mut [0; 2]) {
-                text.push_str(&format!("\\u{unit:04x}"));
+                // To text it always succeeds.
+                let _ = write!(text, "\\u{unit:04x}");
             }
         } else {
             text.push(character);

@@ -1,6 +1,6 @@
 //! Dead letters: by cause, and one by one; what is looked for stands in the address.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use askama::Template;
 use axum::extract::RawQuery;
@@ -104,11 +104,12 @@ pub(super) struct Groups {
 /// The sagas of some letters.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Sagas {
-    sagas: Vec<Saga>,
+    sagas: Vec<Head>,
 }
 
+/// A saga's head.
 #[derive(Debug, Deserialize)]
-struct Saga {
+struct Head {
     saga_id: Text,
     key: Text,
     status: Text,
@@ -119,12 +120,12 @@ impl Sagas {
     /// Those of some letters, as far as the reader may see them.
     pub(super) async fn of(reader: &Reader, letters: &[Letter]) -> Self {
         let named = letters.iter().filter(|letter| !letter.saga_id.is_empty());
-        let ids: BTreeMap<&str, ()> = named.map(|letter| (letter.saga_id.as_str(), ())).collect();
+        let ids: BTreeSet<&str> = named.map(|letter| letter.saga_id.as_str()).collect();
         if ids.is_empty() {
             return Self::default();
         }
         let asked = ids
-            .keys()
+            .iter()
             .fold(Query::default(), |query, id| query.with("id", id));
         let path = format!("/sagas?{}&limit={}", asked.text(), ids.len());
         reader.get(&path).await.unwrap_or_default()
@@ -142,7 +143,7 @@ impl Sagas {
         (!saga.ended_at.is_none()).then_some(&saga.status)
     }
 
-    fn saga(&self, letter: &Letter) -> Option<&Saga> {
+    fn saga(&self, letter: &Letter) -> Option<&Head> {
         let mut all = self.sagas.iter();
         all.find(|saga| !letter.saga_id.is_empty() && saga.saga_id == letter.saga_id)
     }
@@ -167,7 +168,7 @@ impl LettersPage {
 
     fn first(&self) -> Option<String> {
         let query = self.query.without(&["after", "done", "sent", "refused"]);
-        (self.query.get("after") != "").then(|| format!("/ui/letters?{}", query.text()))
+        (!self.query.get("after").is_empty()).then(|| format!("/ui/letters?{}", query.text()))
     }
 
     /// Where the letters of a group are listed, the other conditions being kept.
