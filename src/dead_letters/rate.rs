@@ -17,6 +17,15 @@ pub(super) fn step(rate: Option<u32>, most: usize) -> usize {
     step.clamp(1, most)
 }
 
+/// When the rate allows the next, `sent` having been sent since `started`.
+pub(super) fn due(rate: Option<u32>, started: Timestamp, sent: u64) -> Timestamp {
+    let Some(rate) = rate else {
+        return started;
+    };
+    let micros = sent.saturating_mul(1_000_000) / u64::from(rate.max(1));
+    started.after(Duration::from_micros(micros))
+}
+
 /// Waits until `sent` messages since `started` are no more than the rate allows.
 pub(super) async fn pace(
     environment: &Arc<dyn Environment>,
@@ -25,12 +34,7 @@ pub(super) async fn pace(
     sent: u64,
     stop: &Shutdown,
 ) {
-    let Some(rate) = rate else {
-        return;
-    };
-    let micros = sent.saturating_mul(1_000_000) / u64::from(rate.max(1));
-    let due = started.after(Duration::from_micros(micros));
-    let wait = due.since(environment.now());
+    let wait = due(rate, started, sent).since(environment.now());
     if !wait.is_zero() {
         tokio::select! {
             biased;

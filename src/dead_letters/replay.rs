@@ -83,8 +83,8 @@ impl Desk {
         Ok(total)
     }
 
-    /// Commits replays without publishing them: nodes sweep them up at once. `broker` is only
-    /// looked at.
+    /// Commits replays without publishing them: nodes sweep them up as soon as they are due, which is at
+    /// once, or by and by if there is a rate. `broker` is only looked at.
     pub async fn replay_by_nodes(
         &self,
         broker: Option<Arc<dyn Broker>>,
@@ -96,16 +96,19 @@ impl Desk {
         let mut routes = self.routes(broker).await?;
         let mut total = Replayed::default();
         let most = options.limit.unwrap_or(u64::MAX);
+        let step = rate::step(options.rate, CHUNK_LETTERS_MAX);
+        let started = self.environment.now();
         while total.replayed < most {
             let room = usize::try_from(most - total.replayed).unwrap_or(usize::MAX);
-            let heads = queue.next(self, room.min(CHUNK_LETTERS_MAX)).await?;
+            let heads = queue.next(self, room.min(step)).await?;
             if heads.is_empty() {
                 break;
             }
             let chunk = Chunk {
                 options,
                 routes: &mut routes,
-                due_at: self.environment.now(),
+                due_at: rate::due(options.rate, started, total.replayed)
+                    .max(self.environment.now()),
                 total: &mut total,
                 tell: &mut tell,
             };

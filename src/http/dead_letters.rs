@@ -1,9 +1,10 @@
 //! Dead letters: look, replay, edit, discard, carry away.
 //!
-//! A node's replays are committed here and published by its relay within a second; rates and
-//! canaries are the command line's. Each request is bounded in letters: ask again for the rest.
+//! A node's replays are committed here and published by its relay within a second, or by and by at a
+//! rate; watching canaries is the command line's. Each request is bounded in letters: ask again for the rest.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -197,6 +198,8 @@ struct Order {
     force: bool,
     replays_max: Option<u32>,
     limit: Option<u64>,
+    /// Letters a second.
+    rate: Option<NonZeroU32>,
 }
 
 impl Order {
@@ -269,7 +272,7 @@ pub(super) async fn replay(
         replays_max: order.replays_max.unwrap_or(REPLAYS_MAX),
         by,
         why: order.why,
-        rate: None,
+        rate: order.rate.map(NonZeroU32::get),
         canary: None,
         limit: Some(most),
     };

@@ -316,9 +316,9 @@ const DESCRIPTIONS: &[Description] = &[
     ),
     get(
         "/schedules",
-        "List schedules and how far each has come",
+        "List schedules, how far each has come and its next ticks",
         &[],
-        &[(200, "`schedules`")],
+        &[(200, "`schedules`, and the time `now` by which they tick")],
     ),
     post(
         "/schedules/{saga}",

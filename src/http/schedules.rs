@@ -19,10 +19,24 @@ use crate::store::dead_letters::Actor;
 use crate::store::{Moved, ScheduleRow};
 use crate::view::ScheduleView;
 
+/// Ticks to come that are told of each.
+const TICKS_TOLD: usize = 5;
+
 /// All schedules.
 #[derive(Serialize)]
 pub(super) struct Listed {
-    schedules: Vec<ScheduleView>,
+    /// The time by which they tick, RFC 3339.
+    now: String,
+    schedules: Vec<Line>,
+}
+
+/// One, and when it ticks.
+#[derive(Serialize)]
+struct Line {
+    #[serde(flatten)]
+    view: ScheduleView,
+    /// The next ticks, if this node has its definition.
+    next: Vec<String>,
 }
 
 /// Where to, who, why.
@@ -41,8 +55,31 @@ struct MoveRequest {
 pub(super) async fn list(State(context): Shared) -> Result<Json<Listed>, Problem> {
     let now = context.api.engine.now();
     let rows = context.api.engine.store().schedules().await?;
-    let schedules = rows.iter().map(|row| ScheduleView::new(row, now)).collect();
-    Ok(Json(Listed { schedules }))
+    let line = |row: &ScheduleRow| Line {
+        view: ScheduleView::new(row, now),
+        next: ticks(&context, row, now)
+            .iter()
+            .map(Timestamp::to_string)
+            .collect(),
+    };
+    Ok(Json(Listed {
+        now: now.to_string(),
+        schedules: rows.iter().map(line).collect(),
+    }))
+}
+
+/// The ticks of a schedule that are still to come.
+fn ticks(context: &Context, row: &ScheduleRow, now: Timestamp) -> Vec<Timestamp> {
+    let newest = context.api.engine.catalogue().newest(&row.key.name);
+    let every = newest
+        .as_ref()
+        .and_then(|newest| newest.start.every.as_ref());
+    let Some(every) = every.filter(|every| every.rhythm() == row.key.rhythm) else {
+        return Vec::new();
+    };
+    let from = row.settled.max(now);
+    let following = std::iter::successors(every.next_after(from), |tick| every.next_after(*tick));
+    following.take(TICKS_TOLD).collect()
 }
 
 /// `POST /schedules/{saga}`: sets a position. Ticks after it that have passed are started as

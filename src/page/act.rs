@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::Form;
 use axum::extract::RawQuery;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::api::{Answer, Failure, Reader};
 use super::now::Count;
 use super::sagas::{ACTIONS, Query, Row};
-use super::session::keep_name;
+use super::session::keeping_name;
 use super::shell::{Refusal, Shell, page};
 use super::text::Text;
 
@@ -140,11 +140,7 @@ pub(super) async fn make(reader: Reader, Form(said): Form<Order>) -> Response {
         Err(failure) => return shown(&reader, said, Some(failure)).await,
     };
     let to = format!("/ui/jobs/{}", super::api::segment(made.job.as_str()));
-    let mut response = Redirect::to(&to).into_response();
-    if let Some(cookie) = keep_name(&said.by).filter(|_| !said.by.is_empty()) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-    response
+    keeping_name(Redirect::to(&to).into_response(), &said.by)
 }
 
 fn body_of(said: &Order) -> Answer<Value> {

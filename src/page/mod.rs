@@ -13,15 +13,24 @@
 
 mod act;
 mod api;
+mod audit;
 mod definitions;
+#[cfg(test)]
+mod desk_tests;
 mod diagram;
 mod home;
+mod jobs;
+mod letter;
+mod letters;
 mod now;
+mod replay;
 mod saga;
 mod sagas;
+mod schedules;
 mod served;
 mod session;
 mod shell;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -54,6 +63,17 @@ pub fn router(api: Router) -> Router {
         .route("/ui/definitions", get(definitions::list))
         .route("/ui/definitions/{name}", get(definitions::view))
         .route("/ui/definitions/{name}/start", post(definitions::start))
+        .route("/ui/letters", get(letters::view))
+        .route("/ui/letters/act", get(replay::preview).post(replay::make))
+        .route("/ui/letters/{letter}", get(letter::view))
+        .route("/ui/letters/{letter}/edit", post(letter::edit))
+        .route("/ui/tasks", get(tasks::view).post(tasks::signal))
+        .route("/ui/schedules", get(schedules::view))
+        .route("/ui/schedules/{saga}", post(schedules::set))
+        .route("/ui/jobs", get(jobs::list))
+        .route("/ui/jobs/{job}", get(jobs::view))
+        .route("/ui/jobs/{job}/{command}", post(jobs::command))
+        .route("/ui/audit", get(audit::view))
         .route("/ui/assets/page.css", get(served::stylesheet))
         .route("/ui/assets/page.js", get(served::script))
         .route("/ui/assets/icon.svg", get(served::icon))

@@ -5,7 +5,6 @@ mod told;
 use askama::Template;
 use axum::Form;
 use axum::extract::{Path, RawQuery};
-use axum::http::header;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -14,7 +13,7 @@ use super::act::json_of;
 use super::api::{Answer, Failure, Reader, segment};
 use super::diagram::{Diagram, Stages, Trouble, class_of_stage};
 use super::sagas::Query;
-use super::session::keep_name;
+use super::session::keeping_name;
 use super::shell::{Refusal, Shell, page};
 use super::text::{self, Text};
 use told::{Drawn, Head, Letters, Saga, Step, StepStages, Steps, Timeline};
@@ -231,11 +230,7 @@ pub(super) async fn act(
         return shown(&reader, &id, Query::default(), said, Some(failure)).await;
     }
     let to = format!("/ui/sagas/{}?done={}", segment(&id), segment(&action));
-    let mut response = Redirect::to(&to).into_response();
-    if let Some(cookie) = keep_name(&said.by).filter(|_| !said.by.is_empty()) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-    Ok(response)
+    Ok(keeping_name(Redirect::to(&to).into_response(), &said.by))
 }
 
 async fn send(reader: &Reader, id: &str, action: &str, said: &Said) -> Answer<Value> {

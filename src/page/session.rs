@@ -66,9 +66,13 @@ pub(super) fn kept(name: &str, value: &str, path: &str, seconds: u32) -> Option<
     HeaderValue::from_str(&text).ok()
 }
 
-/// Keeps the name that somebody acts under.
-pub(super) fn keep_name(name: &str) -> Option<HeaderValue> {
-    kept(NAME, name, ROOT, NAME_SECONDS)
+/// An answer that also keeps the name that somebody acts under, if they gave one.
+pub(super) fn keeping_name(mut response: Response, name: &str) -> Response {
+    let cookie = kept(NAME, name, ROOT, NAME_SECONDS);
+    if let Some(cookie) = cookie.filter(|_| !name.is_empty()) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
 }
 
 /// Whether the browser came over TLS: to this node, or to what stands before it.

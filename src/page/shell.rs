@@ -27,10 +27,15 @@ pub(super) struct Shell {
 }
 
 /// The links of each view: address and words.
-pub(super) const LINKS: [(&str, &str); 3] = [
+pub(super) const LINKS: [(&str, &str); 8] = [
     ("/ui", "Now"),
     ("/ui/sagas", "Sagas"),
+    ("/ui/letters", "Dead letters"),
+    ("/ui/tasks", "Tasks"),
     ("/ui/definitions", "Definitions"),
+    ("/ui/schedules", "Schedules"),
+    ("/ui/jobs", "Jobs"),
+    ("/ui/audit", "Audit"),
 ];
 
 impl Shell {

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 /// What an operator's screen must not take for markup, nor let turn the words around it.
-const HOSTILE: &str = "<script>alert(1)</script>\"'&amp;\u{202e}\u{0}\u{1b}[31m";
-const ID: &str = "01a21fe8-c767-71f2-b185-840cddb40b31";
+pub(super) const HOSTILE: &str = "<script>alert(1)</script>\"'&amp;\u{202e}\u{0}\u{1b}[31m";
+pub(super) const ID: &str = "01a21fe8-c767-71f2-b185-840cddb40b31";
 
-fn over(api: Router) -> Router {
+pub(super) fn over(api: Router) -> Router {
     super::router(api)
 }
 
-async fn ask(router: &Router, request: Request) -> (StatusCode, HeaderMap, String) {
+pub(super) async fn ask(router: &Router, request: Request) -> (StatusCode, HeaderMap, String) {
     let response = router.clone().oneshot(request).await.unwrap();
     let (head, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
@@ -25,11 +25,11 @@ async fn ask(router: &Router, request: Request) -> (StatusCode, HeaderMap, Strin
     (head.status, head.headers, text)
 }
 
-fn read(path: &str) -> Request {
+pub(super) fn read(path: &str) -> Request {
     Request::get(path).body(Body::empty()).unwrap()
 }
 
-fn form(path: &str, body: &'static str) -> Request {
+pub(super) fn form(path: &str, body: &'static str) -> Request {
     Request::post(path)
         .header("host", "saga.local")
         .header("origin", "http://saga.local")
@@ -38,14 +38,14 @@ fn form(path: &str, body: &'static str) -> Request {
         .unwrap()
 }
 
-fn answered(value: Value) -> axum::routing::MethodRouter {
+pub(super) fn answered(value: Value) -> axum::routing::MethodRouter {
     any(move || {
         let value = value.clone();
         async move { axum::Json(value) }
     })
 }
 
-fn problem(status: StatusCode) -> Response {
+pub(super) fn problem(status: StatusCode) -> Response {
     let body = json!({ "code": "BST-0033", "reason": format!("not like this: {HOSTILE}") });
     (status, axum::Json(body)).into_response()
 }

@@ -87,7 +87,7 @@ impl<'de> Deserialize<'de> for Text {
 
 /// Whether a character is not seen, or turns what is around it: controls but for tab and new line, and
 /// Unicode's format characters for direction, joining and breaking (UAX #9, TR #36).
-fn is_hidden(character: char) -> bool {
+pub(super) fn is_hidden(character: char) -> bool {
     (character.is_control() && character != '\n' && character != '\t')
         || matches!(character,
             '\u{00AD}' | '\u{061C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'

@@ -1,87 +1,14 @@
 //! An operator's night: what is stuck is found by its cause, the fault is mended, and one job brings all
 //! of it home at a rate, from the prompt alone, though the node that works on it is killed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-
 use serde_json::{Value, json};
 
 use crate::fixture::{
-    Backends, Command, Node, PATIENCE, Sent, Wire, eventually, finish, get_json, post, told,
+    Backends, Bank, Command, Node, PATIENCE, define_charge, eventually, finish, get_json,
+    get_stuck, suspended, told,
 };
 
 const SAGAS: usize = 300;
-/// Ends the participant.
-const OVER: &str = "over";
-
-const CHARGE: &str = "
-saga: charge
-version: 1
-key: ${ input.id }
-labels: { customer: '${ input.customer }' }
-steps:
-  - step: money
-    with: { id: '${ input.id }' }
-    reserve: bank.hold
-    confirm: bank.take
-    compensate: bank.release
-    suspend_after: 1
-";
-
-/// A participant whose confirm fails until it is mended.
-struct Bank {
-    is_mended: Arc<AtomicBool>,
-    /// To tell it that the night is over.
-    wire: Wire,
-    works: Option<JoinHandle<()>>,
-}
-
-impl Bank {
-    fn open(url: &str) -> Self {
-        let wire = Wire::connect(url);
-        wire.declare("bank");
-        let is_mended = Arc::<AtomicBool>::default();
-        let mended = Arc::clone(&is_mended);
-        let works = std::thread::spawn(move || {
-            loop {
-                let command = eventually("a command comes", PATIENCE * 5, || wire.take("bank"));
-                let kind = command.kind.as_deref().unwrap_or_default();
-                if kind == OVER {
-                    return;
-                }
-                let fails = kind == "bank.take" && !mended.load(Ordering::Relaxed);
-                let outcome = if fails { "failed" } else { "succeeded" };
-                let reply = Sent {
-                    correlation_id: command.correlation_id.as_deref(),
-                    headers: &[("outcome", outcome), ("reason", "the vault is locked")],
-                    body: b"{}",
-                    ..Sent::default()
-                };
-                wire.send("backstitch.replies", &reply);
-            }
-        });
-        Self {
-            is_mended,
-            wire: Wire::connect(url),
-            works: Some(works),
-        }
-    }
-}
-
-impl Drop for Bank {
-    fn drop(&mut self) {
-        let over = Sent {
-            kind: Some(OVER),
-            ..Sent::default()
-        };
-        self.wire.send("bank", &over);
-        if let Some(works) = self.works.take() {
-            // What went wrong there shows in the test as sagas that do not end.
-            drop(works.join());
-        }
-    }
-}
 
 fn run<S: AsRef<str>>(arguments: &[S], node: &Node) -> Value {
     let arguments = arguments.iter().map(AsRef::as_ref);
@@ -97,32 +24,14 @@ fn run<S: AsRef<str>>(arguments: &[S], node: &Node) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-fn suspended(backends: &Backends) -> i64 {
-    backends
-        .database
-        .count("backstitch.sagas WHERE status = 'suspended'")
-}
-
-fn get_stuck(backends: &Backends, node: &Node) {
-    for number in 0..SAGAS {
-        let input =
-            json!({ "id": format!("c-{number}"), "customer": format!("p-{}", number % 10) });
-        let started = post(&format!("{}/v1/sagas/charge", node.url), &input);
-        assert!(matches!(started, Ok((201, _))), "{started:?}");
-    }
-    eventually("all of them are stuck", PATIENCE, || {
-        (suspended(backends) == i64::try_from(SAGAS).unwrap()).then_some(())
-    });
-}
-
 #[test]
 fn what_is_stuck_is_found_by_its_cause_and_brought_home_though_the_node_is_killed() {
     let backends = Backends::create();
     let sagas = tempfile::tempdir().unwrap();
-    std::fs::write(sagas.path().join("charge.yaml"), CHARGE).unwrap();
-    let bank = Bank::open(&backends.virtual_host.url);
+    define_charge(sagas.path());
+    let bank = Bank::open(&backends.virtual_host.url, "the vault is locked");
     let mut node = Node::serve(&backends, sagas.path());
-    get_stuck(&backends, &node);
+    get_stuck(&backends, &node, SAGAS);
 
     // What is it?
     let groups = finish(&Command::backstitch(["groups", "--json"]).on(&backends));
@@ -185,7 +94,7 @@ fn what_is_stuck_is_found_by_its_cause_and_brought_home_though_the_node_is_kille
     );
 
     // It is mended, and all of them go home: slowly, and though the node is killed on the way.
-    bank.is_mended.store(true, Ordering::Relaxed);
+    bank.mend();
     let job = run(&start(&["--rate", "50/s", "--canary", "5"]), &node);
     let id = job["id"].as_str().unwrap().to_owned();
     eventually("the job is on its way", PATIENCE, || {

@@ -13,7 +13,9 @@ use crate::dead_letters::replay::{REPLAYS_MAX, ReplayOptions, Replayed};
 use crate::dead_letters::route::Wish;
 use crate::dead_letters::transfer::{LetterLine, Macs};
 use crate::engine::relay::{Relay, RelayOptions};
+use crate::id::Timestamp;
 use crate::message::Destination;
+use crate::store::Outbox as _;
 use crate::store::dead_letters::{LetterFilter, LetterStatus};
 use crate::store::memory::MemoryStore;
 
@@ -238,4 +240,29 @@ async fn a_command_of_ours_that_is_dead_lettered_is_answered_in_its_participants
         "{reason}"
     );
     assert!(reason.contains("it is dead letter "), "{reason}");
+}
+
+#[tokio::test]
+async fn what_nodes_send_again_at_a_rate_is_due_by_and_by() {
+    let bundle = with_letters(&["good"; 20]).await;
+    let desk = &bundle.desk;
+    let slowly = ReplayOptions {
+        rate: Some(1),
+        ..options(Some("elsewhere"))
+    };
+    let total = desk
+        .replay_by_nodes(None, open_letters(), &slowly, |_| {})
+        .await
+        .unwrap();
+    assert_eq!(total.replayed, 20);
+    // The last is due 19 seconds after the first.
+    let (now, later) = (desk.environment.now(), Duration::from_mins(1));
+    let sweep = async |now: Timestamp| {
+        let rows = bundle.store.sweep_outbox(now, now.after(later), 99).await;
+        rows.unwrap().len()
+    };
+    let at_once = sweep(now).await;
+    assert!((1..20).contains(&at_once), "{at_once}");
+    let rest = sweep(now.after(Duration::from_secs(20))).await;
+    assert_eq!(at_once + rest, 20);
 }

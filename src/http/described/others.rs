@@ -28,6 +28,8 @@ const CHOICE: Takes = Takes::Fields(
         ("filter", "Or all that this finds"),
         ("dry_run", "Only say what would be done"),
         ("to", "A queue, or EXCHANGE/KEY, if the node allows it"),
+        ("limit", "At most so many"),
+        ("rate", "So many a second"),
     ],
 );
 

@@ -7,6 +7,7 @@ mod axe;
 mod console;
 mod driver;
 mod pictures;
+mod soundness;
 mod window;
 
 pub use window::{Browser, Look};

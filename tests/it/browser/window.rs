@@ -156,9 +156,11 @@ impl Browser {
     /// Clicks on the link, button or fold that says this.
     #[track_caller]
     pub fn click(&self, said: &str) {
-        let element = self.waits_for(said, || self.element(CLICKABLE, said));
-        let clicked = self.within(element.click());
-        clicked.unwrap_or_else(|error| panic!("`{said}`: {error}"));
+        // A part of the page that is made anew meanwhile takes its links along.
+        self.waits_for(said, || {
+            let element = self.element(CLICKABLE, said)?;
+            self.within(element.click()).ok()
+        });
     }
 
     /// Types into the field with this label.
