@@ -102,7 +102,9 @@ impl DoorArguments {
             }
         }
         let scheme = if tls.is_some() { "https" } else { "http" };
-        tracing::info!("answering HTTP requests on {scheme}://{address}; the page is at {scheme}://{address}/ui");
+        tracing::info!(
+            "answering HTTP requests on {scheme}://{address}; the page is at {scheme}://{address}/ui"
+        );
         Ok(Door {
             listener,
             tls,

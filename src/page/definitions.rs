@@ -34,6 +34,7 @@ struct Line {
 }
 
 #[derive(Debug, Deserialize)]
+#[allow(clippy::struct_field_names)] // the API's names
 struct Version {
     version: u32,
     live: u64,
@@ -159,10 +160,13 @@ async fn shown(
         };
         Diagram::of(tree, &Stages::new(), None, &address)
     });
-    let input = input.map(Text::from).unwrap_or_else(|| {
-        let example = shown.input_schema.as_ref().map(|schema| example(schema, 0));
-        text::json(&example.unwrap_or_else(|| json!({})))
-    });
+    let input = input.map_or_else(
+        || {
+            let example = shown.input_schema.as_ref().map(|schema| example(schema, 0));
+            text::json(&example.unwrap_or_else(|| json!({})))
+        },
+        Text::from,
+    );
     Ok(page(&DefinitionPage {
         shell,
         diagram,

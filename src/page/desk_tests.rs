@@ -153,8 +153,11 @@ async fn what_the_api_refuses_is_said_beside_what_was_typed() {
     assert!(html.contains("1 refused") && html.contains(ID), "{html}");
 }
 
+/// The paths and bodies of what was asked for.
+type Asked = Arc<Mutex<Vec<(String, Value)>>>;
+
 /// An API that takes everything, and puts down what it was asked for.
-fn obliging_api() -> (Router, Arc<Mutex<Vec<(String, Value)>>>) {
+fn obliging_api() -> (Router, Asked) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&asked);
     let take = any(move |request: Request| {

@@ -91,6 +91,7 @@ pub(super) struct NewestLetter {
 
 /// What `/readyz` says.
 #[derive(Debug, Deserialize)]
+#[allow(clippy::struct_field_names)] // the API's names
 struct Ready {
     ready: bool,
     #[serde(default)]
@@ -173,6 +174,7 @@ struct Latency {
 }
 
 #[derive(Debug, Deserialize)]
+#[allow(clippy::struct_field_names)] // the API's names
 struct Queue {
     queue: Text,
     #[serde(default)]

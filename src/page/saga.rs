@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::act::json_of;
 use super::api::{Answer, Failure, Reader, segment};
-use super::diagram::{Diagram, Stages, Trouble, class_of_stage};
+use super::diagram::{Diagram, Stages, Trouble};
 use super::sagas::Query;
 use super::session::keeping_name;
 use super::shell::{Refusal, Shell, page};
@@ -67,10 +67,6 @@ impl SagaPage {
         };
         let query = self.query.without(names).with(name, value).text();
         format!("{}?{query}#{part}", self.address())
-    }
-
-    fn stage_class(&self, stage: &Text) -> &'static str {
-        class_of_stage(stage.as_str())
     }
 
     fn is_at(&self, name: &str) -> bool {

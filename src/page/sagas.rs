@@ -209,7 +209,7 @@ impl SagasPage {
     /// The first page, if this is another one.
     fn first(&self) -> Option<String> {
         let query = self.query.without(&["after", "before"]);
-        (self.query.get("after") != "").then(|| format!("/ui/sagas?{}", query.text()))
+        (!self.query.get("after").is_empty()).then(|| format!("/ui/sagas?{}", query.text()))
     }
 
     fn filter_text(&self) -> String {

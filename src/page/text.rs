@@ -3,7 +3,7 @@
 //! Templates escape what is markup. Here is what escaping leaves: characters that are not seen, or that
 //! turn the text around them, would let one thing look like another; they are shown by their names.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use askama::filters::HtmlSafe;
 use jiff::Timestamp;
@@ -57,7 +57,8 @@ impl From<String> for Text {
         let mut shown = String::with_capacity(text.len() + 16);
         for character in text.chars() {
             if is_hidden(character) {
-                shown.push_str(&format!("⟨U+{:04X}⟩", u32::from(character)));
+                // Writing to a string does not fail.
+                let _ = write!(shown, "⟨U+{:04X}⟩", u32::from(character));
             } else {
                 shown.push(character);
             }

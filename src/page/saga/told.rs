@@ -16,6 +16,7 @@ pub(super) struct Head {
 
 /// A saga, but for its steps and what happened.
 #[derive(Debug, Deserialize)]
+#[allow(clippy::struct_field_names)] // the API's names
 pub(super) struct Saga {
     pub(super) saga_id: Text,
     pub(super) saga: Text,
@@ -96,6 +97,7 @@ pub(super) struct Parent {
 }
 
 #[derive(Debug, Deserialize)]
+#[allow(clippy::struct_field_names)] // the API's names
 pub(super) struct Step {
     pub(super) step: Text,
     pub(super) depth: usize,
@@ -226,4 +228,9 @@ pub(super) struct Letter {
     pub(super) status: Text,
     pub(super) code: Text,
     pub(super) reason: Text,
+}
+
+/// The colour of a stage.
+pub(super) fn class_of(stage: &Text) -> &'static str {
+    class_of_stage(stage.as_str())
 }
