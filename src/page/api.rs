@@ -43,7 +43,7 @@ pub(super) struct Reader {
     pub(super) name: Text,
     /// Whether the browser holds a token.
     pub(super) is_signed_in: bool,
-    /// The address that is asked for.
+    /// The address that is asked for; where to go after signing in.
     pub(super) address: Uri,
 }
 
@@ -66,7 +66,11 @@ impl FromRequestParts<Backend> for Reader {
             authorization,
             extensions: http::carried(&parts.extensions),
             name: session::name(&parts.headers),
-            address: parts.uri.clone(),
+            // What a form is sent to is no place to come back to.
+            address: match parts.method {
+                Method::GET => parts.uri.clone(),
+                _ => Uri::from_static(super::ROOT),
+            },
         })
     }
 }

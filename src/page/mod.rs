@@ -59,7 +59,10 @@ pub fn router(api: Router) -> Router {
         .route("/ui/act", get(act::preview).post(act::make))
         .route("/ui/sagas/{saga}", get(saga::view))
         .route("/ui/sagas/{saga}/live", get(home::live_saga))
-        .route("/ui/sagas/{saga}/{action}", post(saga::act))
+        .route(
+            "/ui/sagas/{saga}/{action}",
+            get(home::nothing).post(saga::act),
+        )
         .route("/ui/definitions", get(definitions::list))
         .route("/ui/definitions/{name}", get(definitions::view))
         .route("/ui/definitions/{name}/start", post(definitions::start))

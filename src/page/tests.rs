@@ -208,6 +208,11 @@ async fn who_is_not_known_signs_in_and_is_known_to_the_api() {
     let (_, _, html) = ask(&router, read(to)).await;
     assert!(html.contains("value=\"/ui/definitions?x=1\""), "{html}");
 
+    // Nobody is led back to where a form was sent.
+    let sent = form(&format!("/ui/sagas/{ID}/retry"), "why=x&by=x");
+    let (_, headers, _) = ask(&router, sent).await;
+    assert_eq!(headers[header::LOCATION], "/ui/sign-in?next=%2Fui");
+
     let request = form("/ui/sign-in", "token=+bst_secret&next=%2Fui%2Fdefinitions");
     let (status, headers, _) = ask(&router, request).await;
     assert_eq!(status, StatusCode::SEE_OTHER);
