@@ -338,7 +338,11 @@ mod tests {
         let overview = node
             .until_get("/overview", |seen| {
                 let totals = &seen["outcomes"]["totals"];
-                totals["started"] == 2 && totals["completed"] == 1 && seen["steps"][1]["count"] == 2
+                // Its parts are looked at one by one, and kept for a moment.
+                totals["started"] == 2
+                    && totals["completed"] == 1
+                    && seen["steps"][1]["count"] == 2
+                    && seen["live"][0]["status"] == "confirming"
             })
             .await;
         assert_eq!(overview["node"]["ready"], json!(true));

@@ -2,6 +2,8 @@
 //! RabbitMQ, asked over HTTP and by the command line.
 
 use backstitch::id::Timestamp;
+use lapin::ExchangeKind;
+use lapin::options::ExchangeDeclareOptions;
 use serde_json::{Value, json};
 
 use crate::fixture::{
@@ -49,6 +51,12 @@ fn a_work_items_page_is_the_same_kept_live_and_made_on_demand() {
     let mut node = serve(&backends);
     let wire = Wire::connect(&backends.virtual_host.url);
     let heard = wire.own_queue();
+    // Who listens declares what they bind to: the node may not have come to it yet.
+    let durable = ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    wire.declare_exchange(EXCHANGE, ExchangeKind::Topic, durable, &[]);
     wire.bind(&heard, EXCHANGE, "work-items.*");
 
     let people = [("ann", "roofer"), ("bob", "owner")];

@@ -42,12 +42,13 @@ pub(super) async fn acked_messages_are_gone_and_make_room(bundle: Bundle) {
     let mut consumer = bundle.consume(&queue, 2).await;
     let acked = take_acked(&mut consumer, 8).await;
     assert_eq!(bodies(&acked), numbers(0..8));
-    // Else the next one may be given the last before the first has come back.
     let Consumer { deliveries, acks } = consumer;
     deliveries.close().await;
     drop(acks);
+    // What was given to somebody before comes back in no order that a broker promises.
     let mut next = bundle.consume(&queue, PREFETCH).await;
-    assert_eq!(bodies(&take(&mut next, 2).await), numbers(8..10));
+    let left = sorted(bodies(&take(&mut next, 2).await));
+    assert_eq!(left, numbers(8..10));
 }
 
 pub(super) async fn acks_out_of_order_settle_just_what_they_name(bundle: Bundle) {
