@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::api::{Answer, Failure, Reader};
+use super::cookies::keeping_name;
 use super::now::Count;
 use super::sagas::{ACTIONS, Query, Row};
-use super::session::keeping_name;
 use super::shell::{Refusal, Shell, page};
 use super::text::Text;
 
@@ -139,7 +139,7 @@ pub(super) async fn make(reader: Reader, Form(said): Form<Order>) -> Response {
         Ok(made) => made,
         Err(failure) => return shown(&reader, said, Some(failure)).await,
     };
-    let to = format!("/ui/jobs/{}", super::api::segment(made.job.as_str()));
+    let to = format!("/ui/jobs/{}", super::address::segment(made.job.as_str()));
     keeping_name(Redirect::to(&to).into_response(), &said.by)
 }
 

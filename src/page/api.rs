@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::session;
 use super::text::Text;
+use super::{address, cookies};
 use crate::http;
 
 /// Largest answer of the API that a view is made of, in bytes.
@@ -54,7 +54,7 @@ impl FromRequestParts<Backend> for Reader {
         parts: &mut Parts,
         backend: &Backend,
     ) -> Result<Self, Self::Rejection> {
-        let token = session::token(&parts.headers);
+        let token = cookies::token(&parts.headers);
         let authorization = token.as_ref().and_then(|token| {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
             value.set_sensitive(true);
@@ -65,11 +65,11 @@ impl FromRequestParts<Backend> for Reader {
             is_signed_in: authorization.is_some(),
             authorization,
             extensions: http::carried(&parts.extensions),
-            name: session::name(&parts.headers),
+            name: cookies::name(&parts.headers),
             // What a form is sent to is no place to come back to.
             address: match parts.method {
                 Method::GET => parts.uri.clone(),
-                _ => Uri::from_static(super::ROOT),
+                _ => Uri::from_static(address::ROOT),
             },
         })
     }
@@ -216,9 +216,4 @@ async fn body_of(response: Response) -> Answer<axum::body::Bytes> {
             let reason = format!("the API's answer could not be read: {error}");
             Failure::new(StatusCode::BAD_GATEWAY, reason)
         })
-}
-
-/// A part of a path, as it stands in an address.
-pub(super) fn segment(text: &str) -> String {
-    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::act::json_of;
-use super::api::{Answer, Failure, Reader, segment};
+use super::address::segment;
+use super::api::{Answer, Failure, Reader};
 use super::diagram::{Diagram, Node, Stages};
 use super::sagas::Query;
 use super::shell::{Refusal, Shell, page};

@@ -4,8 +4,9 @@ use axum::extract::{Path, RawQuery};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{Redirect, Response};
 
-use super::ROOT;
-use super::api::{Failure, Reader, segment};
+use super::address::ROOT;
+use super::address::segment;
+use super::api::{Failure, Reader};
 use super::shell::Refusal;
 
 /// `GET /`.

@@ -7,7 +7,8 @@ use axum::extract::RawQuery;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::api::{Answer, Reader, segment};
+use super::address::segment;
+use super::api::{Answer, Reader};
 use super::sagas::Query;
 use super::shell::{Refusal, Shell, page};
 use super::text::{Text, When};

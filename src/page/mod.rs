@@ -12,8 +12,10 @@
 //! Deliberately absent: any rule about sagas, any access to a store.
 
 mod act;
+mod address;
 mod api;
 mod audit;
+mod cookies;
 mod definitions;
 #[cfg(test)]
 mod desk_tests;
@@ -37,13 +39,12 @@ mod text;
 mod views;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
 
+use address::ROOT;
 use api::Backend;
-
-/// Where the page is.
-const ROOT: &str = "/ui";
 
 /// The API's routes, and the page's beside them.
 pub fn router(api: Router) -> Router {
@@ -81,6 +82,8 @@ pub fn router(api: Router) -> Router {
         .route("/ui/assets/page.js", get(served::script))
         .route("/ui/assets/icon.svg", get(served::icon))
         .route("/ui/{*rest}", get(home::nothing))
+        // What a form may have is bounded as it is taken in.
+        .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(session::from_here))
         .layer(middleware::from_fn(served::headers))
         .with_state(Backend::new(api.clone()));

@@ -4,7 +4,8 @@ use askama::Template;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::api::{Answer, Reader, segment};
+use super::address::segment;
+use super::api::{Answer, Reader};
 use super::shell::{Refusal, Shell, page};
 use super::text::{Text, When};
 

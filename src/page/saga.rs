@@ -10,10 +10,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::act::json_of;
-use super::api::{Answer, Failure, Reader, segment};
+use super::address::segment;
+use super::api::{Answer, Failure, Reader};
+use super::cookies::keeping_name;
 use super::diagram::{Diagram, Stages, Trouble};
 use super::sagas::Query;
-use super::session::keeping_name;
 use super::shell::{Refusal, Shell, page};
 use super::text::{self, Text};
 use told::{Drawn, Head, Letters, Saga, Step, StepStages, Steps, Timeline};

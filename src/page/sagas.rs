@@ -9,7 +9,8 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::api::{Failure, Reader, segment};
+use super::address::segment;
+use super::api::{Failure, Reader};
 use super::now::Count;
 use super::shell::{Refusal, Shell, page};
 use super::text::{Text, When};

@@ -7,9 +7,10 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::api::{Answer, Failure, Reader, segment};
+use super::address::segment;
+use super::api::{Answer, Failure, Reader};
+use super::cookies::keeping_name;
 use super::sagas::Query;
-use super::session::keeping_name;
 use super::shell::{Refusal, Shell, page};
 use super::text::{Text, When};
 

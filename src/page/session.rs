@@ -1,79 +1,31 @@
-//! Who reads: a token in a cookie, which no script can read and no other site can send.
+//! Who reads, and whose forms are taken: signing in and out, and forms of this page alone.
 //!
 //! Deliberately absent: sessions. The cookie is the token that `backstitch token create` printed (or a
 //! provider's JWT); whether it is good is the API's word, with every call.
 
+use std::time::Duration;
+
 use axum::Form;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Query, Request};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
-use super::ROOT;
-use super::api::{Failure, Reader};
+use super::address::ROOT;
+use super::api::{Answer, Failure, Reader};
+use super::cookies::{COOKIE_BYTES_MAX, COOKIE_SECONDS, TOKEN, TOKEN_OVER_TLS, kept};
 use super::shell::{Refusal, Shell, page};
-use super::text::Text;
+use crate::limits;
 
-/// The cookie with the token. Over TLS it has the prefix that makes browsers insist on that.
-const TOKEN: &str = "backstitch_token";
-const TOKEN_OVER_TLS: &str = "__Host-backstitch_token";
-/// The cookie with the name of a reader who need not sign in.
-const NAME: &str = "backstitch_name";
-/// Longest cookie that is looked at, in bytes.
-const COOKIE_BYTES_MAX: usize = 16 * 1024;
-/// How long a browser keeps it, in seconds: a working day.
-const COOKIE_SECONDS: u32 = 12 * 60 * 60;
-/// How long a browser keeps a name, in seconds: a year.
-const NAME_SECONDS: u32 = 365 * 24 * 60 * 60;
-
-/// The token that a browser sent.
-pub(super) fn token(headers: &HeaderMap) -> Option<String> {
-    cookie(headers, TOKEN_OVER_TLS).or_else(|| cookie(headers, TOKEN))
-}
-
-/// The name that a browser sent.
-pub(super) fn name(headers: &HeaderMap) -> Text {
-    Text::from(cookie(headers, NAME).unwrap_or_default())
-}
-
-/// A cookie's value, decoded.
-pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    let sent = headers.get_all(header::COOKIE).iter();
-    let sent = sent.filter_map(|value| value.to_str().ok());
-    sent.filter(|text| text.len() <= COOKIE_BYTES_MAX)
-        .flat_map(|text| text.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(known, _)| *known == name)
-        .map(|(_, value)| {
-            let decoded = percent_encoding::percent_decode_str(value);
-            decoded.decode_utf8_lossy().into_owned()
-        })
-        .filter(|value| !value.is_empty())
-}
-
-/// A cookie to be kept by a browser; for no time at all to take it away.
-pub(super) fn kept(name: &str, value: &str, path: &str, seconds: u32) -> Option<HeaderValue> {
-    let value = super::api::segment(value);
-    let secure = if name.starts_with("__Host-") {
-        "; Secure"
-    } else {
-        ""
-    };
-    let text = format!(
-        "{name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
-    );
-    HeaderValue::from_str(&text).ok()
-}
-
-/// An answer that also keeps the name that somebody acts under, if they gave one.
-pub(super) fn keeping_name(mut response: Response, name: &str) -> Response {
-    let cookie = kept(NAME, name, ROOT, NAME_SECONDS);
-    if let Some(cookie) = cookie.filter(|_| !name.is_empty()) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-    response
-}
+/// Largest form, in bytes: a body of the API's largest, each character of which may be spelt as three, twice, and words.
+const FORM_BYTES_MAX: usize = 7 * limits::BODY.bytes;
+/// Longest time for a form to come in.
+const FORM_TIME_MAX: Duration = Duration::from_secs(30);
+/// Forms that are taken in at once.
+static FORMS: Semaphore = Semaphore::const_new(32);
 
 /// Whether the browser came over TLS: to this node, or to what stands before it.
 fn is_over_tls(headers: &HeaderMap) -> bool {
@@ -84,12 +36,41 @@ fn is_over_tls(headers: &HeaderMap) -> bool {
 /// Takes forms from pages of this host alone: a cookie that is `SameSite=Strict` is not sent along by
 /// others, but where nobody must sign in there is none.
 pub(super) async fn from_here(request: Request, next: Next) -> Response {
-    if *request.method() == Method::GET || is_from_here(request.headers()) {
+    if *request.method() == Method::GET {
         return next.run(request).await;
     }
-    let reason = "this form was not sent by a page of this server; open the page and try again";
-    let failure = Failure::new(StatusCode::FORBIDDEN, reason);
-    Refusal::alone(failure).into_response()
+    if !is_from_here(request.headers()) {
+        let reason = "this form was not sent by a page of this server; open the page and try again";
+        let failure = Failure::new(StatusCode::FORBIDDEN, reason);
+        return Refusal::alone(failure).into_response();
+    }
+    match taken_in(request).await {
+        Ok(request) => next.run(request).await,
+        Err(failure) => Refusal::alone(failure).into_response(),
+    }
+}
+
+/// A request with its whole form, which is small enough and came in time.
+async fn taken_in(request: Request) -> Answer<Request> {
+    let (head, body) = request.into_parts();
+    let room = async {
+        // Nothing closes the semaphore.
+        let _permit = FORMS.acquire().await;
+        to_bytes(body, FORM_BYTES_MAX).await
+    };
+    match tokio::time::timeout(FORM_TIME_MAX, room).await {
+        Ok(Ok(form)) => Ok(Request::from_parts(head, Body::from(form))),
+        Ok(Err(_)) => {
+            let reason = format!(
+                "the form could not be read: it has more than {FORM_BYTES_MAX} bytes, or was broken off"
+            );
+            Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, reason))
+        }
+        Err(_) => {
+            let reason = "the form did not come in time; try again";
+            Err(Failure::new(StatusCode::REQUEST_TIMEOUT, reason))
+        }
+    }
 }
 
 fn is_from_here(headers: &HeaderMap) -> bool {
@@ -189,6 +170,8 @@ fn inside(next: Option<String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     #[test]

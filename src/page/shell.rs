@@ -4,7 +4,8 @@ use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 
-use super::api::{Failure, Reader, segment};
+use super::address::segment;
+use super::api::{Failure, Reader};
 use super::text::Text;
 
 /// The frame of a view.

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::act::json_of;
-use super::api::{Answer, Failure, Reader, segment};
+use super::address::segment;
+use super::api::{Answer, Failure, Reader};
 use super::sagas::Query;
 use super::shell::{Refusal, Shell, page};
 use super::text::{Text, When};

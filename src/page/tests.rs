@@ -173,7 +173,7 @@ async fn what_is_taken_leads_on_by_a_redirect() {
     assert_eq!(status, StatusCode::SEE_OTHER);
     assert_eq!(
         headers[header::LOCATION],
-        format!("/ui/jobs/{}", super::api::segment(ID))
+        format!("/ui/jobs/{}", super::address::segment(ID))
     );
     let cookie = headers[header::SET_COOKIE].to_str().unwrap();
     assert!(cookie.starts_with("backstitch_name=ada;") && cookie.contains("SameSite=Strict"));
@@ -189,6 +189,27 @@ async fn a_form_of_another_site_changes_nothing() {
     let (status, _, html) = ask(&router, request).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(html.contains("not sent by a page of this server"), "{html}");
+}
+
+#[tokio::test]
+async fn a_form_may_be_as_large_as_what_the_api_takes_and_not_larger() {
+    let router = over(hostile_api());
+    let start = |bytes: usize| {
+        // Each character is spelt as three.
+        let input = format!("input=%22{}%22", "%41".repeat(bytes));
+        let mut request = form("/ui/definitions/a/start", "");
+        *request.body_mut() = Body::from(input);
+        request
+    };
+    let (status, _, html) = ask(&router, start(1024 * 1024 - 2)).await;
+    assert_eq!(
+        status,
+        StatusCode::OK,
+        "it came to the API, which says no: {html}"
+    );
+    let (status, _, html) = ask(&router, start(3 * 1024 * 1024)).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(html.contains("the form could not be read"), "{html}");
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::ROOT;
-use super::session::{cookie, kept};
+use super::address::ROOT;
+use super::cookies::{cookie, kept};
 use super::text::Text;
 
 const COOKIE: &str = "backstitch_views";
@@ -86,7 +86,7 @@ fn packed(mut views: Vec<SavedView>) -> Option<String> {
             text.append_pair(view.name.as_str(), &view.query);
         }
         let text = text.finish();
-        if super::api::segment(&text).len() <= COOKIE_BYTES_MAX {
+        if super::address::segment(&text).len() <= COOKIE_BYTES_MAX {
             return Some(text);
         }
         views.pop()?;
@@ -106,13 +106,13 @@ mod tests {
         let few: Vec<_> = (0..3).map(|number| view(number, 10)).collect();
         let text = packed(few.clone()).unwrap();
         let mut headers = HeaderMap::new();
-        let sent = format!("{COOKIE}={}", crate::page::api::segment(&text));
+        let sent = format!("{COOKIE}={}", crate::page::address::segment(&text));
         headers.insert(header::COOKIE, sent.parse().unwrap());
         assert_eq!(saved(&headers), few);
 
         let large: Vec<_> = (0..12).map(|number| view(number, 100)).collect();
         let text = packed(large).unwrap();
-        assert!(crate::page::api::segment(&text).len() <= COOKIE_BYTES_MAX);
+        assert!(crate::page::address::segment(&text).len() <= COOKIE_BYTES_MAX);
         assert!(text.starts_with("view+0="));
     }
 }

@@ -69,6 +69,7 @@ const WITHOUT_CIRCLES: &[&str] = &[
     "view",
     "sim",
     "access",
+    "page",
     "cli",
 ];
 
